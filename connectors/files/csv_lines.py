@@ -197,7 +197,7 @@ class CSVLines:
             if len(record) != len(names) and record and not (may_be_short and len(record) < len(names)):
                 what = f"{file.label}:{line}: {fields_differ(len(record), len(names))}"
                 return FatalConnectorError(
-                    f"{what}: {shown(self.written_delimiter(file).join(record))}; {_way_out(len(record), len(names))}; "
+                    f"{what}: {shown(self.written_delimiter(file).join(record))}; {_way_out(len(record), names)}; "
                     "`on_rejected: keep` sets such records aside",
                     without_values=what,
                 )
@@ -240,11 +240,11 @@ def fields_differ(fields: int, columns: int) -> str:
     return f"{fields} fields, but there are {columns} columns"
 
 
-def _way_out(fields: int, columns: int) -> str:
-    if fields < columns:
+def _way_out(fields: int, names: list[str]) -> str:
+    if names[0].startswith("#") or fields > len(names) == 1:
+        return "name the `config.delimiter`, or pass over the first lines by `config.comment` or `config.skip_lines`"
+    if fields < len(names):
         return "`config.short_rows: null` takes the last columns as NULL"
-    if columns == 1:
-        return "name the `config.delimiter`, or the number of lines before the header in `config.skip_lines`"
     return "name the missing column in the header, or quote the field with the delimiter in it"
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .console import Console
+from .formatting import plural
 from .options import common
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def serve_command(console: Console, folder: Path | None, max_runs: int, stop_run
     with Store.open(place.url) as store, Signals() as signals:
         files = PipelineFiles(folder, place.url, clock)
         server = Server(store, folder, files, children, max_runs=max_runs, clock=clock, say=say)
-        say(f"serving {folder}; run store {store.url}; at most {max_runs} runs at once", "info")
+        say(f"serving {folder}; run store {store.url}; at most {plural(max_runs, 'run')} at once", "info")
         prune_at = clock.monotonic()
         while not signals.stops:
             if clock.monotonic() >= prune_at:
@@ -72,12 +73,12 @@ def serve_command(console: Console, folder: Path | None, max_runs: int, stop_run
         server.leave()
         if stop_runs:
             children.stop()
-            say(f"stopping; waiting for {len(children.runs)} runs to stop", "info")
+            say(f"stopping; waiting for {plural(len(children.runs), 'run')} to stop", "info")
             while signals.stops == 1 and (children.runs or children.recoveries):
                 signals.wait(TURN_S)
                 children.reap()
         else:
-            say(f"stopped; {len(children.runs)} runs go on", "info")
+            say(f"stopped; {plural(len(children.runs), 'run')} left alone", "info")
     return 0
 
 

@@ -89,7 +89,7 @@ def _words(each: Looked) -> str:
     if each.word == "paused":
         until = f"paused until {moment(each.at)}" if each.at else "paused until it is resumed"
         return f"{until} ({each.why})" if each.why else until
-    return f"waiting ({each.why})" if each.word == "waiting" and each.why else each.word
+    return f"{each.word} ({each.why})" if each.word in ("waiting", "failed") and each.why else each.word
 
 
 def _document(each: Looked) -> dict[str, Any]:

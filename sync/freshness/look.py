@@ -9,6 +9,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from syncblocks.connectors.struct_helpers import replace
+
 from ..clock import Clock
 from ..config.current_folder import absolute
 from ..config.head import Head, read_head
@@ -39,7 +41,7 @@ class Looked(Struct, frozen=True, kw_only=True):
     word: str
     #: Since when it is late, or until when it is paused.
     at: datetime | None = None
-    #: Why it waits, is paused or is broken.
+    #: Why it waits, is paused or broken, or was refused.
     why: str = ""
     last_success: datetime | None = None
     age_s: float | None = None
@@ -153,6 +155,8 @@ def look_at(store: Store, heads: Sequence[Head]) -> list[Looked]:
     found, reads = [], store.fact_reads()
     for head in heads:
         facts = reads.facts(head.pipeline, head.expect, head.expects)
+        if head.schedule is None:  # a pause outlives its schedule
+            facts = replace(facts, pause=None)
         seen = reads.see(head.pipeline, expected(head.expect, facts.expects))
         found.append(_stood(head, facts, judge(head.pipeline, head.schedule, head.expect, facts, seen)))
     return found
@@ -188,12 +192,14 @@ def _stood(head: Head, facts: Facts, judgement: Judgement) -> Looked:
 
 
 def _word(head: Head, facts: Facts, judgement: Judgement) -> tuple[str, str]:
-    """Return the word for a pipeline, and why it waits or is paused."""
+    """Return the word for a pipeline, and why it waits, is paused or was refused."""
     run, kinds = facts.run, {each.kind for each in judgement.findings}
     if "late" in kinds:
         return "late", ""
-    if "run" in kinds:
+    if "run" in kinds or (run is not None and not run.is_active and run.status != _SUCCESS):
         return "failed", ""
+    if facts.refused is not None and not facts.is_running:
+        return "failed", f"its start was refused: {facts.refused}"
     if facts.pause is not None:
         return "paused", facts.pause.reason or ""
     if facts.is_running:
@@ -202,6 +208,4 @@ def _word(head: Head, facts: Facts, judgement: Judgement) -> tuple[str, str]:
         return "waiting", facts.waiting
     if run is None:
         return "never ran", ""
-    if run.status != _SUCCESS:
-        return "failed", ""
     return ("on time" if head.schedule is not None or _has_expect(head) else "no schedule"), ""

@@ -16,7 +16,7 @@ LATE_S = 60
 MOST_MISSED = 100
 
 NO_SERVER = "no server looked"
-STILL_GOES = "the former run still goes"
+STILL_GOES = "the former run still goes, or has not begun"
 NEWER = "a newer time has taken its place"
 
 

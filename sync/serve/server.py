@@ -236,12 +236,13 @@ class Server:
         except StateError:  # pruned
             self._tries.pop(number, None)
             return
-        output = f"its output: {self._processes.log_of(number)}"
+        log = self._processes.log_of(number)
+        output = f"its output: {log}"
         if tick.state == "run":
             self._tries.pop(number, None)
             self._say(f"{file.pipeline}: tick {number}, run {tick.run_id} ended with exit code {code}", "info")
         elif tick.state in ("waiting", "claimed"):
-            why = tick.why or (f"exit code {code}" if code else "another run goes")
+            why = tick.why or (f"exit code {code}{_last_error(log)}" if code else "another run goes")
             if code:
                 self._tries[number] = self._tries.get(number, 0) + 1
             self._say(f"{file.pipeline}: tick {number} waits: {why}; {output}", "warning")
@@ -317,3 +318,12 @@ def _when(file: ServedFile) -> str:
     if file.schedule.cron is not None:
         return f"{file.schedule.cron}, {file.schedule.timezone}"
     return f"every {file.schedule.every_s} s"
+
+
+def _last_error(log: Path) -> str:
+    """Return `: ` and the last error in the output of a process; empty: there is none."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((f": {line}" for line in reversed(lines) if line.startswith("error")), "")

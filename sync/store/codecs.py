@@ -47,7 +47,7 @@ def _codecs(times: Codec) -> dict[str, Codec]:
         ),
         times: (
             "now earliest lease_until cancel_requested_at execution_date created_at started_at ended_at not_before "
-            "leased_at saved_at interval_start interval_end due_at looked_at paused_until offered_until "
+            "leased_at saved_at interval_start interval_end due_at looked_at paused_until resumed_at offered_until "
             "skipped_to seen_at since last_success begun_at"
         ),
         _AS_FLAG: (

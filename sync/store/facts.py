@@ -45,9 +45,9 @@ _DUE = f"""SELECT lease_owner, lease_until, count(*) AS number FROM {DELIVERY} W
     GROUP BY lease_owner, lease_until"""
 _WAITING = f"""SELECT why FROM {TICK} WHERE pipeline = :pipeline AND (state = 'waiting' OR state = 'claimed')
     AND due_at <= :now ORDER BY id LIMIT 1"""
-_SCHEDULE = f"SELECT is_paused, paused_until, pause_reason FROM {SCHEDULE} WHERE pipeline = :pipeline"
-_PAUSED = f"""SELECT max(skipped_to) AS skipped_to FROM {TICK} WHERE pipeline = :pipeline AND state = 'skipped'
-    AND kind = 'schedule' AND why LIKE :paused AND skipped_to <= :now"""
+_REFUSED = f"""SELECT due_at, why FROM {TICK} WHERE pipeline = :pipeline AND state = 'refused' AND kind = 'schedule'
+    ORDER BY id DESC LIMIT 1"""
+_PAUSE = f"SELECT is_paused, paused_until, pause_reason, resumed_at FROM {SCHEDULE} WHERE pipeline = :pipeline"
 _SEEN = f"SELECT stream, kind, seen_at FROM {EXPECTATION} WHERE pipeline = :pipeline"
 _SEE = f"{insert(EXPECTATION, 'pipeline stream kind seen_at')} ON CONFLICT (pipeline, stream, kind) DO NOTHING"
 
@@ -116,8 +116,10 @@ class Facts(Struct, frozen=True, kw_only=True):
     due_deliveries: int = 0
     #: Why a tick of the pipeline waits; an empty text: no reason is known; None: none waits.
     waiting: str | None = None
+    #: Why the last time of the schedule was refused; None: it was not, or a run has begun since.
+    refused: str | None = None
     pause: Pause | None = None
-    #: When the last pause ended, or the last time that it skipped: the times of the schedule up to it have no run.
+    #: When the last pause ended: the times of the schedule before it have no run.
     resumed_at: datetime | None = None
 
     @property
@@ -158,10 +160,14 @@ class FactReads:
             }
             dues = connection.rows(_DUE, {**names, "now": now})
             waiting = connection.row(_WAITING, {**names, "now": now})
-            pause, resumed_at = _pause(connection, pipeline, now)
+            refused = connection.row(_REFUSED, names)
+            pause, resumed_at = _pause(connection.row(_PAUSE, names), now)
+            latest = history.latest
+            if refused is not None and latest is not None and latest.started_at >= refused.due_at:
+                refused = None
             return Facts(
                 now=now,
-                run=None if history.latest is None else self._run(history.latest, now),
+                run=None if latest is None else self._run(latest, now),
                 streams=history.streams(),
                 selected=history.selected,
                 expects=history.expects,
@@ -171,6 +177,7 @@ class FactReads:
                 dead_deliveries=connection.value(_DEAD, names),
                 due_deliveries=sum(row.number for row in dues if not self._is_leased(row, now)),
                 waiting=None if waiting is None else waiting.why or "",
+                refused=None if refused is None else refused.why,
                 pause=pause,
                 resumed_at=resumed_at,
             )
@@ -196,6 +203,15 @@ class FactReads:
 
     def _is_leased(self, row: Row, now: datetime) -> bool:
         return row.lease_owner is not None and self._transactions.is_alive(row.lease_owner, row.lease_until, now)
+
+
+def _pause(row: Row | None, now: datetime) -> tuple[Pause | None, datetime | None]:
+    """Return the pause of a schedule, and when the last one ended: perhaps no server has looked since `until` came."""
+    if row is None or not row.is_paused:
+        return None, None if row is None else row.resumed_at
+    if is_paused(row, now):
+        return Pause(row.paused_until, row.pause_reason), row.resumed_at
+    return None, pause_end(row)
 
 
 class _History:
@@ -268,18 +284,6 @@ class _History:
             if run.status == SUCCESS and run.ended_at is not None:
                 self.last_rows = RunRows(run.ended_at, _total(rows.get(number, [])))
                 break
-
-
-def _pause(connection: StoreConnection, pipeline: str, now: datetime) -> tuple[Pause | None, datetime | None]:
-    """Return the pause of the schedule, and up to when its times have no run since it was paused."""
-    schedule = connection.row(_SCHEDULE, {"pipeline": pipeline})
-    if schedule is None:
-        return None, None
-    if is_paused(schedule, now):
-        return Pause(schedule.paused_until, schedule.pause_reason), None
-    if schedule.is_paused:  # over, and no server has looked since
-        return None, pause_end(schedule)
-    return None, connection.value(_PAUSED, {"pipeline": pipeline, "paused": "paused%", "now": now})
 
 
 def _total(numbers: Iterable[int | None]) -> int | None:

@@ -52,6 +52,8 @@ class KnownSchedule(Struct, frozen=True, kw_only=True):
     #: None: until it is resumed.
     paused_until: datetime | None
     pause_reason: str | None
+    #: When the last pause ended.
+    resumed_at: datetime | None
 
 
 class Schedules:
@@ -222,7 +224,7 @@ class Schedules:
 
     def _end_pause(self, connection: StoreConnection, row: Row, at: datetime) -> datetime:
         why = f"paused: {row.pause_reason}" if row.pause_reason else "paused"
-        _set(connection, row.pipeline, is_paused=False, paused_until=None, pause_reason=None)
+        _set(connection, row.pipeline, is_paused=False, paused_until=None, pause_reason=None, resumed_at=at)
         return self._skip_until(connection, row, at, why)
 
     def _skip_until(self, connection: StoreConnection, row: Row, at: datetime, why: str) -> datetime:

@@ -350,6 +350,7 @@ def test_a_csv_parser_reads_no_further_ahead_than_it_must(tmp_path: Path) -> Non
         ("1,1\n2,3\n", "`config.header: false`"),
         ("a,b\n1\n", "`config.short_rows: null`"),
         ("an export\na,b\n1,2\n", "`config.skip_lines`"),
+        ("# all orders, by day\na,b,c\n1,2,3\n", "`config.comment`"),
         ("a,b\n1,2,3\n", "name the missing column in the header"),
     ],
 )

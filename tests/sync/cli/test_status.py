@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from syncblocks.sync.freshness import look_at_folder
+from syncblocks.sync.schedules import Schedule
 from syncblocks.sync.store import Store
 from tests.callbacks.listener import Listener, http_listener
 from tests.conftest import RunCLI
 from tests.sync.cli.cli_pipelines import HANGING, start, wait_until_hanging
 from tests.sync.store.store_helpers import attempt_plan, begin, outcome, query, stream_plan
 
+LATE = "'d_late', 'l_paused', 'm_unscheduled'"
 HEAD = """\
 source: {connector: csv, config: {path: %s, password: "{{ secret('gone') }}"}}
 destination: {connector: duckdb}
@@ -56,18 +58,30 @@ def test_each_pipeline_has_one_word_and_the_worst_comes_first(run_cli: RunCLI, t
         "i_twin": "",
         "j_waiting": "",
         "k_few": "expect: {rows: {min: 100}}\n",
+        "l_paused": "schedule: {every: 1d}\nexpect: {within: 1h, every: 1h}\n",
+        "m_unscheduled": "expect: {every: 1h}\n",
+        "n_refused": "",
     }.items():
         write(tmp_path, name, more)
     with Store.open(store_of(tmp_path)) as store:
         plan = stream_plan("s")
-        for name in ("a_fine", "b_plain", "c_failed", "d_late", "f_running", "k_few"):
+        for name in ("a_fine", "b_plain", "c_failed", "d_late", "f_running", "k_few", "l_paused", "m_unscheduled"):
             run = begin(store, attempt_plan([plan], parents=()), name)
             if name != "f_running":
                 store.claim(run.id, ["s"])
                 store.close_stream(run.id, outcome(plan, "failure" if name == "c_failed" else "success"))
                 store.finish_run(run.id)
         store.order_tick("j_waiting", "1", trigger="0", causes=())
-        query(store.url, "update _syncblocks_block_run set ended_at = '2026-01-02 03:04:05' where run_id = 4")
+        for name in ("a_fine", "n_refused"):  # `a_fine` has run since
+            store.order_tick(name, "1", trigger="0", causes=())
+        refused = (
+            "update _syncblocks_tick set state = 'refused', why = 'no key', kind = 'schedule', due_at = '2020-01-01'"
+        )
+        query(store.url, f"{refused}, due_at = '2020-01-01' where pipeline in ('a_fine', 'n_refused')")
+        for name in ("l_paused", "m_unscheduled"):
+            store.schedules.pause(name, f"{name}.yaml", Schedule(every_s=86_400), reason="a move")
+        ended = "update _syncblocks_block_run set ended_at = '2026-01-02 03:04:05' where run_id in"
+        query(store.url, f"{ended} (select id from _syncblocks_pipeline_run where pipeline in ({LATE}))")
         done = run_cli(["status", "--json"], tmp_path)
         shown = run_cli(["status", str(tmp_path)], tmp_path)
     assert (done.returncode, shown.returncode) == (1, 1)
@@ -77,9 +91,12 @@ def test_each_pipeline_has_one_word_and_the_worst_comes_first(run_cli: RunCLI, t
         ("h_twin.yaml", "broken"),
         ("i_twin.yaml", "broken"),
         ("d_late", "late"),
+        ("m_unscheduled", "late"),
         ("k_few", "on time"),
         ("c_failed", "failed"),
+        ("n_refused", "failed"),
         ("j_waiting", "waiting"),
+        ("l_paused", "paused"),
         ("f_running", "running"),
         ("e_new", "never ran"),
         ("b_plain", "no schedule"),
@@ -91,6 +108,8 @@ def test_each_pipeline_has_one_word_and_the_worst_comes_first(run_cli: RunCLI, t
     assert "i_twin.yaml" in told[1]["why"]
     assert told[-1]["owner"] == "data"
     assert "late since 2026-01-02 04:04:05Z" in shown.stdout
+    assert "failed (its start was refused: no key)" in shown.stdout
+    assert "paused until it is resumed (a move)" in shown.stdout
     assert "d_late: no success for 1h" in shown.stdout
 
 

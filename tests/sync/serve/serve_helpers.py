@@ -27,7 +27,8 @@ class MovedClock(FixedClock):
 class Noted:
     """Notes which processes a server starts; a test says what becomes of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, logs: Path = Path("/logs")) -> None:
+        self.logs = logs
         self.started: list[int] = []
         self.recovered: list[str] = []
         self.running: set[str] = set()
@@ -45,7 +46,7 @@ class Noted:
         return ended
 
     def log_of(self, tick: int) -> Path:
-        return Path(f"/logs/{tick}.log")
+        return self.logs / f"{tick}.log"
 
 
 class Place:

@@ -282,7 +282,7 @@ def test_the_times_of_a_pause_are_skipped_and_queued_ticks_wait(place: Place, st
     place.minutes(1, server)
     assert place.ticks() == [("05", "skipped", "paused: db moves", 4), ("09", "waiting", None, None)]
     facts = store.fact_reads().facts("crm")
-    assert (facts.pause, facts.resumed_at) == (None, until.replace(second=0))
+    assert (facts.pause, facts.resumed_at) == (None, until - timedelta(microseconds=1))
     store.schedules.pause("crm", known.file, schedule)
     end(child, begin(child, noted.started[0]))
     place.minutes(2, server)
@@ -345,13 +345,16 @@ def test_due_deliveries_are_recovered_while_no_run_goes_that_delivers_them(
     assert set(noted.recovered) == {"crm"}
 
 
-def test_a_tick_whose_process_ends_at_once_is_started_again_after_a_growing_pause(place: Place, store: Store) -> None:
+def test_a_tick_whose_process_ends_at_once_is_started_again_after_a_growing_pause(
+    place: Place, store: Store, tmp_path: Path
+) -> None:
     place.write(cron=None)
-    noted = Noted()
+    noted = Noted(tmp_path)
     server = place.server(store, noted)
     tick = store.order_tick("crm", "key", trigger="api", causes=(), kind="api").id
     server.turn()
     assert noted.started == [tick]
+    noted.log_of(tick).write_text("progress\nerror[config]: no key\n")
     starts = []
     for _ in range(60):
         if len(noted.started) > len(starts):
@@ -363,7 +366,9 @@ def test_a_tick_whose_process_ends_at_once_is_started_again_after_a_growing_paus
     gaps = [after - before for before, after in pairwise(starts)]
     assert gaps == sorted(gaps)
     assert gaps[-1] >= 120
-    assert f"crm: tick {tick} waits: exit code 2; its output: /logs/{tick}.log" in place.said
+    assert (
+        f"crm: tick {tick} waits: exit code 2: error[config]: no key; its output: {tmp_path}/{tick}.log" in place.said
+    )
 
 
 def test_a_start_by_a_callback_is_left_to_its_own_process_at_first(place: Place, store: Store) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from syncblocks.connectors.struct_helpers import replace
+from syncblocks.sync.schedules import Schedule
 from syncblocks.sync.schedules.expect import Expect, Volume
 from syncblocks.sync.store import Store
-from syncblocks.sync.store.facts import Facts, RunRows
+from syncblocks.sync.store.facts import Facts, Pause, RunRows
 from syncblocks.sync.store.owner import current_owner
 from tests.sync.store.store_helpers import (
     STORES,
@@ -185,3 +186,16 @@ def test_an_expectation_is_seen_once(bench: Bench) -> None:
     assert both[("a", "volume")] > first[("", "late")]
     assert bench.store.fact_reads().see("q", {("", "late")})[("", "late")] >= both[("a", "volume")]
     assert bench.store.fact_reads().see("p", ()) == {}
+
+
+def test_a_pause_is_a_fact_and_so_is_its_end(bench: Bench) -> None:
+    schedules, hourly, now = bench.store.schedules, Schedule(every_s=3600), bench.facts().now
+    until = (now + timedelta(days=1)).replace(microsecond=0)
+    schedules.pause("p", "/p.yaml", hourly, until=until, reason="a move")
+    assert (bench.facts().pause, bench.facts().resumed_at) == (Pause(until, "a move"), None)
+    assert bench.store.fact_reads().facts("q").pause is None
+    schedules.resume("p")
+    assert bench.facts().pause is None
+    assert (bench.facts().resumed_at or until) < until
+    schedules.pause("p", "/p.yaml", hourly, until=now)  # no server has looked since it ended
+    assert (bench.facts().pause, bench.facts().resumed_at) == (None, now - timedelta(microseconds=1))
