@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pyarrow as pa
@@ -136,3 +137,15 @@ class ReadSpec(Struct, frozen=True, kw_only=True):
     masks: Masks | None = None
     #: So many rejected records are kept, see `connectors/rejected`; None: the first one is an error.
     max_rejected: int | None = None
+    #: Names and globs of the columns that are read, empty: all, and of those that are not: they hold for columns that
+    #: the read finds and the plan did not, too.
+    included: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+
+    def takes(self, names: Sequence[str]) -> bool:
+        """Tell whether a column that the plan did not know is read; `names`: its own, and of the objects it is in."""
+
+        def is_one(patterns: Sequence[str]) -> bool:
+            return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns for name in names)
+
+        return (not self.included or is_one(self.included)) and not is_one(self.excluded)

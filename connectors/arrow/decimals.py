@@ -48,7 +48,7 @@ def plain_number(text: str) -> str:
     """Write a number without exponent, trailing zeros and the sign of a zero; one that is too large stays as it is."""
     try:
         shown = format(bounded(Decimal(text)), "f")
-    except ValueError:
+    except (ValueError, ArithmeticError):
         return text
     shown = shown.rstrip("0").rstrip(".") if "." in shown else shown
     return "0" if shown == "-0" else shown

@@ -12,7 +12,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from ..arrow.digits import DigitsSeen
-from ..arrow.flatten import flat_schema, marked, path_of
+from ..arrow.flatten import flat_schema, marked, names_of, path_of
 from ..arrow.type_names import parse_type
 from ..arrow.unbounded_numerics import Numbers, decided, undecided
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
@@ -487,16 +487,18 @@ class FileSource:
                 if names is not None:
                     self._demand_bookmark(stream, part, names)
                     new = [name for name in names if name not in known]
-                    if new:
-                        own = self._format.schema([part], INFER_BYTES)
-                        schema = pa.schema([*schema, *(self._as_said(own.field(name)) for name in new)])
+                    known |= frozenset(new)
+                    own = self._format.schema([part], INFER_BYTES) if new else pa.schema([])
+                    if taken := [own.field(name) for name in new if stream.read.takes(names_of(own.field(name)))]:
+                        schema = pa.schema([*schema, *map(self._as_said, taken)])
                         demand_columns(part, len(schema), self._settings)
-                        known |= frozenset(new)
                         changes.append(replace(stream, schema=schema))
                 for batch in self._format.read(part, schema, known, rejected):
                     if not batch.schema.equals(schema):
+                        known |= frozenset(batch.schema.names)
+                        batch = _without_unwanted(batch, schema, stream)
+                    if not batch.schema.equals(schema):
                         schema = batch.schema
-                        known |= frozenset(schema.names)
                         changes.append(replace(stream, schema=schema))
                     yield self._of_file(batch, part, names, records)
                     records += batch.num_rows
@@ -591,6 +593,12 @@ class FileRanges(Struct, frozen=True):
     def read(self, part: Range) -> Generator[pa.RecordBatch, None, None]:
         """Yield one range."""
         return self.source.read_part(self.stream, part, self.split)
+
+
+def _without_unwanted(batch: pa.RecordBatch, schema: pa.Schema, stream: Stream) -> pa.RecordBatch:
+    """Leave out columns that a batch has beside those of the schema, and that the stream's settings do not take."""
+    known = frozenset(schema.names)
+    return batch.select([each.name for each in batch.schema if each.name in known or stream.read.takes(names_of(each))])
 
 
 def _known_columns(stream: Stream) -> frozenset[str]:

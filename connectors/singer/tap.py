@@ -98,7 +98,10 @@ class SingerSource:
     def offers(self, stream: Stream) -> Sequence[str]:
         """Offer the tap's lines if all columns are selected, no record is rejected, and no schema is declared."""
         is_as_it_is = (
-            not self._settings.schema_ and stream.read.max_rejected is None and stream.name in self._whole([stream])
+            not self._settings.schema_
+            and stream.read.max_rejected is None
+            and not (stream.read.included or stream.read.excluded)
+            and stream.name in self._whole([stream])
         )
         return (WIRE, "arrow") if is_as_it_is else ("arrow",)
 

@@ -78,11 +78,11 @@ class TapStream:
         self.has_schema = True
         known = dict.fromkeys(self.stream.schema.names)
         new = [name for name in declared if name not in known]
-        if new and not self._adds_columns:
-            for name in sorted(set(new) - self._left_out):
-                log.debug("%s: column %r is not selected and is left out", self.stream.name, name)
-            self._left_out.update(new)
-            new = []
+        taken = [name for name in new if self._adds_columns and self.stream.read.takes([name])]
+        for name in sorted(set(new) - self._left_out - set(taken)):
+            log.debug("%s: column %r is not selected and is left out", self.stream.name, name)
+            self._left_out.add(name)
+        new = taken
         if len(known) + len(new) > self._max_columns:
             raise FatalConnectorError(
                 f"stream {self.stream.name!r}: {too_many(self._max_columns)}", connector="singer", key="max_columns"

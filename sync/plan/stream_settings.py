@@ -204,6 +204,8 @@ def _read(
             changed_files=changed_files_of(stream, settings, disposition, fail),
             names_files=written is not None and written.is_by_files and method is ReplicationMethod.FULL_TABLE,
             max_rejected=max_rejected,
+            included=_included(settings),
+            excluded=_excluded(settings),
         ),
     )
 
@@ -320,6 +322,11 @@ def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:
         ]
         names = list(dict.fromkeys(found))
     return [name for name in names if not is_covered(stream.schema.field(name), _excluded(settings))]
+
+
+def _included(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    columns = settings.get("columns")
+    return () if columns is None else tuple(columns.include or ())
 
 
 def _excluded(settings: Mapping[str, Any]) -> tuple[str, ...]:
