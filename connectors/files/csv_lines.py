@@ -93,6 +93,7 @@ class CSVLines:
                         f"{file.label}:{max(1, source.lines_taken)}: two columns have one name, or this is no header: "
                         "give the names in `config.header`, or say `config.header: false` if the line is a record",
                         key="header",
+                        has_no_values=True,
                     )
             elif file.schema is not None:
                 names = list(file.schema.names)

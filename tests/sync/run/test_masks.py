@@ -398,6 +398,21 @@ class Growing:
         raise ValueError("canary") from KeyError("canary")
 
 
+def test_a_column_that_appears_during_the_read_is_left_out_if_it_is_not_included(tmp_path: Path) -> None:
+    of = {"type": "object", "properties": {"id": {"type": "integer"}, "note": {"type": ["null", "string"]}}}
+    wider = {**of, "properties": {**of["properties"], "phone": {"type": "string"}}}
+    taps = small(tmp_path, schema("a", wider), record("a", id=1, phone="5"), streams=[full_table("a", of)])
+    document = {
+        "pipeline": "p",
+        "source": {"connector": "singer", "config": taps},
+        "destination": {"connector": "duckdb", "config": {"path": "out.db"}},
+        "streams": [{"stream": "*", "columns": {"include": ["id", "note"]}}],
+    }
+    assert run_pipeline(load_pipeline(document, folder=tmp_path)).status == "success"
+    with closing(duckdb.connect(tmp_path / "out.db")) as database:
+        assert [name for name, *_ in database.execute("select * from a").description] == ["id", "note"]
+
+
 def test_a_column_that_appears_during_the_read_is_masked_by_its_glob() -> None:
     masks = Masks(rules=(MaskRule(column="email*", how="hash"),), key=KEY.encode())
     stream = Stream(name="people", schema=pa.schema([("id", pa.int64())]), read=ReadSpec(masks=masks))
