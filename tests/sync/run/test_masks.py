@@ -21,6 +21,7 @@ import pytest
 from syncblocks import PipelineFailed, load_pipeline, run_pipeline
 from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.files.split_files import SAMPLE_FILES, sampled
 from syncblocks.connectors.incremental.hashes import record_hashes
 from syncblocks.connectors.read_spec import MaskRule, Masks, ReadSpec
 from syncblocks.connectors.stream import Stream
@@ -411,6 +412,26 @@ def test_a_column_that_appears_during_the_read_is_left_out_if_it_is_not_included
     assert run_pipeline(load_pipeline(document, folder=tmp_path)).status == "success"
     with closing(duckdb.connect(tmp_path / "out.db")) as database:
         assert [name for name, *_ in database.execute("select * from a").description] == ["id", "note"]
+
+
+@pytest.mark.full  # it needs over a hundred files
+def test_globs_hold_for_columns_of_files_that_the_plan_did_not_open(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    files = range(SAMPLE_FILES + 5)
+    other = next(number for number in files if number not in sampled(files))  # type: ignore[arg-type]
+    for number in files:
+        text = "id,email,phone\n0,canary@x.org,4915112345678\n" if number == other else f"id\n{number + 1}\n"
+        (tmp_path / "m" / f"{number:03}.csv").write_text(text)
+    document = {
+        "pipeline": "p",
+        "source": {"connector": "csv", "config": {"path": "."}},
+        "destination": {"connector": "duckdb", "config": {"path": "out.db"}},
+        "streams": [{"stream": "m", "columns": {"exclude": ["ph*"], "mask": {"em*": None}}}],
+    }
+    assert run_pipeline(load_pipeline(document, folder=tmp_path)).status == "success"
+    with closing(duckdb.connect(tmp_path / "out.db")) as database:
+        found = database.execute("select * from m where id = 0")
+        assert ([name for name, *_ in found.description], found.fetchall()) == (["id", "email"], [(0, None)])
 
 
 def test_a_column_that_appears_during_the_read_is_masked_by_its_glob() -> None:
