@@ -90,6 +90,8 @@ class FieldFacts(msgspec.Struct, frozen=True, kw_only=True):
     is_row: bool = False
     #: Of texts of JSON: numbers arrive without exponent and trailing zeros, not as they are written.
     plain_numbers: bool = False
+    #: Of CSV: its name in the header, where a column before it has that name.
+    header_name: str = ""
 
     @property
     def is_of_text(self) -> bool:
@@ -133,6 +135,7 @@ _TEXTS = {
     "native_type": b"native_type",
     "native_system": b"native_system",
     "base_type": b"base_type",
+    "header_name": b"header_name",
     "read_as": b"read_as",
     "type_name": b"type_name",
     "column_type": b"column_type",

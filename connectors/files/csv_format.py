@@ -100,8 +100,9 @@ class CSVFormat:
                     f"column {field.name!r} is text: its values look like numbers with a decimal comma, which "
                     "`decimal: ','` in the source's config reads (and `thousands: '.'` groups of digits)"
                 )
-            if said := "; ".join(filter(None, notices)):
-                fields[place] = with_facts(field, notice=said)
+            said, repeated = "; ".join(filter(None, notices)), self._lines.repeated.get(field.name, "")
+            if said or repeated:
+                fields[place] = with_facts(field, notice=said, header_name=repeated)
         return pa.schema(fields)
 
     def _plain(self, file: DataFile, texts: pa.RecordBatch) -> pa.RecordBatch:

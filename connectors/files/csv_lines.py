@@ -36,6 +36,8 @@ class CSVLines:
         self._delimiters: dict[str, str] = {}
         #: Label of a file -> which names its header does not have, or has twice.
         self.numbered: dict[str, str] = {}
+        #: Name of a column -> its name in a header, where a column before it has that name.
+        self.repeated: dict[str, str] = {}
 
     def input(self, file: DataFile, *options: Any, **more: Any) -> Input:
         """Open a file behind the lines that are passed over, as plain CSV; the other arguments are those of `Input`."""
@@ -76,6 +78,7 @@ class CSVLines:
         names = _numbered(said)
         if self._settings.header is True and names != said:
             self.numbered[file.label] = f"{file.label}: {_told(said, names)}"
+            self.repeated |= {own: name for name, own in zip(said, names, strict=True) if name not in ("", own)}
         return names
 
     def _said_names(self, file: DataFile) -> list[str]:

@@ -152,6 +152,7 @@ def _chosen(
     kept = _kept_columns(stream, settings)
     if not kept and not stream.unreadable:
         raise fail("columns", "no column is left", stream.schema.names)
+    _refuse_repeated(stream, settings, kept, fail)
     # The source's own settings (a Singer tap's catalog) are the defaults.
     disposition = settings.get("write_disposition")
     method = ReplicationMethod(settings.get("replication_method") or stream.read.method)
@@ -332,6 +333,21 @@ def _included(settings: Mapping[str, Any]) -> tuple[str, ...]:
 def _excluded(settings: Mapping[str, Any]) -> tuple[str, ...]:
     columns = settings.get("columns")
     return () if columns is None else tuple(columns.exclude or ())
+
+
+def _refuse_repeated(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail: Failer) -> None:
+    """Refuse to read the second column of a name in a header as it is, where the first one is hidden."""
+    columns = settings.get("columns")
+    masked = () if columns is None else (rule.column for rule in columns.mask or ())
+    hidden = (*_excluded(settings), *masked)
+    for field in stream.schema if hidden else ():
+        said = facts_of(field).header_name
+        if said and field.name in kept and matches_any(hidden, said) and not is_covered(field, hidden):
+            raise fail(
+                "columns",
+                f"column {field.name!r} is another {said!r} in the header, and only that name is excluded or masked: "
+                "exclude or mask both",
+            )
 
 
 def is_covered(field: pa.Field, patterns: Sequence[str]) -> bool:

@@ -414,6 +414,22 @@ def test_a_column_that_appears_during_the_read_is_left_out_if_it_is_not_included
         assert [name for name, *_ in database.execute("select * from a").description] == ["id", "note"]
 
 
+@pytest.mark.parametrize("columns", [{"mask": {"email": None}}, {"exclude": ["email"]}])
+def test_the_second_column_of_a_name_is_not_read_as_it_is_where_the_first_is_hidden(
+    columns: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "m.csv").write_text("id,email,email\n1,a@x.org,canary@x.org\n")
+    document = {
+        "pipeline": "p",
+        "source": {"connector": "csv", "config": {"path": "."}},
+        "destination": {"connector": "jsonl", "config": {"path": "out"}},
+        "streams": [{"stream": "m", "columns": columns}],
+    }
+    with pytest.raises(ConfigError, match="'email_1' is another 'email' in the header"):
+        run_pipeline(load_pipeline(document, folder=tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.full  # it needs over a hundred files
 def test_globs_hold_for_columns_of_files_that_the_plan_did_not_open(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
