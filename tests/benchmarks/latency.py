@@ -120,7 +120,7 @@ def measure(folder: Path, streams: int, store: str) -> Mapping[str, Sequence[flo
 
     # The transaction that ends a stream claims the next one, which decides that this one was not the last.
     close.Closing.close_stream = marked(close.Closing.close_stream, note_close)  # type: ignore[method-assign]
-    outbox.Outbox.lease = marked(outbox.Outbox.lease, note_lease)  # type: ignore[method-assign]
+    outbox.StoreOutbox.lease = marked(outbox.StoreOutbox.lease, note_lease)  # type: ignore[method-assign]
     runners.ChildRunner.run = marked(runners.ChildRunner.run, note_run, is_before=True)  # type: ignore[method-assign]
     result = run_pipeline(folder / "pipeline.yaml", progress=Heard())
     assert result.exit_code == 0, result

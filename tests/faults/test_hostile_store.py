@@ -475,7 +475,7 @@ def test_events_of_an_older_store_are_delivered_to_what_the_file_says(
     target.plan(hook={"kind": "shell", "shell": f"touch {tmp_path}/owned"})
     for index in ("runs_of_stream", "ready", "retries", "leased", "dead", "tries_of_pipeline"):
         query(url, f"DROP INDEX _syncblocks_{index}")
-    for table in ("tick", "range_claim"):
+    for table in ("tick", "range_claim", "schedule", "server", "expectation", "alert"):
         query(url, f"DROP TABLE _syncblocks_{table}")
     for table, column in (
         ("pipeline_run", "interval_start"),

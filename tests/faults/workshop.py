@@ -239,6 +239,10 @@ STORE_TABLES = tuple(
         "delivery",
         "state",
         "version",
+        "schedule",
+        "server",
+        "expectation",
+        "alert",
     )
 )
 

@@ -140,7 +140,7 @@ def test_a_recorded_event_is_given_to_the_function_as_it_is_today(run_cli: RunCL
     assert run_cli(["run"], tmp_path).returncode == 3
     (entry,) = document(run_cli, tmp_path, "callbacks", "history")["calls"]
     assert (entry["call"]["outcome"], entry["call"]["number"]) == ("raised", 1)
-    assert entry["call"]["error"].startswith("AssertionError: not ok\n")
+    assert entry["call"]["error"].startswith(f"AssertionError: not ok, at {tmp_path / 'alerts.py'}:")
     assert entry["call"]["output"] == f"key {entry['key']}\n"
 
     (tmp_path / "alerts.py").write_text("@callback\ndef tell(stream, block_run):\n    return stream, block_run.rows\n")
