@@ -33,6 +33,9 @@ _CONSTRAINED = (
     "where database_name = current_database() and constraint_type <> 'NOT NULL'"
 )
 
+#: How often a statement that was interrupted is tried again at the end of a transaction.
+_TRIES = 3
+
 #: No record has this place.
 _NO_END = (1 << 63) - 1
 
@@ -284,18 +287,26 @@ class DuckDBSession:
             if self._is_begun:
                 self._is_begun = False
                 with suppress(duckdb.TransactionException):  # a failed COMMIT has ended it already
-                    self._cursor.execute("rollback")
+                    self._execute_again("rollback")
             self._forget()
             if self._marked:
                 self._marked = ""
                 self._delete_unfinished()
             while self._settled:
-                self._cursor.execute(f"drop table if exists {self._settled[-1]}")
+                self._execute_again(f"drop table if exists {self._settled[-1]}")
                 self._settled.pop()
         except duckdb.Error as error:
             raise sort_error(error, self._database.path) from error
         finally:
             self._unlock()
+
+    def _execute_again(self, statement: str) -> None:
+        """Execute what an interrupt that comes late must not stop: it hits whatever statement is under way."""
+        for _ in range(_TRIES):
+            with suppress(duckdb.InterruptException):
+                self._cursor.execute(statement)
+                return
+        self._cursor.execute(statement)
 
     def cancel(self) -> None:
         """Make the statement under way fail soon, or the wait for the lock."""
