@@ -128,7 +128,7 @@ def test_a_rename_to_a_name_that_is_taken_has_its_place(run_cli: RunCLI, tmp_pat
         (["reset", "orders"], "Did you mean 'state reset'?"),
         (["ingest", "--source-uri", "x"], "Did you mean 'sync'?"),
         (["version"], "Did you mean '--version'?"),
-        (["runs", "status"], "There are: cancel, list, retry, show."),
+        (["runs", "status"], "There are: cancel, list, prune, retry, show."),
         (["run", "--dry-run"], "`syncblocks plan` shows what a run would do."),
         (["run", "--select", "orders"], "Name streams by --stream."),
         (["run", "--concurrency", "many"], "'many' is not a whole number"),
