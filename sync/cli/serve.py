@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,10 +34,27 @@ TURN_S, OUTPUT_S = 1.0, 3600.0
     metavar="N",
     help="Most pipelines of the folder that run at once.",
 )
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where pages and API answer.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8400, show_default=True, help="0: a free one.")
+@click.option(
+    "--public-url",
+    "public_urls",
+    multiple=True,
+    metavar="URL",
+    help="An address under which people reach the server; repeatable.",
+)
 @click.option("--stop-runs", is_flag=True, help="Stop the runs that this server has started when it is stopped.")
 @click.argument("folder", required=False, type=click.Path(path_type=Path), metavar="[FOLDER]")
-def serve_command(console: Console, folder: Path | None, max_runs: int, stop_runs: bool) -> int:
-    """Start the pipelines of a folder (default: the current one) by the `schedule` in their files.
+def serve_command(
+    console: Console,
+    folder: Path | None,
+    max_runs: int,
+    stop_runs: bool,
+    host: str,
+    port: int,
+    public_urls: tuple[str, ...],
+) -> int:
+    """Start the pipelines of a folder (default: the current one) by the `schedule` in their files, and show them.
 
     Takes the files *.yaml and *.yml that have a source and a destination, and reads them again when they change. Each
     run is a process of its own, which goes on when the server ends.
@@ -42,6 +63,9 @@ def serve_command(console: Console, folder: Path | None, max_runs: int, stop_run
     from ..serve import PipelineFiles, Server
     from ..serve.children import Children
     from ..serve.signals import Signals
+    from ..serve.web.app import make_app
+    from ..serve.web.listening import Listening
+    from ..serve.web.served import Served, addresses
     from ..store import Store
 
     if sys.platform == "win32":
@@ -59,10 +83,17 @@ def serve_command(console: Console, folder: Path | None, max_runs: int, stop_run
             console.echo(f"{at} {text}", err=True, color="yellow" if level == "warning" else None)
 
     children = Children(_output_folder(folder, place.url))
-    with Store.open(place.url) as store, Signals() as signals:
+    with ExitStack() as stack:
+        listener = stack.enter_context(_bound(host, port, public_urls))
+        store = stack.enter_context(Store.open(place.url))
+        signals = stack.enter_context(Signals())
         files = PipelineFiles(folder, place.url, clock)
+        urls = addresses(host, listener.getsockname()[1], public_urls)
+        served = Served(store=store, files=files, folder=folder, clock=clock, urls=urls)
+        stack.enter_context(Listening(make_app(served), listener))
         server = Server(store, folder, files, children, max_runs=max_runs, clock=clock, say=say)
         say(f"serving {folder}; run store {store.url}; at most {plural(max_runs, 'run')} at once", "info")
+        say(f"pages and API: {served.url}", "info")
         prune_at = clock.monotonic()
         while not signals.stops:
             if clock.monotonic() >= prune_at:
@@ -80,6 +111,24 @@ def serve_command(console: Console, folder: Path | None, max_runs: int, stop_run
         else:
             say(f"stopped; {plural(len(children.runs), 'run')} left alone", "info")
     return 0
+
+
+def _bound(host: str, port: int, public_urls: tuple[str, ...]) -> socket.socket:
+    from ..errors import ConfigError
+    from ..serve.web.listening import bound_socket
+    from ..serve.web.served import is_loopback
+
+    for url in public_urls:
+        if not re.fullmatch(r"https?://[^/?#@\\s]+", url):
+            raise click.UsageError(f"--public-url {url!r} is not of the form https://HOST or https://HOST:PORT")
+    if not is_loopback(host) and not public_urls:
+        raise click.UsageError(f"--host {host} is reached from outside: say with --public-url under which address")
+    try:
+        return bound_socket(host, port)
+    except OSError as error:
+        way = "another program listens there: choose another --port" if error.errno == errno.EADDRINUSE else ""
+        message = f"{host}:{port} cannot be opened: {way or error.strerror or error}"
+        raise ConfigError(message, key="--port") from None
 
 
 def store_of(folder: Path) -> StorePlace:

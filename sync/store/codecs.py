@@ -43,16 +43,16 @@ def _codecs(times: Codec) -> dict[str, Codec]:
     names = {
         _AS_JSON: (
             "event variables plan error blocks config details schema_changes bookmark bookmark_before bookmark_after "
-            "shape causes notices streams schedule pipelines told over_told"
+            "shape causes notices streams schedule pipelines told over_told progress scopes"
         ),
         times: (
             "now earliest lease_until cancel_requested_at execution_date created_at started_at ended_at not_before "
             "leased_at saved_at interval_start interval_end due_at looked_at paused_until resumed_at offered_until "
-            "skipped_to seen_at since last_success begun_at"
+            "skipped_to seen_at since last_success begun_at watched_until written_at expires_at used_at"
         ),
         _AS_FLAG: (
             "is_active is_gate_released is_last is_numbered is_gated is_open is_deleted is_paused is_closed "
-            "full_refresh"
+            "full_refresh is_code"
         ),
     }
     return {name: codec for codec, of_codec in names.items() for name in of_codec.split()}

@@ -364,6 +364,53 @@ STEPS: dict[str, tuple[Step, ...]] = {
         """CREATE UNIQUE INDEX _syncblocks_open_alerts ON _syncblocks_alert (pipeline, stream, kind)
             WHERE is_closed = FALSE""",
     ),
+    # Of a tick: who ordered it, a hash of the order, and the run that it retries. Of a server: its address and version.
+    # Until when somebody watches a run, what it has reached meanwhile, and the end of its log. Who may call the API
+    # (digests of tokens), who is signed in, codes that sign in once, and who has done what.
+    "0016": (
+        "ALTER TABLE _syncblocks_tick ADD COLUMN ordered_by TEXT",
+        "ALTER TABLE _syncblocks_tick ADD COLUMN order_hash TEXT",
+        "ALTER TABLE _syncblocks_tick ADD COLUMN retries INTEGER",
+        "ALTER TABLE _syncblocks_server ADD COLUMN url TEXT",
+        "ALTER TABLE _syncblocks_server ADD COLUMN version TEXT",
+        "ALTER TABLE _syncblocks_pipeline_run ADD COLUMN watched_until TIMESTAMP WITH TIME ZONE",
+        """CREATE TABLE _syncblocks_progress (
+            run_id INTEGER NOT NULL PRIMARY KEY,
+            progress TEXT NOT NULL,
+            written_at TIMESTAMP WITH TIME ZONE NOT NULL
+        )""",
+        """CREATE TABLE _syncblocks_run_log (
+            run_id INTEGER NOT NULL,
+            attempt INTEGER NOT NULL,
+            log TEXT NOT NULL,
+            PRIMARY KEY (run_id, attempt)
+        )""",
+        """CREATE TABLE _syncblocks_token (
+            name TEXT NOT NULL PRIMARY KEY,
+            digest TEXT NOT NULL UNIQUE,
+            scopes TEXT NOT NULL,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            expires_at TIMESTAMP WITH TIME ZONE,
+            used_at TIMESTAMP WITH TIME ZONE
+        )""",
+        """CREATE TABLE _syncblocks_session (
+            digest TEXT NOT NULL PRIMARY KEY,
+            is_code BOOLEAN NOT NULL,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            expires_at TIMESTAMP WITH TIME ZONE NOT NULL
+        )""",
+        """CREATE TABLE _syncblocks_action (
+            id SERIAL_KEY,
+            pipeline TEXT NOT NULL,
+            who TEXT NOT NULL,
+            what TEXT NOT NULL,
+            run_id INTEGER,
+            stream TEXT,
+            details TEXT,
+            created_at TIMESTAMP WITH TIME ZONE NOT NULL
+        )""",
+        "CREATE INDEX _syncblocks_actions_of_pipeline ON _syncblocks_action (pipeline, id)",
+    ),
 }
 REVISIONS = tuple(STEPS)
 

@@ -71,7 +71,7 @@ def test_a_missed_time_runs_by_itself_and_the_server_ends_with_0(folder: Path, z
         "INSERT INTO _syncblocks_schedule (pipeline, file, schedule, looked_at, is_paused) "
         f"VALUES ('crm', 'x', '{known}', '2026-01-01 00:00:00.000000', 0)",
     )
-    server = zygote.start(folder, ["serve"])
+    server = zygote.start(folder, ["serve", "--port", "0"])
     until(server, lambda: ("run", 1, 1) in states(folder) and is_over(folder))
     server.signal(signal.SIGTERM)
     assert server.wait() == 0, server.log()
@@ -86,15 +86,15 @@ def test_a_missed_time_runs_by_itself_and_the_server_ends_with_0(folder: Path, z
 def test_kills_between_offer_claim_and_begin_lose_no_tick_and_double_none(folder: Path, zygote: Zygote) -> None:
     (folder / "crm.yaml").write_text(RARE)
     tick = order(folder)
-    server = zygote.start(folder, ["serve"], failpoint="store.offer_tick.after:1:kill")
+    server = zygote.start(folder, ["serve", "--port", "0"], failpoint="store.offer_tick.after:1:kill")
     assert server.wait() == -signal.SIGKILL
     # Each child is killed when it has claimed the tick; another one takes its place at once.
     killed = {"SYNCBLOCKS_FAILPOINT": "store.claim_tick.after:1:kill"}
-    server = zygote.start(folder, ["serve"], environment=killed)
+    server = zygote.start(folder, ["serve", "--port", "0"], environment=killed)
     until(server, lambda: states(folder)[0][2] >= 2)
     server.kill()
     # Each server starts a child, which begins the run and goes on.
-    servers = [zygote.start(folder, ["serve"]) for _ in range(2)]
+    servers = [zygote.start(folder, ["serve", "--port", "0"]) for _ in range(2)]
     until(servers[0], lambda: states(folder)[0][0] == "run")
     for each in servers:
         each.kill()
@@ -114,7 +114,7 @@ def test_the_next_server_ends_the_run_of_a_dead_process_by_recover(folder: Path,
     assert run.wait() == -signal.SIGKILL
     with Store.open(url_of(folder)) as store:
         waiting = store.order_tick("crm", "asked", trigger="callback", causes=()).id
-    server = zygote.start(folder, ["serve"])
+    server = zygote.start(folder, ["serve", "--port", "0"])
     until(server, lambda: is_over(folder))
     (log,) = (folder / ".syncblocks" / "ticks").glob("recover-*.log")
     assert f"tick {waiting}" not in log.read_text()
@@ -129,14 +129,14 @@ def test_stop_runs_stops_what_the_server_has_started_and_else_it_goes_on(folder:
     )
     (folder / "crm.yaml").write_text(RARE + "transformers: [{file: slow.py}]\n")
     order(folder)
-    server = zygote.start(folder, ["serve"])
+    server = zygote.start(folder, ["serve", "--port", "0"])
     until(server, lambda: states(folder)[0][0] == "run")
     server.signal(signal.SIGTERM)
     assert server.wait() == 0, server.log()
     ((owner,),) = query(url_of(folder), "SELECT owner FROM _syncblocks_pipeline_run WHERE is_active = TRUE")
     os.kill(json.loads(owner)["pid"], signal.SIGKILL)
     order(folder, "second")
-    server = zygote.start(folder, ["serve", "--stop-runs"])
+    server = zygote.start(folder, ["serve", "--port", "0", "--stop-runs"])
     until(server, lambda: states(folder)[1][0] == "run")
     server.signal(signal.SIGTERM)
     assert server.wait() == 0, server.log()
@@ -144,7 +144,7 @@ def test_stop_runs_stops_what_the_server_has_started_and_else_it_goes_on(folder:
 
 
 def test_a_folder_without_a_pipeline_file_is_refused(run_cli: RunCLI, tmp_path: Path) -> None:
-    done = run_cli(["serve"], tmp_path)
+    done = run_cli(["serve", "--port", "0"], tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "holds no pipeline file: make one with `syncblocks init`" in done.stderr
     done = run_cli(["serve", "gone"], tmp_path)

@@ -137,7 +137,8 @@ def test_ticks_that_wait_in_a_store_of_0_1_0_become_runs(store_url: str) -> None
 def older(store_url: str, version: str) -> list[str]:
     """Return what makes a store of an older version, with one run in it."""
     is_sqlite = store_url.startswith("sqlite")
-    serial, yes = ("INTEGER PRIMARY KEY AUTOINCREMENT", "1") if is_sqlite else ("SERIAL PRIMARY KEY", "TRUE")
+    serial = "INTEGER PRIMARY KEY AUTOINCREMENT" if is_sqlite else "SERIAL PRIMARY KEY"
+    yes, no = ("1", "0") if is_sqlite else ("TRUE", "FALSE")
     owner = current_owner().encode()
     steps = [
         one
@@ -150,7 +151,10 @@ def older(store_url: str, version: str) -> list[str]:
     return [
         "CREATE TABLE _syncblocks_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
         f"INSERT INTO _syncblocks_version VALUES ('{version}')",
-        *(one.replace("SERIAL_KEY", serial).replace("= TRUE", f"= {yes}") for one in steps),
+        *(
+            one.replace("SERIAL_KEY", serial).replace("= TRUE", f"= {yes}").replace("= FALSE", f"= {no}")
+            for one in steps
+        ),
         "INSERT INTO _syncblocks_pipeline_run (id, run_key, pipeline, attempt, is_active, owner, lease_until, "
         "cancel_requested_at, execution_date, trigger_id, event, variables, last_seq) VALUES (7, 'k', 'old', 1, FALSE, "
         f"'{owner}', '2026-01-02 03:04:05.000000', NULL, "

@@ -1,0 +1,34 @@
+"""The application: every route of a server."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from ...errors import StoreUnreachable
+from .guard import Guard
+from .served import Served
+
+
+def make_app(served: Served) -> Starlette:
+    """Return the application of a server."""
+
+    def ready(_request: Request) -> Response:
+        try:
+            served.store.is_served("")
+        except StoreUnreachable:
+            return PlainTextResponse("the run store does not answer\n", status_code=503)
+        return PlainTextResponse("ready\n")
+
+    routes = [
+        Route("/healthz", _alive),
+        Route("/readyz", ready),
+    ]
+    return Starlette(routes=routes, middleware=[Middleware(Guard, served=served)])
+
+
+async def _alive(_request: Request) -> Response:
+    return PlainTextResponse("alive\n")

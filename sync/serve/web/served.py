@@ -1,0 +1,52 @@
+"""What the answers of a server are made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from ...clock import Clock
+from ...store import Store
+from ..files import PipelineFiles
+
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+class Served(Struct, frozen=True, kw_only=True):
+    """The store, the files, and the addresses of a server."""
+
+    store: Store
+    files: PipelineFiles
+    #: Absolute.
+    folder: Path
+    clock: Clock
+    #: With scheme and without a path; the first one is where people are sent to.
+    urls: tuple[str, ...]
+
+    @property
+    def url(self) -> str:
+        """The address that is told to people."""
+        return self.urls[0]
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """What a `Host` header may say, in lower case."""
+        return frozenset(urlsplit(url).netloc.lower() for url in self.urls)
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """What an `Origin` header may say, in lower case."""
+        return frozenset(url.lower() for url in self.urls)
+
+
+def addresses(host: str, port: int, public_urls: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the addresses under which a server answers: those that the user names, then the bound one."""
+    bound = _LOOPBACK if is_loopback(host) else ()
+    return tuple(dict.fromkeys((*public_urls, *(f"http://{name}:{port}" for name in bound))))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine alone."""
+    return host in ("localhost", "::1") or host.startswith("127.")
