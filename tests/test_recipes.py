@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -206,6 +207,19 @@ def test_the_tutorial_from_its_first_file_to_its_last_command(
             assert [line for line in example.text.splitlines() if line not in output] == [], f"{example.id}: {output}"
         else:
             assert example.language == "sh", f"{example.id}: what runs it?"
+
+
+# -- serve -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+def test_systemd_accepts_the_unit_of_the_server(tmp_path: Path) -> None:
+    (unit,) = [example for example in examples("ini", page="docs/serve.md") if "KillMode=process" in example.text]
+    program = Path(sys.executable).parent / "syncblocks"
+    file = tmp_path / "syncblocks.service"
+    file.write_text(unit.text.replace("/srv/venv/bin/syncblocks", str(program)))
+    done = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 # -- Python ----------------------------------------------------------------------------------------------------------

@@ -49,6 +49,17 @@ def test_quickstart(samples: Path, run_cli: RunCli) -> None:
     assert revenue == duckdb_rows(database, "select sum(amount) from payments")
 
 
+def test_scheduled(samples: Path, run_cli: RunCli) -> None:
+    times = run_cli(["schedule", "next", "--json", "scheduled.yaml"], cwd=samples)
+    assert len(json.loads(times.stdout)["times"]) == 5
+    done = run_cli(["run", "scheduled.yaml"], cwd=samples, is_warm=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert duckdb_rows(samples / "out" / "shop_scheduled.duckdb", "select count(*) from orders") == [(1000,)]
+    status = json.loads(run_cli(["status", "--json"], cwd=samples).stdout)
+    (shown,) = [each for each in status["pipelines"] if each["pipeline"] == "shop_scheduled"]
+    assert (shown["status"], shown["findings"], shown["owner"]) == ("on time", [], "data-team")
+
+
 def test_transform(samples: Path, run_cli: RunCli) -> None:
     done = run_cli(["run", "transform.yaml"], cwd=samples, is_warm=False)
     assert done.returncode == 0, done.stdout + done.stderr
