@@ -9,6 +9,7 @@ from pathlib import Path
 from subprocess import Popen
 
 from ..detached_process import start_detached
+from ..store.owner import Owner, current_owner, signal_process
 from .files import ServedFile
 
 #: Output of a tick's process is kept so long.
@@ -59,6 +60,11 @@ class Children:
         self.runs = {tick: each for tick, each in self.runs.items() if tick not in ended}
         self.recoveries = {name: process for name, process in self.recoveries.items() if process.poll() is None}
         return ended
+
+    @staticmethod
+    def signal(owner: Owner, number: signal.Signals) -> bool:
+        """Send a signal to a process of this machine, whoever started it; False: it is not visible from here."""
+        return signal_process(owner, current_owner(), number)
 
     def stop(self) -> None:
         """Ask all of them to stop: each ends its run as after Ctrl-C."""

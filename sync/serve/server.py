@@ -6,18 +6,21 @@ from collections.abc import Callable, Set
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from signal import Signals
 from typing import Protocol
 
 from ..clock import Clock
 from ..errors import StateError, StoreUnreachable
 from ..schedules import Look, next_times
 from ..store import Store
+from ..store.owner import Owner
 from ..store.servers import OpenTick, Standing
 from ..store.ticks import Tick
 from .files import PipelineFiles, ServedFile
+from .late_runs import LateRuns
 
-#: Seconds between two looks at the folder, at due deliveries, and between two signs of life.
-FILES_S, DELIVERIES_S, HEARTBEAT_S = 2.0, 5.0, 10.0
+#: Seconds between two looks at the folder, at due deliveries, between two signs of life, and two looks for late runs.
+FILES_S, DELIVERIES_S, HEARTBEAT_S, LATE_S = 2.0, 5.0, 10.0, 10.0
 #: A process has so long to claim its tick before another one is started; after each that failed twice as long.
 CLAIM_FIRST_S, CLAIM_LAST_S = 30.0, 300.0
 #: `recover` is started again after so long, doubling.
@@ -53,6 +56,9 @@ class Processes(Protocol):
     def log_of(self, tick: int) -> Path:
         """Return the file with the output of a tick's process."""
 
+    def signal(self, owner: Owner, number: Signals) -> bool:
+        """Send a signal to a process that this machine may have; False: it is not visible from here."""
+
 
 class Server:
     """Any number of servers may share a store: rows decide which of them does what."""
@@ -77,7 +83,7 @@ class Server:
         self._clock = clock
         self._say = say
         self._told: dict[str, str] = {}
-        self._next_at = dict.fromkeys(("files", "deliveries", "heartbeat"), 0.0)
+        self._next_at = dict.fromkeys(("files", "deliveries", "heartbeat", "late"), 0.0)
         #: Pipeline -> when its schedule is due next, by the store's clock.
         self._due_at: dict[str, datetime] = {}
         self._now = _START
@@ -89,6 +95,7 @@ class Server:
         #: Tick or pipeline -> how often its process was started in vain, and when it may be started again.
         self._tries: dict[int, int] = {}
         self._recoveries: dict[str, tuple[int, float]] = {}
+        self._late_runs = LateRuns(processes.signal, clock, say)
 
     def turn(self) -> None:
         """Do what is to be done now. A store that does not answer is told once, and asked again at the next turn."""
@@ -111,6 +118,8 @@ class Server:
             self._report()
         for tick, (file, code) in self._processes.reap().items():
             self._tell_end(tick, file, code)
+        if self._is_time("late", LATE_S):
+            self._late_runs.end(self._store.late_runs())
         standing = self._store.standing()
         if self._look(standing):
             standing = self._store.standing()

@@ -114,6 +114,7 @@ class Store:
         self.is_served = servers.is_served
         self.standing = servers.standing
         self.due_pipelines = servers.due_pipelines
+        self.late_runs = servers.late_runs
         self.mend = Torn(self._transactions, self._plans).mend
         states = States(self._transactions)
         self.save_state = states.save_state

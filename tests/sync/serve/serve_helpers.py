@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Noted:
         self.recovered: list[str] = []
         self.running: set[str] = set()
         self.recovering: set[str] = set()
+        self.signals: list[tuple[int, str]] = []
         self.ended: dict[int, tuple[ServedFile, int]] = {}
 
     def run(self, file: ServedFile, tick: int) -> None:
@@ -44,6 +46,10 @@ class Noted:
     def reap(self) -> dict[int, tuple[ServedFile, int]]:
         ended, self.ended = self.ended, {}
         return ended
+
+    def signal(self, owner: Owner, number: signal.Signals) -> bool:
+        self.signals.append((owner.pid, number.name))
+        return True
 
     def log_of(self, tick: int) -> Path:
         return self.logs / f"{tick}.log"

@@ -440,3 +440,40 @@ def test_no_more_than_a_hundred_missed_times_are_kept(place: Place, store: Store
     place.clock.move(60 * 150)
     place.server(store, Noted())
     assert len([1 for each in place.ticks() if each[1] == "waiting"]) == MOST_MISSED
+
+
+def test_a_run_that_outlives_its_run_timeout_gets_sigterm_and_then_sigkill(
+    place: Place, store: Store, child: Store
+) -> None:
+    place.write(cron=None)
+    noted = Noted()
+    server = place.server(store, noted)
+    run = child.begin_run("crm", execution_date=place.clock.now(), limit_s=30)
+    place.minutes(1, server)
+    assert noted.signals == []  # the run cancels itself
+    place.minutes(1, server)
+    assert noted.signals == [(CHILD, "SIGTERM")]
+    place.minutes(1, server)
+    assert noted.signals == [(CHILD, "SIGTERM"), (CHILD, "SIGKILL")]
+    place.minutes(1, server)
+    end(child, run.id)
+    run = child.begin_retry(run.id, limit_s=30)
+    child.end_attempt(run.id)
+    place.minutes(3, server)  # it delivers, which counts for no limit
+    assert len(noted.signals) == 2
+
+
+def test_a_server_that_comes_late_asks_first_and_who_recovers_has_no_limit(
+    place: Place, store: Store, child: Store
+) -> None:
+    place.write(cron=None)
+    run = child.begin_run("crm", execution_date=place.clock.now(), limit_s=30)
+    place.clock.move(3600)
+    noted = Noted()
+    server = place.server(store, noted)
+    assert noted.signals == [(CHILD, "SIGTERM")]
+    place.dead.add(CHILD)
+    with place.store(8) as other:
+        other.take_over_run(run.id)
+        place.minutes(2, server)
+    assert len(noted.signals) == 1
