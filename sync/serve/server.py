@@ -92,6 +92,8 @@ class Server:
         #: Pipeline -> its file, whose schedule the store has.
         self._in_force: dict[str, ServedFile] = {}
         self._due_deliveries: frozenset[str] = frozenset()
+        #: Pipeline -> why its last times were skipped.
+        self._skips: dict[str, str] = {}
         #: Tick or pipeline -> how often its process was started in vain, and when it may be started again.
         self._tries: dict[int, int] = {}
         self._recoveries: dict[str, tuple[int, float]] = {}
@@ -210,9 +212,15 @@ class Server:
         return any(found.ticks for found in looks.values())
 
     def _tell_look(self, name: str, found: Look) -> None:
+        """Say which times were skipped, but not again while nothing else happens: a short schedule skips many."""
         for each in found.skipped:
-            times = f"{each.first:%Y-%m-%d %H:%MZ}" + (f" to {each.last:%Y-%m-%d %H:%MZ}" if each.count > 1 else "")
-            self._say(f"{name}: {times} skipped ({each.count}): {each.why}", "info")
+            if self._skips.get(name) != each.why:
+                last = f" to {each.last:%Y-%m-%d %H:%M:%SZ}" if each.count > 1 else ""
+                text = f"{each.first:%Y-%m-%d %H:%M:%SZ}{last} skipped ({each.count}): {each.why}"
+                self._say(f"{name}: {text}", "info")
+            self._skips[name] = each.why
+        if found.ticks:
+            self._skips.pop(name, None)
 
     # -- processes -----------------------------------------------------------------------------------------------
 
