@@ -100,21 +100,19 @@ def forget_command(console: Console, pipeline: str, folder: Path | None) -> int:
 
     Runs and their history stay.
     """
+    from ..config.store_place import usual_store
     from ..errors import ConfigError
     from ..pipeline_files import pipeline_files
     from ..store import Store
     from .serve import store_of
 
     folder = (Path() if folder is None else folder).absolute()
-    if folder.is_dir() and not pipeline_files(folder) and (folder / ".syncblocks" / "store.db").exists():
-        url = f"sqlite:///{folder}/.syncblocks/store.db"
-    else:
-        place = store_of(folder)
-        console.hide(place.secret_values)
-        url = place.url
-    if not Store.exists(url):
+    has_files = not folder.is_dir() or bool(pipeline_files(folder))
+    place = store_of(folder) if has_files else usual_store(folder)
+    console.hide(place.secret_values)
+    if not Store.exists(place.url):
         raise ConfigError("has no run store yet: there is nothing to forget", path=str(folder))
-    with Store.open(url) as store:
+    with Store.open(place.url) as store:
         skipped = store.schedules.forget(pipeline)
     return _told(console, "forgotten", pipeline, f"schedule forgotten{_ticks(skipped)}", skipped=skipped)
 

@@ -18,7 +18,7 @@ from .formatting import plural
 from .options import common
 
 if TYPE_CHECKING:
-    from ..config.head import StorePlace
+    from ..config.store_place import StorePlace
 
 #: Seconds between two turns, and between two looks at the output that is kept.
 TURN_S, OUTPUT_S = 1.0, 3600.0

@@ -14,7 +14,7 @@ from syncblocks.connectors.struct_helpers import replace
 from ..clock import Clock
 from ..config.current_folder import absolute
 from ..config.head import Head, read_head
-from ..config.head_keys import DEFAULT_STORE
+from ..config.store_place import usual_store
 from ..errors import ConfigError, StateError
 from ..pipeline_files import pipeline_files
 from ..schedules import next_times
@@ -96,9 +96,11 @@ def look_at_folder(folder: Path, *, needs_store: bool = False) -> Iterator[Folde
             places.setdefault(place.url, []).append(head)
         except ConfigError as error:
             outside.append(broken(head.path, str(error)))
-    default = f"sqlite:///{folder / DEFAULT_STORE.removeprefix('sqlite:///')}"
-    if needs_store and (not places or Store.exists(default)):  # it may know of a file that was broken
-        places.setdefault(default, [])
+    if needs_store:  # it may know of a file that was broken
+        usual = usual_store(folder)
+        redactor.add(usual.secret_values)
+        if not places or Store.exists(usual.url):
+            places.setdefault(usual.url, [])
     with ExitStack() as stack:
         stores, is_whole = [], True
         for url, of_store in places.items():

@@ -151,6 +151,19 @@ def test_a_folder_without_a_pipeline_file_is_refused(run_cli: RunCLI, tmp_path: 
     assert (done.returncode, "gone: is no folder" in done.stderr) == (2, True)
 
 
+def test_the_store_of_the_environment_is_that_of_all_commands(run_cli: RunCLI, folder: Path, postgres_url: str) -> None:
+    secret = postgres_url.replace("postgres@", "postgres:pa55word@")
+    env = {"SYNCBLOCKS_STORE": secret}
+    for command in (["run"], ["status"], ["schedule", "pause"], ["runs", "list"]):
+        done = run_cli(command, folder, env=env)
+        assert (done.returncode, "pa55word" in done.stdout + done.stderr) == (0, False), done.stderr
+    (folder / "crm.yaml").unlink()
+    assert run_cli(["schedule", "forget", "crm"], folder, env=env).returncode == 0
+    assert not (folder / ".syncblocks" / "store.db").exists()
+    done = run_cli(["status"], folder, env={"SYNCBLOCKS_STORE": secret.replace("postgresql", "oracle")})
+    assert (done.returncode, "pa55word" in done.stdout + done.stderr) == (2, False)
+
+
 def test_pause_resume_reset_and_forget(run_cli: RunCLI, folder: Path) -> None:
     def said(*args: str, code: int = 0) -> dict[str, object]:
         done = run_cli(["schedule", *args, "--json"], folder)
