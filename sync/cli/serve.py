@@ -60,6 +60,7 @@ def serve_command(
     run is a process of its own, which goes on when the server ends.
     """
     from ..clock import Clock
+    from ..config.private_folder import tick_folder
     from ..serve import PipelineFiles, Server
     from ..serve.children import Children
     from ..serve.signals import Signals
@@ -82,7 +83,7 @@ def serve_command(
         else:
             console.echo(f"{at} {text}", err=True, color="yellow" if level == "warning" else None)
 
-    children = Children(_output_folder(folder, place.url))
+    children = Children(tick_folder(place.url, folder))
     with ExitStack() as stack:
         listener = stack.enter_context(_bound(host, port, public_urls))
         store = stack.enter_context(Store.open(place.url))
@@ -152,10 +153,3 @@ def store_of(folder: Path) -> StorePlace:
         except ConfigError as error:
             mistakes.append(error)
     raise next(iter(mistakes), problem)
-
-
-def _output_folder(folder: Path, store_url: str) -> Path:
-    """Return where the output of ticks is: beside the run store, or in the folder."""
-    if store_url.startswith("sqlite:///"):
-        return Path(store_url.removeprefix("sqlite:///").partition("?")[0]).parent / "ticks"
-    return folder / ".syncblocks" / "ticks"

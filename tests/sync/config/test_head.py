@@ -9,6 +9,7 @@ import pytest
 
 from syncblocks import load_pipeline
 from syncblocks.sync.config.head import read_head
+from syncblocks.sync.config.private_folder import tick_folder
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.schedules import Schedule
 from syncblocks.sync.schedules.expect import Expect, Volume
@@ -193,3 +194,11 @@ def test_a_wrong_store_of_the_environment_is_told_without_its_value(tmp_path: Pa
         with pytest.raises(ConfigError, match=r"^\$SYNCBLOCKS_STORE: there is no such kind of run store") as caught:
             read()
         assert "pa55word" not in str(caught.value)
+
+
+@pytest.mark.parametrize("store", ["sqlite:///state/runs.db", "postgresql://db.example/runs"])
+def test_the_output_of_ticks_has_one_folder_whoever_starts_them(tmp_path: Path, store: str) -> None:
+    more = f"store: {store}\nexecutor: {{dask: 'tcp://h:1', spool: shared}}\n"
+    pipeline = load_pipeline(write(tmp_path, FILE.replace("secret('gone')", "env_var('X', 'y')") + more))
+    assert pipeline.tick_log(7) == tick_folder(read_head(tmp_path / "crm.yaml").store().url, tmp_path) / "7.log"
+    assert pipeline.tick_log(7).parent in (tmp_path / "state" / "ticks", tmp_path / ".syncblocks" / "ticks")
