@@ -84,10 +84,17 @@ def serve_command(
             console.echo(f"{at} {text}", err=True, color="yellow" if level == "warning" else None)
 
     children = Children(tick_folder(place.url, folder))
+
+    def end() -> None:
+        if stop_runs:
+            children.stop()
+        say("stopped while the run store does not answer; runs go on by themselves", "warning")
+        os._exit(0)
+
     with ExitStack() as stack:
         listener = stack.enter_context(_bound(host, port, public_urls))
         store = stack.enter_context(Store.open(place.url))
-        signals = stack.enter_context(Signals())
+        signals = stack.enter_context(Signals(end))
         files = PipelineFiles(folder, place.url, clock)
         urls = addresses(host, listener.getsockname()[1], public_urls)
         served = Served(store=store, files=files, folder=folder, clock=clock, urls=urls)
@@ -103,6 +110,7 @@ def serve_command(
             server.turn()
             signals.wait(TURN_S)
         server.leave()
+        signals.heard()
         if stop_runs:
             children.stop()
             say(f"stopping; waiting for {plural(len(children.runs), 'run')} to stop", "info")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import stat
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "crm.yaml").write_text(FILE)
     (tmp_path / "rows.csv").write_text("id\n1\n2\n")
     return tmp_path
+
+
+SERVERS = "SELECT count(*) FROM _syncblocks_server"
 
 
 def url_of(folder: Path) -> str:
@@ -141,6 +146,18 @@ def test_stop_runs_stops_what_the_server_has_started_and_else_it_goes_on(folder:
     server.signal(signal.SIGTERM)
     assert server.wait() == 0, server.log()
     assert is_over(folder)
+
+
+@pytest.mark.full
+def test_a_server_ends_soon_after_sigterm_though_its_run_store_blocks(folder: Path, zygote: Zygote) -> None:
+    (folder / "crm.yaml").write_text(RARE)
+    server = zygote.start(folder, ["serve", "--port", "0"])
+    until(server, lambda: Path(url_of(folder)[10:]).exists() and query(url_of(folder), SERVERS) == [(1,)])
+    with closing(sqlite3.connect(url_of(folder)[10:], isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0, server.log()  # the lock lasts longer
+    assert "stopped while the run store does not answer" in server.log()
 
 
 def test_a_folder_without_a_pipeline_file_is_refused(run_cli: RunCLI, tmp_path: Path) -> None:
