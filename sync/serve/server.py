@@ -21,14 +21,19 @@ from .late_runs import LateRuns
 
 #: Seconds between two looks at the folder, at due deliveries, between two signs of life, and two looks for late runs.
 FILES_S, DELIVERIES_S, HEARTBEAT_S, LATE_S = 2.0, 5.0, 10.0, 10.0
-#: A process has so long to claim its tick before another one is started; after each that failed twice as long.
-CLAIM_FIRST_S, CLAIM_LAST_S = 30.0, 300.0
+#: A process has so long to claim its tick before another one is started.
+CLAIM_S = 30.0
 #: `recover` is started again after so long, doubling.
 RECOVER_FIRST_S, RECOVER_LAST_S = 10.0, 300.0
 #: Who has ordered a run by `trigger_pipeline` has started its process, too: a server waits for that one so long.
 TRIGGER_S = 10.0
 #: A clock of the store that is behind for less is not worth a word.
 BEHIND_S = 5.0
+
+#: Exit codes of processes that a signal has stopped are larger.
+_SIGNAL = 128
+#: Most characters of an error of a process.
+_MOST_ERROR = 500
 
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -94,8 +99,7 @@ class Server:
         self._due_deliveries: frozenset[str] = frozenset()
         #: Pipeline -> why its last times were skipped.
         self._skips: dict[str, str] = {}
-        #: Tick or pipeline -> how often its process was started in vain, and when it may be started again.
-        self._tries: dict[int, int] = {}
+        #: Pipeline -> how often `recover` was started in vain, and when it may be started again.
         self._recoveries: dict[str, tuple[int, float]] = {}
         self._late_runs = LateRuns(processes.signal, clock, say)
 
@@ -233,15 +237,15 @@ class Server:
             file = self._files.usable.get(tick.pipeline)
             if file is None or tick.pipeline in blocked or free <= 0 or not self._files.is_settled(file):
                 continue
-            wait_s = min(CLAIM_LAST_S, CLAIM_FIRST_S * 2.0 ** self._tries.get(tick.id, 0))
-            if not self._store.offer_tick(tick.id, wait_s):
+            if not self._store.offer_tick(tick.id, CLAIM_S):
                 continue
             self._say(f"{tick.pipeline}: tick {tick.id} of {tick.due_at:%Y-%m-%d %H:%M:%SZ} starts", "info")
             try:
                 self._processes.run(file, tick.id)
             except OSError as error:
-                self._tries[tick.id] = self._tries.get(tick.id, 0) + 1
-                self._say(f"{tick.pipeline}: no process can be started: {error.strerror or error}", "warning")
+                why = f"no process can be started: {error.strerror or error}"
+                self._store.fail_start(tick.id, why)
+                self._say(f"{tick.pipeline}: {why}", "warning")
             blocked |= {tick.pipeline}
             free -= 1
 
@@ -251,20 +255,18 @@ class Server:
         except StoreUnreachable:
             raise
         except StateError:  # pruned
-            self._tries.pop(number, None)
             return
         log = self._processes.log_of(number)
         output = f"its output: {log}"
         if tick.state == "run":
-            self._tries.pop(number, None)
             self._say(f"{file.pipeline}: tick {number}, run {tick.run_id} ended with exit code {code}", "info")
         elif tick.state in ("waiting", "claimed"):
-            why = tick.why or (f"exit code {code}{_last_error(log)}" if code else "another run goes")
-            if code:
-                self._tries[number] = self._tries.get(number, 0) + 1
+            why = f"exit code {code}{_last_error(log)}"
+            is_stopped = code > _SIGNAL  # it gave the claim back
+            if code == 0 or is_stopped or not self._store.fail_start(number, why):
+                why = tick.why or ("another run goes" if code == 0 else why)
             self._say(f"{file.pipeline}: tick {number} waits: {why}; {output}", "warning")
         else:
-            self._tries.pop(number, None)
             self._say(f"{file.pipeline}: tick {number} was {tick.state}: {tick.why}; {output}", "warning")
 
     def _recover(self, standing: Standing) -> None:
@@ -343,4 +345,4 @@ def _last_error(log: Path) -> str:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    return next((f": {line}" for line in reversed(lines) if line.startswith("error")), "")
+    return next((f": {line[:_MOST_ERROR]}" for line in reversed(lines) if line.startswith("error")), "")

@@ -101,6 +101,7 @@ class Store:
         self.give_back_tick = ticks.give_back
         self.refuse_tick = ticks.refuse
         self.offer_tick = ticks.offer
+        self.fail_start = ticks.fail_start
         self.causes_of = ticks.causes_of
         pruning = Pruning(self._transactions)
         self.past_runs = pruning.past_runs
