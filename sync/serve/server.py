@@ -14,7 +14,7 @@ from ..errors import StateError, StoreUnreachable
 from ..schedules import Look, next_times
 from ..store import Store
 from ..store.owner import Owner
-from ..store.servers import OpenTick, Standing
+from ..store.servers import OpenTick, Standing, is_ahead
 from ..store.ticks import Tick
 from .files import PipelineFiles, ServedFile
 from .late_runs import LateRuns
@@ -27,8 +27,6 @@ CLAIM_S = 30.0
 RECOVER_FIRST_S, RECOVER_LAST_S = 10.0, 300.0
 #: Who has ordered a run by `trigger_pipeline` has started its process, too: a server waits for that one so long.
 TRIGGER_S = 10.0
-#: A clock of the store that is behind for less is not worth a word.
-BEHIND_S = 5.0
 
 #: Exit codes of processes that a signal has stopped are larger.
 _SIGNAL = 128
@@ -195,7 +193,7 @@ class Server:
             self._due_at = dict.fromkeys(self._due_at, _START)
         self._now = now
         behind = {name: at for name, at in standing.ahead.items() if name in self._files.usable}
-        is_behind = any((at - now).total_seconds() > BEHIND_S for at in behind.values())
+        is_behind = any(is_ahead(at, now) for at in behind.values())
         names = ", ".join(sorted(behind))
         self._tell(
             "clock",

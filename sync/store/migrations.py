@@ -306,8 +306,8 @@ STEPS: dict[str, tuple[Step, ...]] = {
     ),
     # Of a schedule tick: its role (`missed`, `waits` or NULL); which server alone starts its process, and until when;
     # of a skipped one, the last of its times (`due_at` is the first) and their number. The schedule in force of each
-    # pipeline (NULL: none any more); its times up to `looked_at` are decided; `resumed_at`: when its last pause ended.
-    # The servers, and what their files say.
+    # pipeline (NULL: none any more); its times up to `looked_at` are decided; `resumed_at`: when its last pause
+    # ended, or it was changed. The servers, and what their files say.
     "0014": (
         "ALTER TABLE _syncblocks_tick ADD COLUMN role TEXT",
         "ALTER TABLE _syncblocks_tick ADD COLUMN offered_by TEXT",

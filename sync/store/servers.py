@@ -21,6 +21,9 @@ from .transactions import LEASE_S, Transactions, lease_end
 if TYPE_CHECKING:
     from ..schedules import Schedule
 
+#: A clock of the store that is behind for less is not worth a word.
+BEHIND = timedelta(seconds=5)
+
 _SERVERS = f"SELECT owner, folder, pipelines, lease_until FROM {SERVER}"
 _COLUMNS = "owner folder pipelines started_at lease_until"
 _REPORT = f"""{insert(SERVER, _COLUMNS)}
@@ -170,6 +173,11 @@ def live_servers(transactions: Transactions, connection: StoreConnection, now: d
 def encoded(schedule: Schedule | None) -> dict[str, Any] | None:
     """Return a schedule as the store keeps it; equal for equal schedules."""
     return None if schedule is None else dict(asdict(schedule))
+
+
+def is_ahead(looked_at: datetime, now: datetime) -> bool:
+    """Whether the times of a schedule are decided up to a moment that the store's clock will not reach soon."""
+    return looked_at - now > BEHIND
 
 
 def is_paused(row: Row, now: datetime) -> bool:
