@@ -13,7 +13,7 @@ from .actions import Actions
 from .attempts import Attempts
 from .claims import Claims
 from .close import Closing
-from .database import Database, demand_writable, missing_privileges, open_database, store_exists
+from .database import Database, demand_writable, missing_privileges, open_as_it_is, open_database, store_exists
 from .event_kwargs import run_kwargs
 from .mapped_runs import MappedRunWrites
 from .model import ErrorInfo, PipelineRun
@@ -23,7 +23,7 @@ from .plans import Plans
 from .prune import Pruning
 from .running_events import RunningEvents
 from .runs import Runs
-from .servers import Servers
+from .servers import LiveServer, Servers
 from .state import States
 from .ticks import Ticks
 from .torn_run_repair import Torn
@@ -115,6 +115,7 @@ class Store:
         self.report_server = servers.report
         self.renew_server = servers.renew
         self.leave_server = servers.leave
+        self.live_servers = servers.live
         self.is_served = servers.is_served
         self.standing = servers.standing
         self.due_pipelines = servers.due_pipelines
@@ -157,6 +158,17 @@ class Store:
     def exists(url: str, folder: Path | None = None) -> bool:
         """Whether a store is there; creates nothing."""
         return store_exists(url, folder)
+
+    @staticmethod
+    def servers_of(url: str) -> tuple[LiveServer, ...]:
+        """Return the servers of a store that live; reads a store of an earlier version as well, and changes nothing."""
+        if not store_exists(url):
+            return ()
+        database = open_as_it_is(url)
+        try:
+            return Servers(Transactions(database, current_owner(), is_process_alive)).live()
+        finally:
+            database.close()
 
     @staticmethod
     def missing_privileges(url: str) -> list[str]:
