@@ -18,6 +18,7 @@ from ..store.servers import OpenTick, Standing, is_ahead
 from ..store.ticks import Tick
 from .files import PipelineFiles, ServedFile
 from .late_runs import LateRuns
+from .versions import own_version
 
 #: Seconds between two looks at the folder, at due deliveries, between two signs of life, and two looks for late runs.
 FILES_S, DELIVERIES_S, HEARTBEAT_S, LATE_S = 2.0, 5.0, 10.0, 10.0
@@ -76,8 +77,9 @@ class Server:
         max_runs: int,
         clock: Clock,
         say: Callable[[str, str], None],
+        url: str | None = None,
     ) -> None:
-        """Use an opened store; `say` gets a text and its level, "info" or "warning"."""
+        """Use an opened store; `say` gets a text and its level, "info" or "warning"; `url`: where pages answer."""
         self._store = store
         self._folder = folder
         self._files = files
@@ -85,6 +87,7 @@ class Server:
         self._max_runs = max_runs
         self._clock = clock
         self._say = say
+        self._url = url
         self._told: dict[str, str] = {}
         self._next_at = dict.fromkeys(("files", "deliveries", "heartbeat", "late"), 0.0)
         #: Pipeline -> when its schedule is due next, by the store's clock.
@@ -162,7 +165,7 @@ class Server:
 
     def _report(self) -> None:
         schedules = {name: file.schedule for name, file in self._files.usable.items()}
-        self._store.report_server(str(self._folder), schedules)
+        self._store.report_server(str(self._folder), schedules, url=self._url, version=own_version())
 
     def _tell_files(self) -> None:
         usable, broken = self._files.usable, self._files.broken
