@@ -43,6 +43,18 @@ TURN_S, OUTPUT_S = 1.0, 3600.0
     metavar="URL",
     help="An address under which people reach the server; repeatable.",
 )
+@click.option(
+    "--alert",
+    "alert_variable",
+    metavar="NAME",
+    help="Tell what is wrong to the Apprise URLs of this environment variable.",
+)
+@click.option(
+    "--heartbeat",
+    "heartbeat_variable",
+    metavar="NAME",
+    help="Call the URL of this environment variable each minute.",
+)
 @click.option("--stop-runs", is_flag=True, help="Stop the runs that this server has started when it is stopped.")
 @click.argument("folder", required=False, type=click.Path(path_type=Path), metavar="[FOLDER]")
 def serve_command(
@@ -53,6 +65,8 @@ def serve_command(
     host: str,
     port: int,
     public_urls: tuple[str, ...],
+    alert_variable: str | None,
+    heartbeat_variable: str | None,
 ) -> int:
     """Start the pipelines of a folder (default: the current one) by the `schedule` in their files, and show them.
 
@@ -62,8 +76,11 @@ def serve_command(
     from ..clock import Clock
     from ..config.current_folder import absolute
     from ..config.private_folder import tick_folder
+    from ..freshness import alert_urls, heartbeat_url
     from ..serve import PipelineFiles, Server
+    from ..serve.background import Every
     from ..serve.children import Children
+    from ..serve.outsiders import ALERT_S, HEARTBEAT_S, Alerts, Heartbeat
     from ..serve.signals import Signals
     from ..serve.versions import refuse_other_versions
     from ..serve.web.app import make_app
@@ -74,6 +91,8 @@ def serve_command(
     if sys.platform == "win32":
         raise click.UsageError("serve does not run on Windows: let the Task Scheduler start `syncblocks run FILE`")
     folder = absolute(Path() if folder is None else folder)
+    alerted = None if alert_variable is None else alert_urls(alert_variable)
+    beat = None if heartbeat_variable is None else heartbeat_url(heartbeat_variable)
     place = store_of(folder)
     console.hide(place.secret_values)
     clock = Clock()
@@ -106,6 +125,12 @@ def serve_command(
         say(f"serving {folder}; run store {store.url}; at most {plural(max_runs, 'run')} at once", "info")
         say(f"pages and API: {served.url}", "info")
         console.echo(f"sign in, once and within 10 minutes: {sign_in_link(served.url, store.access)}", err=True)
+        if alerted is not None:
+            alerts = Alerts(store, folder, files, server, alerted, clock, say)
+            stack.enter_context(Every(ALERT_S, alerts.look, name="alert", say=say))
+        if beat is not None:
+            heart = Heartbeat(server, beat, clock, say)
+            stack.enter_context(Every(HEARTBEAT_S, heart.beat, name="heartbeat", say=say))
         prune_at = clock.monotonic()
         while not signals.stops:
             if clock.monotonic() >= prune_at:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec import Struct
-
-from syncblocks.connectors.struct_helpers import replace
+from msgspec.structs import replace
 
 from ..clock import Clock
 from ..config.head import Head, read_head
@@ -30,6 +29,15 @@ class ServedFile(Struct, frozen=True):
     path: Path
     pipeline: str
     schedule: Schedule | None
+
+
+class Taken(Struct, frozen=True):
+    """What the files of a folder say at a moment."""
+
+    #: Pipeline -> head of its file.
+    heads: Mapping[str, Head]
+    #: File -> why it is broken.
+    broken: Mapping[Path, str]
 
 
 class _Seen(Struct):

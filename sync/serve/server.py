@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Set
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from ..store import Store
 from ..store.owner import Owner
 from ..store.servers import OpenTick, Standing, is_ahead
 from ..store.ticks import Tick
-from .files import PipelineFiles, ServedFile
+from .files import PipelineFiles, ServedFile, Taken
 from .late_runs import LateRuns
 from .versions import own_version
 
@@ -103,6 +104,10 @@ class Server:
         #: Pipeline -> how often `recover` was started in vain, and when it may be started again.
         self._recoveries: dict[str, tuple[int, float]] = {}
         self._late_runs = LateRuns(processes.signal, clock, say)
+        #: What the files said when the last turn ended, for other threads; None: no turn has come to its end.
+        self.taken: Taken | None = None
+        #: Monotonic time of the end of the last turn.
+        self.turned_at = -math.inf
 
     def turn(self) -> None:
         """Do what is to be done now. A store that does not answer is told once, and asked again at the next turn."""
@@ -132,6 +137,8 @@ class Server:
             standing = self._store.standing()
         self._recover(standing)
         self._start(standing)
+        self.taken = Taken(self._files.heads, self._files.broken)
+        self.turned_at = self._clock.monotonic()
 
     # -- files ---------------------------------------------------------------------------------------------------
 
