@@ -29,6 +29,7 @@ from .head_keys import (
 )
 from .other_words import project_of_others
 from .pydantic_errors import mistake_of
+from .run_history import HistorySettings
 from .store_place import StorePlace, usual_store
 from .templates import CONFIGURATION, Scope, TemplateError, has_template, parse, render
 from .yaml_document import Document, Loc, read_document
@@ -50,6 +51,8 @@ class Head(Guarded, frozen=True, kw_only=True):
     expect: Expect | None
     #: Name or glob of streams -> what is expected of each of them; later ones take the place of earlier ones.
     stream_expects: tuple[tuple[str, Expect | None], ...]
+    #: Which runs the store keeps; None: all of them.
+    history: HistorySettings | None
     owner: str | None
     tags: tuple[str, ...]
     runbook: str | None
@@ -136,6 +139,7 @@ def read_head(path: Path, text: str | None = None) -> Head:
         schedule=None if keys.schedule is None else keys.schedule.value,
         expect=None if keys.expect is None else keys.expect.value,
         stream_expects=tuple(entries),
+        history=keys.history,
         owner=keys.owner,
         tags=keys.tags,
         runbook=keys.runbook,

@@ -25,6 +25,8 @@ class Children:
         #: Of ticks, by number; and of `recover`, by pipeline.
         self.runs: dict[int, tuple[ServedFile, Popen[bytes]]] = {}
         self.recoveries: dict[str, Popen[bytes]] = {}
+        #: Pipeline and process of `runs prune`.
+        self._prune: tuple[str, Popen[bytes]] | None = None
 
     @property
     def running(self) -> frozenset[str]:
@@ -51,6 +53,25 @@ class Children:
         log_file.unlink(missing_ok=True)
         arguments = ["recover", str(file.path)]
         self.recoveries[file.pipeline] = start_detached(arguments, folder=file.path.parent, log_file=log_file)
+
+    @property
+    def is_pruning(self) -> bool:
+        """Whether a process removes old runs, or `pruned` has not told of it yet."""
+        return self._prune is not None
+
+    def prune_runs(self, file: ServedFile) -> None:
+        """Start a process that removes the runs past the limits of the file's `history`."""
+        log_file = self._folder / f"prune-{file.path.stem}.log"
+        log_file.unlink(missing_ok=True)
+        arguments = ["runs", "prune", str(file.path)]
+        self._prune = (file.pipeline, start_detached(arguments, folder=file.path.parent, log_file=log_file))
+
+    def pruned(self) -> tuple[str, int] | None:
+        """Return pipeline and exit code of the process that has removed old runs, once it has ended."""
+        if self._prune is None or (code := self._prune[1].poll()) is None:
+            return None
+        pipeline, self._prune = self._prune[0], None
+        return pipeline, code
 
     def reap(self) -> dict[int, tuple[ServedFile, int]]:
         """Forget the processes that have ended; return the ticks among them with their exit codes."""

@@ -19,6 +19,7 @@ from ..store.servers import OpenTick, Standing, is_ahead
 from ..store.ticks import Tick
 from .files import PipelineFiles, ServedFile, Taken
 from .late_runs import LateRuns
+from .old_runs import OldRuns
 from .versions import own_version
 
 #: Seconds between two looks at the folder, at due deliveries, between two signs of life, and two looks for late runs.
@@ -54,6 +55,16 @@ class Processes(Protocol):
 
     def recover(self, file: ServedFile) -> None:
         """Start `recover`."""
+
+    @property
+    def is_pruning(self) -> bool:
+        """Whether a process removes old runs."""
+
+    def prune_runs(self, file: ServedFile) -> None:
+        """Start a process that removes old runs of a pipeline."""
+
+    def pruned(self) -> tuple[str, int] | None:
+        """Return pipeline and exit code of the process that has removed old runs, once it has ended."""
 
     def reap(self) -> dict[int, tuple[ServedFile, int]]:
         """Forget the processes that have ended; return the ticks among them with their exit codes."""
@@ -104,6 +115,7 @@ class Server:
         #: Pipeline -> how often `recover` was started in vain, and when it may be started again.
         self._recoveries: dict[str, tuple[int, float]] = {}
         self._late_runs = LateRuns(processes.signal, clock, say)
+        self._old_runs = OldRuns(store, clock)
         #: What the files said when the last turn ended, for other threads; None: no turn has come to its end.
         self.taken: Taken | None = None
         #: Monotonic time of the end of the last turn.
@@ -137,6 +149,7 @@ class Server:
             standing = self._store.standing()
         self._recover(standing)
         self._start(standing)
+        self._prune()
         self.taken = Taken(self._files.heads, self._files.broken)
         self.turned_at = self._clock.monotonic()
 
@@ -299,6 +312,19 @@ class Server:
                 self._say(f"{name}: no process can be started: {error.strerror or error}", "warning")
             wait_s = min(RECOVER_LAST_S, RECOVER_FIRST_S * 2.0 ** min(times, 30))
             self._recoveries[name] = (times + 1, now + wait_s)
+
+    def _prune(self) -> None:
+        """Start the removal of old runs, of one pipeline at a time."""
+        if (ended := self._processes.pruned()) is not None and ended[1] != 0:
+            self._say(f"{ended[0]}: old runs stay: `runs prune` ended with exit code {ended[1]}", "warning")
+        name = None if self._processes.is_pruning else self._old_runs.find(self._files.heads)
+        if name is None or not self._files.is_settled(file := self._files.usable[name]):
+            return
+        self._say(f"{name}: runs are past its history: runs prune starts", "info")
+        try:
+            self._processes.prune_runs(file)
+        except OSError as error:
+            self._say(f"{name}: no process can be started: {error.strerror or error}", "warning")
 
     # -- helpers -------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,8 @@ class Noted:
         self.recovered: list[str] = []
         self.running: set[str] = set()
         self.recovering: set[str] = set()
+        self.pruning: list[str] = []
+        self.prune_ends: list[tuple[str, int]] = []
         self.signals: list[tuple[int, str]] = []
         self.ended: dict[int, tuple[ServedFile, int]] = {}
 
@@ -42,6 +44,16 @@ class Noted:
 
     def recover(self, file: ServedFile) -> None:
         self.recovered.append(file.pipeline)
+
+    @property
+    def is_pruning(self) -> bool:
+        return bool(self.prune_ends)
+
+    def prune_runs(self, file: ServedFile) -> None:
+        self.pruning.append(file.pipeline)
+
+    def pruned(self) -> tuple[str, int] | None:
+        return self.prune_ends.pop() if self.prune_ends else None
 
     def reap(self) -> dict[int, tuple[ServedFile, int]]:
         ended, self.ended = self.ended, {}
@@ -67,9 +79,9 @@ class Place:
         self.said: list[str] = []
 
     def write(self, name: str = "crm", cron: str | None = "* * * * *", file: str = "", **more: Any) -> None:
+        """Write a pipeline file. `more`: keys of `schedule`; without a schedule, of the file."""
         document: dict[str, Any] = {"pipeline": name, "store": self.url, **PIPELINE}
-        if cron is not None:
-            document["schedule"] = {"cron": cron, **more}
+        document |= more if cron is None else {"schedule": {"cron": cron, **more}}
         (self.folder / (file or f"{name}.yaml")).write_text(yaml.safe_dump(document))
 
     def store(self, pid: int = 1) -> Store:

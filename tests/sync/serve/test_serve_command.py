@@ -149,6 +149,24 @@ def test_stop_runs_stops_what_the_server_has_started_and_else_it_goes_on(folder:
 
 
 @pytest.mark.full
+def test_old_runs_go_with_their_output_while_a_server_lives(folder: Path, zygote: Zygote, run_cli: RunCLI) -> None:
+    (folder / "crm.yaml").write_text(RARE)
+    for key in ("1", "2"):
+        assert run_cli(["run", "--tick", str(order(folder, key))], folder).returncode == 0
+    query(url_of(folder), "UPDATE _syncblocks_tick SET due_at = '2020-01-01 00:00:00.000000'")  # an order is kept a week
+    output = folder / ".syncblocks" / "ticks"
+    output.mkdir()
+    for tick in (1, 2):
+        (output / f"{tick}.log").write_text("output\n")
+    (folder / "crm.yaml").write_text(RARE + "history: {keep_runs: 1}\n")
+    server = zygote.start(folder, ["serve", "--port", "0"])
+    until(server, lambda: query(url_of(folder), "SELECT id FROM _syncblocks_pipeline_run") == [(2,)])
+    assert {path.name for path in output.iterdir()} == {"2.log", "prune-crm.log"}
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0, server.log()
+
+
+@pytest.mark.full
 def test_a_server_ends_soon_after_sigterm_though_its_run_store_blocks(folder: Path, zygote: Zygote) -> None:
     (folder / "crm.yaml").write_text(RARE)
     server = zygote.start(folder, ["serve", "--port", "0"])

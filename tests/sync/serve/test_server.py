@@ -462,6 +462,23 @@ def test_a_run_that_outlives_its_run_timeout_gets_sigterm_and_then_sigkill(
     assert len(noted.signals) == 2
 
 
+def test_old_runs_are_removed_hourly_by_a_process_where_there_are_any(place: Place, store: Store, child: Store) -> None:
+    place.write(cron=None, history={"keep_runs": 1})
+    place.write("kept", cron=None)
+    noted = Noted()
+    server = place.server(store, noted)
+    for name in ("crm", "crm", "crm", "kept", "kept"):
+        end(child, child.begin_run(name, execution_date=place.clock.now()).id)
+    place.minutes(59, server)
+    assert noted.pruning == []
+    place.minutes(2, server)
+    assert noted.pruning == ["crm"]
+    noted.prune_ends = [("crm", 1)]
+    place.minutes(60, server)
+    assert noted.pruning == ["crm", "crm"]
+    assert "crm: old runs stay: `runs prune` ended with exit code 1" in place.said
+
+
 def test_a_server_that_comes_late_asks_first_and_who_recovers_has_no_limit(
     place: Place, store: Store, child: Store
 ) -> None:
