@@ -153,7 +153,9 @@ def test_old_runs_go_with_their_output_while_a_server_lives(folder: Path, zygote
     (folder / "crm.yaml").write_text(RARE)
     for key in ("1", "2"):
         assert run_cli(["run", "--tick", str(order(folder, key))], folder).returncode == 0
-    query(url_of(folder), "UPDATE _syncblocks_tick SET due_at = '2020-01-01 00:00:00.000000'")  # an order is kept a week
+    query(
+        url_of(folder), "UPDATE _syncblocks_tick SET due_at = '2020-01-01 00:00:00.000000'"
+    )  # an order is kept a week
     output = folder / ".syncblocks" / "ticks"
     output.mkdir()
     for tick in (1, 2):
