@@ -73,8 +73,8 @@ def judge(
         unjudged |= {("", FAILED)}
     elif run is not None and run.status != SUCCESS and not any(_is_timed(each) for each in wanted.values()):
         what = f"run {run.id} ended as {run.status}; `syncblocks runs show` says why"
-        about = {"since": run.ended_at, "last_success": last_success(facts)}
-        findings.append(Finding(pipeline=pipeline, kind=FAILED, what=what, **about))
+        at, success = run.ended_at, last_success(facts)
+        findings.append(Finding(pipeline=pipeline, kind=FAILED, what=what, since=at, last_success=success))
     for stream, each in wanted.items():
         if facts.pause is not None or is_catching_up:  # nobody expects success of it now
             unjudged |= {(stream, LATE), (stream, VOLUME)}

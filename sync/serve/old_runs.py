@@ -35,11 +35,11 @@ class OldRuns:
         return None
 
     def _has_old(self, pipeline: str, history: HistorySettings) -> bool:
-        limits = {"keep": history.kept_for, "keep_runs": history.keep_runs}
+        keep, keep_runs = history.kept_for, history.keep_runs
         after: int | None = 0
         while after is not None:
-            past = self._store.past_runs(pipeline, **limits, after=after)
+            past = self._store.past_runs(pipeline, keep=keep, keep_runs=keep_runs, after=after)
             if past.runs:
                 return True
             after = past.last
-        return bool(self._store.ticks_without_run(pipeline, **limits))
+        return bool(self._store.ticks_without_run(pipeline, keep=keep, keep_runs=keep_runs))
