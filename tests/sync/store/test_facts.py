@@ -199,3 +199,45 @@ def test_a_pause_is_a_fact_and_so_is_its_end(bench: Bench) -> None:
     assert (bench.facts().resumed_at or until) < until
     schedules.pause("p", "/p.yaml", hourly, until=now)  # no server has looked since it ended
     assert (bench.facts().pause, bench.facts().resumed_at) == (None, now - timedelta(microseconds=1))
+
+
+def test_a_changed_schedule_and_one_that_begins_anew_count_from_then(bench: Bench) -> None:
+    schedules, before = bench.store.schedules, bench.facts().now
+    for schedule in (Schedule(every_s=3600), Schedule(every_s=3600)):
+        schedules.see({"p": ("/p.yaml", schedule)})
+        assert bench.facts().resumed_at is None
+    bench.clock.move(60)
+    schedules.see({"p": ("/p.yaml", Schedule(every_s=60))})
+    changed = bench.facts().resumed_at
+    assert changed is not None
+    assert changed > before
+    bench.clock.move(60)
+    schedules.reset("p")
+    assert (bench.facts().resumed_at or changed) > changed
+
+
+def test_a_refused_start_is_a_fact_until_a_run_has_begun(bench: Bench) -> None:
+    for kind in ("api", "schedule", "callback"):
+        tick = bench.store.order_tick("p", kind, trigger="0", causes=(), kind=kind).id
+        bench.store.claim_tick(tick)
+        bench.store.refuse_tick(tick, f"no {kind}")
+        assert bench.facts().refused == f"no {kind}"
+        bench.clock.move(60)
+        bench.run("a")
+        assert bench.facts().refused is None
+        bench.clock.move(60)
+
+
+def test_starts_fail_when_the_most_delayed_tick_has_waited_for_ten_minutes(tmp_path: Path) -> None:
+    clock = FixedClock()
+    with Store.open(f"sqlite:///{tmp_path}/store.db", clock=clock) as store:
+        bench, start = Bench(store, clock), clock.now()
+        store.order_tick("p", "first", trigger="0", causes=(), kind="api")
+        tick = store.order_tick("p", "second", trigger="0", causes=(), kind="api").id
+        while not bench.facts().starts_fail:
+            assert clock.now() - start < timedelta(hours=1)
+            if store.claim_tick(tick) is not None:
+                store.give_back_tick(tick, "down")
+            clock.move(5)
+        assert timedelta(minutes=10) < clock.now() - start < timedelta(minutes=11)
+        assert bench.facts().waiting == "down"
