@@ -68,7 +68,8 @@ class Looks:
         at_s, at = clock.monotonic(), clock.now()
         try:
             looked = look_at(self._served.store, list(files.heads.values()))
-            looked += [broken(path, why) for path, why in files.broken.items()]
+            folder = f"{self._served.folder}/"
+            looked += [broken(path, why.replace(folder, "")) for path, why in files.broken.items()]
             found = Look(worst_first(looked), at, at_s, clock.monotonic() - at_s)
         except BaseException as error:
             with self._lock:

@@ -29,6 +29,8 @@ from tests.sync.store.store_helpers import (
 )
 from tests.sync.store.test_growth import copy_rows, steps_of
 
+ALL = RunFilter()
+
 
 @pytest.fixture(params=STORES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
@@ -84,7 +86,7 @@ def test_runs_are_found_by_status_kind_and_time_and_the_list_continues(store: St
         at = f"'2026-01-01 0{number}:00:00.000000{'' if url.startswith('sqlite') else '+00'}'"
         query(url, f"UPDATE _syncblocks_attempt SET started_at = {at} WHERE run_id = {run}")
 
-    def found(wanted: RunFilter = RunFilter(), **more: int) -> tuple[list[int], int | None]:
+    def found(wanted: RunFilter = ALL, **more: int) -> tuple[list[int], int | None]:
         lines = store.views.runs("p", wanted, **more)
         return [runs.index(line.id) for line in lines.runs], lines.before
 
@@ -99,16 +101,16 @@ def test_runs_are_found_by_status_kind_and_time_and_the_list_continues(store: St
     assert found(RunFilter(until=at)) == ([0], None)
     assert found(RunFilter(since=at, until=at + timedelta(hours=1, seconds=1))) == ([2, 1], None)
     assert found(RunFilter(since=at + timedelta(days=1))) == ([], None)
-    assert [line.rows for line in store.views.runs("p", RunFilter()).runs] == [6, 6, 6, 6]
+    assert [line.rows for line in store.views.runs("p", ALL).runs] == [6, 6, 6, 6]
     assert store.views.begun_at("p", runs[1]) == at
 
 
 def test_a_run_that_goes_is_running_or_dead(url: str) -> None:
     with Store.open(url, clock=FixedClock(), liveness=lambda _theirs, _mine: False) as store:
         begin(store, attempt_plan([stream_plan("a")]))
-        assert [line.status for line in store.views.runs("p", RunFilter()).runs] == ["dead"]
+        assert [line.status for line in store.views.runs("p", ALL).runs] == ["dead"]
     with Store.open(url, clock=FixedClock(), liveness=lambda _theirs, _mine: True) as store:
-        assert [line.status for line in store.views.runs("p", RunFilter()).runs] == ["running"]
+        assert [line.status for line in store.views.runs("p", ALL).runs] == ["running"]
 
 
 def test_what_lies_between_runs(store: Store) -> None:
@@ -160,7 +162,7 @@ def test_pages_read_the_same_after_many_runs(tmp_path: Path) -> None:
         views = store.views
         looks: list[Callable[[], object]] = [
             lambda: views.recent(["p"]),
-            lambda: views.runs("p", RunFilter(), most=5),
+            lambda: views.runs("p", ALL, most=5),
             lambda: views.runs("p", RunFilter(status="cancelled"), most=5),
             lambda: views.between("p", None, None, [1]),
             lambda: views.last_ticks(["p"], 5),

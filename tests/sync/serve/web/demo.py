@@ -28,8 +28,9 @@ REFUSED = (
 class Demo:
     """Fills a place. Its runs are as old as its clock says."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, is_hostile: bool) -> None:
         self.place = place
+        self._is_hostile = is_hostile
         self.now = place.clock.time
         with place.store() as store:
             self._store = store
@@ -46,7 +47,6 @@ class Demo:
         self._write("events", cron="*/5 * * * *", missed="all", overlap="wait")
         self._write("weather", cron="0 5 * * 1", zone="America/New_York")
         self._write("reports", cron=None, tags=["finance"])
-        self._write(HOSTILE, cron="0 4 * * *", tags=[HOSTILE, "x"], owner=HOSTILE)
         (self.place.folder / "marketing.yaml").write_text("source: {connector: csv\ndestination: no\n")
         for place in range(34):
             minutes = 15 * (33 - place) + 4
@@ -66,8 +66,10 @@ class Demo:
         for days in range(5, 1, -1):
             self.run("inventory", days * 1440, {"stock": 12_000 - days})
         self.run("reports", 50_000, {"totals": 12})
-        self.run(HOSTILE, 600, {HOSTILE: 7, LONG: 3})
-        self.run(HOSTILE, 240, {HOSTILE: 0, LONG: 3}, failed={HOSTILE: f"{HOSTILE} broke: {LONG}"})
+        if self._is_hostile:
+            self._write(HOSTILE, cron="0 4 * * *", tags=[HOSTILE, "x"], owner=HOSTILE)
+            self.run(HOSTILE, 600, {HOSTILE: 7, LONG: 3})
+            self.run(HOSTILE, 240, {HOSTILE: 0, LONG: 3}, failed={HOSTILE: f"{HOSTILE} broke: {LONG}"})
         self._kill_callback("billing")
         self._schedules()
         self._at(11 * 60)
@@ -164,8 +166,8 @@ class Demo:
         )
 
 
-def demo(folder: Path) -> Place:
-    """Return a filled place."""
+def demo(folder: Path, *, is_hostile: bool = True) -> Place:
+    """Return a filled place, with names that nobody should have if it `is_hostile`."""
     place = Place(folder)
-    Demo(place)
+    Demo(place, is_hostile=is_hostile)
     return place

@@ -104,13 +104,13 @@ def _kill(connection: StoreConnection) -> None:
         "event": {"run_id": "r.id"},
     }
     for table, changes in copied.items():
-        source = f"(SELECT * FROM _syncblocks_{table})"
         row = connection.row(f"SELECT * FROM _syncblocks_{table}")
         assert row is not None
         listed = ", ".join(changes.get(name, f"t.{name}") for name in vars(row))
         connection.run(
-            f"INSERT INTO _syncblocks_{table} ({', '.join(vars(row))}) SELECT {listed} FROM _syncblocks_pipeline_run r, "
-            f"{source} t WHERE r.id > {max(newest - 10 * DEAD * PIPELINES, 10)}"
+            f"""INSERT INTO _syncblocks_{table} ({", ".join(vars(row))})
+            SELECT {listed} FROM _syncblocks_pipeline_run r, (SELECT * FROM _syncblocks_{table}) t
+            WHERE r.id > {max(newest - 10 * DEAD * PIPELINES, 10)}"""
         )
 
 
