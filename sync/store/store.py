@@ -27,6 +27,7 @@ from .state import States
 from .ticks import Ticks
 from .torn_run_repair import Torn
 from .transactions import Transactions
+from .watching import Watching
 
 if TYPE_CHECKING:
     from .alerts import Alerts
@@ -115,6 +116,11 @@ class Store:
         self.standing = servers.standing
         self.due_pipelines = servers.due_pipelines
         self.mend = Torn(self._transactions, self._plans).mend
+        watching = Watching(self._transactions)
+        self.watch = watching.watch
+        self.write_progress = watching.write_progress
+        self.save_log = watching.save_log
+        self.run_log = watching.log
         states = States(self._transactions)
         self.save_state = states.save_state
         self.delete_state = states.delete_state
