@@ -21,7 +21,7 @@ _FIRST_RUNS = 4
 
 _ATTEMPT_OF_RUN = f"{PIPELINE_RUN} r JOIN {ATTEMPT} a ON a.run_id = r.id AND a.attempt = r.attempt"
 _RUNS = f"""SELECT r.id, r.attempt, r.is_active, r.owner, r.lease_until, r.hold_s, a.status, a.started_at, a.ended_at,
-    (SELECT t.kind FROM {TICK} t WHERE t.run_id = r.id) AS kind
+    (SELECT t.kind FROM {TICK} t WHERE t.run_id = r.id AND t.retries IS NULL) AS kind
     FROM {_ATTEMPT_OF_RUN} WHERE r.pipeline = :pipeline AND r.id < :before ORDER BY r.id DESC LIMIT :most"""
 _WHOLE = f"""SELECT a.run_id, a.attempt, a.plan LIKE :missing AS has_missing, EXISTS (SELECT 1 FROM {STREAM_RUN} s
     WHERE s.run_id = a.run_id AND s.attempt = a.attempt) AS has_streams FROM {ATTEMPT} a

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from ..errors import AlreadyRunning, NotLatest, RunFinished, StateError
+from ..errors import AlreadyRunning, NothingToRetry, NotLatest, RunFinished, StateError
+from .actions import note
 from .connection import Conflict, Row, StoreConnection, value_of
 from .model import (
     RUNNING,
@@ -26,8 +27,8 @@ from .outbox import release_gate, void_leases
 from .owner import Owner
 from .plans import Plans, write_plan
 from .statements import insert, one_of, update
-from .table_names import ATTEMPT, BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
-from .ticks import carry_out
+from .table_names import ATTEMPT, BLOCK_RUN, PIPELINE_RUN, STREAM_RUN, TICK
+from .ticks import OrderedBy, Tick, carry_out, decoded, write_tick
 from .transactions import LEASE_S, LockedRun, Transactions, lease_end
 
 #: A run with its latest attempt, as `_decode_run` reads it; a condition on the run `r` follows.
@@ -43,6 +44,9 @@ _RENEW = f"""UPDATE {PIPELINE_RUN} SET lease_until = :lease_until WHERE id IN (S
     WHERE {{is_one}} AND owner = :owner AND is_active = TRUE FOR UPDATE SKIP LOCKED) RETURNING id"""
 _CANCEL_REQUESTED = f"SELECT cancel_requested_at FROM {PIPELINE_RUN} WHERE id = :run_id"
 _ACTIVE = f"SELECT id, owner, hold_s, lease_until FROM {PIPELINE_RUN} WHERE pipeline = :pipeline AND is_active = TRUE"
+_TRIGGER = f"SELECT trigger_id FROM {PIPELINE_RUN} WHERE id = :run_id"
+_REFUSED_RETRIES = f"""SELECT count(*) AS number FROM {TICK} WHERE pipeline = :pipeline AND kind = 'retry'
+    AND retries = :run_id AND state = 'refused'"""
 LATEST_RUN = f"SELECT max(id) AS id FROM {PIPELINE_RUN} WHERE pipeline = :pipeline"
 _STREAMS = f"""SELECT s.stream FROM {STREAM_RUN} s
     JOIN {PIPELINE_RUN} r ON r.id = s.run_id AND r.attempt = s.attempt
@@ -117,12 +121,13 @@ class Runs:
                 write_plan(connection, pipeline, run_id, 1, plan)
         return self.run(run_id)
 
-    def begin_retry(self, run_id: int, *, plan: AttemptPlan | None = None) -> PipelineRun:
+    def begin_retry(self, run_id: int, *, tick: int | None = None, plan: AttemptPlan | None = None) -> PipelineRun:
         """Begin the next attempt of a finished run, owned by this process.
 
         Raises:
             AlreadyRunning: the pipeline has an active run.
             NotLatest: the pipeline has a later run.
+            LostTick: this process has not claimed the tick that the attempt carries out, or has it no more.
         """
         with self._one_active(self.run(run_id).pipeline), self._transactions.write("begin_retry") as connection:
             run = self._transactions.lock(connection, run_id)
@@ -138,9 +143,35 @@ class Runs:
                 cancel_requested_at=None,
             )
             begin_attempt(connection, run_id, run.attempt + 1, run.now)
+            if tick is not None:
+                carry_out(connection, tick, run_id, self._transactions.owner)
             if plan is not None:
                 write_plan(connection, run.pipeline, run_id, run.attempt + 1, plan)
         return self.run(run_id)
+
+    def order_retry(self, run_id: int, by: OrderedBy) -> Tick:
+        """Write a tick that retries a run; if one waits or is claimed already, return that.
+
+        Raises:
+            StateError: there is no such run.
+            AlreadyRunning: it is active.
+            NotLatest: the pipeline has a later run.
+            NothingToRetry: it has succeeded.
+        """
+        with self._transactions.write("order_retry") as connection:
+            run = self._transactions.lock(connection, run_id)
+            refuse_earlier(connection, run.pipeline, run_id)
+            refuse_active(connection, run.pipeline)
+            if run.status == SUCCESS:
+                raise NothingToRetry(
+                    f"run {run_id} of pipeline {run.pipeline!r} has succeeded: nothing is to be retried"
+                )
+            # One that was refused makes room for another one.
+            values = {"pipeline": run.pipeline, "run_id": run_id}
+            key = f"{run_id}:{run.attempt}:{connection.value(_REFUSED_RETRIES, values)}"
+            trigger = connection.value(_TRIGGER, values)
+            more = {"trigger_id": trigger, "causes": [], "retries": run_id}
+            return decoded(write_tick(connection, run.now, run.pipeline, "retry", key, by, **more))
 
     def take_over_run(self, run_id: int) -> PipelineRun:
         """Become the owner of an active run whose process is dead. Idempotent.
@@ -220,10 +251,10 @@ class Runs:
     def _is_alive(self, run: LockedRun | Row, now: datetime) -> bool:
         return self._transactions.is_alive(run.owner, run.lease_until, now, run.hold_s or LEASE_S)
 
-    def request_cancel(self, run_id: int) -> None:
+    def request_cancel(self, run_id: int, *, who: str | None = None) -> None:
         """Ask the run's owner, from whatever process, to cancel it. Idempotent.
 
-        A mapped run is free for the next start as soon as none of its tasks lives.
+        A mapped run is free for the next start as soon as none of its tasks lives. `who`: see `actions`.
 
         Raises:
             StateError: the run is finished.
@@ -232,6 +263,8 @@ class Runs:
             run = self._transactions.lock(connection, run_id)
             if not run.is_active:
                 raise StateError(f"run {run_id} is finished: there is nothing to cancel")
+            if who is not None:
+                note(connection, run.now, run.pipeline, who=who, what="cancel", run_id=run_id)
             if not run.cancel_requested:
                 set_run(connection, run_id, cancel_requested_at=run.now)
                 if run.hold_s is not None:  # held no longer than its tasks live, which stop
@@ -284,10 +317,13 @@ class Runs:
         values = {"pipeline": pipeline, "trigger": trigger}
         return self._first("r.pipeline = :pipeline AND r.trigger_id = :trigger", values)
 
-    def runs(self, pipeline: str | None = None, limit: int = 20) -> list[PipelineRun]:
-        """Return runs, the latest first."""
+    def runs(self, pipeline: str | None = None, limit: int = 20, *, before: int | None = None) -> list[PipelineRun]:
+        """Return runs, the latest first; `before`: only those with a lower id."""
         if pipeline is None:
             return self._runs("r.id > 0", {}, limit=limit)
+        if before is not None:
+            values = {"pipeline": pipeline, "before": before}
+            return self._runs("r.pipeline = :pipeline AND r.id < :before", values, limit=limit)
         return self._runs("r.pipeline = :pipeline", {"pipeline": pipeline}, limit=limit)
 
     def block_runs(self, run_id: int, attempt: int | None = None) -> list[BlockRun]:

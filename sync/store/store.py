@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from syncblocks.callbacks.protocols import Callbacks
 
 from ..clock import Clock
+from .actions import Actions
 from .attempts import Attempts
 from .claims import Claims
 from .close import Closing
@@ -30,6 +31,7 @@ from .transactions import Transactions
 from .watching import Watching
 
 if TYPE_CHECKING:
+    from .access import Access
     from .alerts import Alerts
     from .facts import FactReads
     from .schedules import Schedules
@@ -48,6 +50,7 @@ class Store:
         runs = Runs(self._transactions, self._plans)
         self.begin_run = runs.begin_run
         self.begin_retry = runs.begin_retry
+        self.order_retry = runs.order_retry
         self.take_over_run = runs.take_over_run
         self.renew = runs.renew
         self.standings = runs.standings
@@ -180,6 +183,18 @@ class Store:
         from .schedules import Schedules
 
         return Schedules(self._transactions)
+
+    @cached_property
+    def access(self) -> Access:
+        """Who may use a server."""
+        from .access import Access
+
+        return Access(self._transactions)
+
+    @cached_property
+    def actions(self) -> Actions:
+        """Who has done what through a server."""
+        return Actions(self._transactions)
 
     @property
     def url(self) -> str:

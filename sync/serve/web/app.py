@@ -6,10 +6,13 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from ...errors import StoreUnreachable
+from . import sign_in
 from .guard import Guard
+from .pages import STATIC
 from .served import Served
 
 
@@ -26,8 +29,12 @@ def make_app(served: Served) -> Starlette:
     routes = [
         Route("/healthz", _alive),
         Route("/readyz", ready),
+        Mount("/static", StaticFiles(directory=STATIC)),
+        *sign_in.ROUTES,
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Guard, served=served)])
+    app = Starlette(routes=routes, middleware=[Middleware(Guard, served=served)])
+    app.state.served = served
+    return app
 
 
 async def _alive(_request: Request) -> Response:

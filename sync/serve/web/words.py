@@ -1,0 +1,81 @@
+"""How pages write numbers, times and names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+from zoneinfo import ZoneInfo
+
+from ...freshness.judge import span
+
+#: Stands for what is not known.
+NOTHING = "\N{EN DASH}"
+
+
+def count(number: int | None) -> str:
+    """Return `1,234`; a dash for an unknown number."""
+    return NOTHING if number is None else f"{number:,}"
+
+
+def compact(number: float | None) -> str:
+    """Return `1.2M` for 1,234,567; a dash for an unknown number."""
+    if number is None:
+        return NOTHING
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def roughly(seconds: float | None) -> str:
+    """Return a span in at most two units: `2d3h`, `3m5s`, `0.4s`; a dash for an unknown one."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 10:
+        return f"{max(seconds, 0.0):.1f}s"
+    rest = next((size for least, size in ((10 * 86_400, 86_400), (86_400, 3600), (3600, 60)) if seconds >= least), 1)
+    return span(seconds // rest * rest)
+
+
+def ago(at: datetime | None, now: datetime) -> str:
+    """Return `3m5s ago`, `in 2h`, or a dash."""
+    if at is None:
+        return NOTHING
+    seconds = (now - at).total_seconds()
+    return f"in {roughly(-seconds)}" if seconds < 0 else f"{roughly(seconds)} ago"
+
+
+def moment(at: datetime | None, zone: str = "UTC") -> str:
+    """Return a time in a zone, to the second."""
+    if at is None:
+        return NOTHING
+    return f"{at.astimezone(UTC if zone == 'UTC' else ZoneInfo(zone)):%Y-%m-%d %H:%M:%S}"
+
+
+def machine_time(at: datetime) -> str:
+    """Return a time as `<time datetime>` takes it."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def beginning(text: str, length: int = 160) -> str:
+    """Return the text, cut to a length."""
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
+def path_of(name: str) -> str:
+    """Return a name as one part of a path; `guard` keeps a slash in it apart from those between parts."""
+    return quote(name, safe="")
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "count": count,
+    "compact": compact,
+    "roughly": roughly,
+    "ago": ago,
+    "moment": moment,
+    "machine_time": machine_time,
+    "beginning": beginning,
+    "path": path_of,
+}
