@@ -334,7 +334,7 @@ class Runs:
                 f"SELECT * FROM {BLOCK_RUN} WHERE run_id = :run_id {of_attempt} ORDER BY position",
                 {"run_id": run_id, "number": attempt},
             )
-        found = [_decode_block_run(row) for row in rows]
+        found = [decode_block_run(row) for row in rows]
         return sorted(
             found, key=lambda run: (run.attempt, run.ended_at is None, run.ended_at or run.started_at, run.stream)
         )
@@ -346,7 +346,7 @@ class Runs:
         values |= {"run_id": run_id, "number": attempt}
         with self._transactions.read() as connection:
             rows = connection.rows(f"SELECT * FROM {BLOCK_RUN} WHERE {where} ORDER BY position", values)
-        return [_decode_block_run(row) for row in rows]
+        return [decode_block_run(row) for row in rows]
 
     def unfinished_streams(self, run_id: int) -> tuple[str, ...]:
         """Return the streams of a run that succeeded in none of its attempts, in run order."""
@@ -448,7 +448,8 @@ def _decode_run(row: Row) -> PipelineRun:
     )
 
 
-def _decode_block_run(row: Row) -> BlockRun:
+def decode_block_run(row: Row) -> BlockRun:
+    """Return a block run from its row."""
     return value_of(
         BlockRun,
         row,

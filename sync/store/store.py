@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .access import Access
     from .alerts import Alerts
     from .facts import FactReads
+    from .run_views import RunViews
     from .schedules import Schedules
 
 
@@ -183,6 +184,13 @@ class Store:
         from .schedules import Schedules
 
         return Schedules(self._transactions)
+
+    @cached_property
+    def run_views(self) -> RunViews:
+        """What a page shows of one run."""
+        from .run_views import RunViews
+
+        return RunViews(self._transactions)
 
     @cached_property
     def access(self) -> Access:
