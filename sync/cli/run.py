@@ -58,7 +58,7 @@ def running_options(function: Any) -> Any:
 @event_option
 @variable_option
 @moment_options
-@click.option("--tick", type=click.IntRange(1), metavar="ID", help="Carry out an order of `trigger_pipeline`.")
+@click.option("--tick", type=click.IntRange(1), metavar="ID", help="Carry out a tick of the run store.")
 @click.option("--full-refresh", is_flag=True, help="Replace the tables and start without bookmarks.")
 @drop_history_option
 @click.option(
@@ -161,6 +161,9 @@ def _carry_out(console: Console, file: Path | None, number: int, more: dict[str,
         if (tick := claim.take()) is None:
             return told(f"tick {number} has ended, waits, or is carried out by another process")
         options = tick.options
+        if tick.retries is not None:
+            pipeline = open_pipeline(console, file)
+            return execute(console, pipeline, retry=tick.retries, tick=number, on_error=ended_by, **more)
         with mistakes():
             pipeline = open_pipeline(
                 console,

@@ -60,17 +60,19 @@ def serve_command(
     run is a process of its own, which goes on when the server ends.
     """
     from ..clock import Clock
+    from ..config.current_folder import absolute
     from ..serve import PipelineFiles, Server
     from ..serve.children import Children
     from ..serve.signals import Signals
+    from ..serve.versions import refuse_other_versions
     from ..serve.web.app import make_app
     from ..serve.web.listening import Listening
-    from ..serve.web.served import Served, addresses
+    from ..serve.web.served import Served, addresses, sign_in_link
     from ..store import Store
 
     if sys.platform == "win32":
         raise click.UsageError("serve does not run on Windows: let the Task Scheduler start `syncblocks run FILE`")
-    folder = (Path() if folder is None else folder).absolute()
+    folder = absolute(Path() if folder is None else folder)
     place = store_of(folder)
     console.hide(place.secret_values)
     clock = Clock()
@@ -83,6 +85,7 @@ def serve_command(
             console.echo(f"{at} {text}", err=True, color="yellow" if level == "warning" else None)
 
     children = Children(_output_folder(folder, place.url))
+    refuse_other_versions(Store.servers_of(place.url))
     with ExitStack() as stack:
         listener = stack.enter_context(_bound(host, port, public_urls))
         store = stack.enter_context(Store.open(place.url))
@@ -91,9 +94,10 @@ def serve_command(
         urls = addresses(host, listener.getsockname()[1], public_urls)
         served = Served(store=store, files=files, folder=folder, clock=clock, urls=urls)
         stack.enter_context(Listening(make_app(served), listener))
-        server = Server(store, folder, files, children, max_runs=max_runs, clock=clock, say=say)
+        server = Server(store, folder, files, children, max_runs=max_runs, clock=clock, say=say, url=served.url)
         say(f"serving {folder}; run store {store.url}; at most {plural(max_runs, 'run')} at once", "info")
         say(f"pages and API: {served.url}", "info")
+        console.echo(f"sign in, once and within 10 minutes: {sign_in_link(served.url, store.access)}", err=True)
         prune_at = clock.monotonic()
         while not signals.stops:
             if clock.monotonic() >= prune_at:

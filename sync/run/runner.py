@@ -421,7 +421,7 @@ class PipelineRunner:
         workers, key = self.worker_order(plan), self.order.order_key
         recorded = attempt_plan(self.session, plan, workers, order_key=key, is_partial=self._is_partial)
         if self.order.retry is not None:
-            run = self.store.begin_retry(self.order.retry, plan=recorded)
+            run = self.store.begin_retry(self.order.retry, tick=self.order.tick, plan=recorded)
         else:
             run = self.store.begin_run(
                 pipeline.pipeline,

@@ -13,7 +13,7 @@ from typing import Self
 
 from ..config import Pipeline
 from ..detached_process import start_detached
-from ..errors import AlreadyRunning, Mistake, StoreUnreachable
+from ..errors import AlreadyRunning, Mistake, NothingToRetry, NotLatest, StoreUnreachable
 from ..store import Store
 from ..store.ticks import LostTick, Tick
 from .lease import HEARTBEAT_S
@@ -78,7 +78,7 @@ class TickClaim:
         self._ended.set()
         for wait_s in (*ASK_AGAIN_S, None):
             try:
-                if isinstance(error, Mistake):
+                if isinstance(error, Mistake | NotLatest | NothingToRetry):
                     self._store.refuse_tick(self._number, self._redact(str(error)))
                 elif isinstance(error, Exception) and not isinstance(error, AlreadyRunning | LostTick):
                     self._store.give_back_tick(self._number, self._redact(str(error) or type(error).__name__))

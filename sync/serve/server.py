@@ -15,6 +15,7 @@ from ..store import Store
 from ..store.servers import OpenTick, Standing
 from ..store.ticks import Tick
 from .files import PipelineFiles, ServedFile
+from .versions import own_version
 
 #: Seconds between two looks at the folder, at due deliveries, and between two signs of life.
 FILES_S, DELIVERIES_S, HEARTBEAT_S = 2.0, 5.0, 10.0
@@ -67,8 +68,9 @@ class Server:
         max_runs: int,
         clock: Clock,
         say: Callable[[str, str], None],
+        url: str | None = None,
     ) -> None:
-        """Use an opened store; `say` gets a text and its level, "info" or "warning"."""
+        """Use an opened store; `say` gets a text and its level, "info" or "warning"; `url`: where pages answer."""
         self._store = store
         self._folder = folder
         self._files = files
@@ -76,6 +78,7 @@ class Server:
         self._max_runs = max_runs
         self._clock = clock
         self._say = say
+        self._url = url
         self._told: dict[str, str] = {}
         self._next_at = dict.fromkeys(("files", "deliveries", "heartbeat"), 0.0)
         #: Pipeline -> when its schedule is due next, by the store's clock.
@@ -149,7 +152,7 @@ class Server:
 
     def _report(self) -> None:
         schedules = {name: file.schedule for name, file in self._files.usable.items()}
-        self._store.report_server(str(self._folder), schedules)
+        self._store.report_server(str(self._folder), schedules, url=self._url, version=own_version())
 
     def _tell_files(self) -> None:
         usable, broken = self._files.usable, self._files.broken

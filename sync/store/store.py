@@ -13,7 +13,7 @@ from .actions import Actions
 from .attempts import Attempts
 from .claims import Claims
 from .close import Closing
-from .database import Database, demand_writable, missing_privileges, open_database, store_exists
+from .database import Database, demand_writable, missing_privileges, open_as_it_is, open_database, store_exists
 from .event_kwargs import run_kwargs
 from .mapped_runs import MappedRunWrites
 from .model import ErrorInfo, PipelineRun
@@ -23,7 +23,7 @@ from .plans import Plans
 from .prune import Pruning
 from .running_events import RunningEvents
 from .runs import Runs
-from .servers import Servers
+from .servers import LiveServer, Servers
 from .state import States
 from .ticks import Ticks
 from .torn_run_repair import Torn
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .facts import FactReads
     from .run_views import RunViews
     from .schedules import Schedules
+    from .views import Views
 
 
 class Store:
@@ -116,6 +117,7 @@ class Store:
         self.report_server = servers.report
         self.renew_server = servers.renew
         self.leave_server = servers.leave
+        self.live_servers = servers.live
         self.is_served = servers.is_served
         self.standing = servers.standing
         self.due_pipelines = servers.due_pipelines
@@ -165,6 +167,17 @@ class Store:
         return store_exists(url, folder)
 
     @staticmethod
+    def servers_of(url: str) -> tuple[LiveServer, ...]:
+        """Return the servers of a store that live; reads a store of an earlier version as well, and changes nothing."""
+        if not store_exists(url):
+            return ()
+        database = open_as_it_is(url)
+        try:
+            return Servers(Transactions(database, current_owner(), is_process_alive)).live()
+        finally:
+            database.close()
+
+    @staticmethod
     def missing_privileges(url: str) -> list[str]:
         """Return the statements that give the store's user what a run needs; writes nothing."""
         return missing_privileges(url)
@@ -203,6 +216,13 @@ class Store:
     def actions(self) -> Actions:
         """Who has done what through a server."""
         return Actions(self._transactions)
+
+    @cached_property
+    def views(self) -> Views:
+        """What pages show."""
+        from .views import Views
+
+        return Views(self._transactions)
 
     @property
     def url(self) -> str:

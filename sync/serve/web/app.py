@@ -10,8 +10,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ...errors import StoreUnreachable
-from . import sign_in
+from . import pipelines, sign_in
 from .guard import Guard
+from .looks import Looks
 from .pages import STATIC
 from .served import Served
 
@@ -31,9 +32,11 @@ def make_app(served: Served) -> Starlette:
         Route("/readyz", ready),
         Mount("/static", StaticFiles(directory=STATIC)),
         *sign_in.ROUTES,
+        *pipelines.ROUTES,
     ]
     app = Starlette(routes=routes, middleware=[Middleware(Guard, served=served)])
     app.state.served = served
+    app.state.looks = Looks(served)
     return app
 
 

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from ...clock import Clock
 from ...store import Store
+from ...store.access import Access
 from ..files import PipelineFiles
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -39,6 +40,11 @@ class Served(Struct, frozen=True, kw_only=True):
     def origins(self) -> frozenset[str]:
         """What an `Origin` header may say, in lower case."""
         return frozenset(url.lower() for url in self.urls)
+
+
+def sign_in_link(url: str, access: Access) -> str:
+    """Return a new link that signs a browser in once."""
+    return f"{url}/login?code={access.make_code()}"
 
 
 def addresses(host: str, port: int, public_urls: tuple[str, ...]) -> tuple[str, ...]:

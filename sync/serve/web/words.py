@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
 from ...freshness.judge import span
@@ -54,6 +55,17 @@ def moment(at: datetime | None, zone: str = "UTC") -> str:
     return f"{at.astimezone(UTC if zone == 'UTC' else ZoneInfo(zone)):%Y-%m-%d %H:%M:%S}"
 
 
+def moment_after(at: datetime, zone: str) -> str:
+    """Return the UTC time beside that of a zone: with its date only if it has another one."""
+    local, utc = at.astimezone(ZoneInfo(zone)), at.astimezone(UTC)
+    return f"{utc:%H:%M:%S}" if local.date() == utc.date() else f"{utc:%Y-%m-%d %H:%M:%S}"
+
+
+def short(text: str) -> str:
+    """Return what `moment` returns, to the minute."""
+    return text[:16]
+
+
 def machine_time(at: datetime) -> str:
     """Return a time as `<time datetime>` takes it."""
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -62,6 +74,21 @@ def machine_time(at: datetime) -> str:
 def beginning(text: str, length: int = 160) -> str:
     """Return the text, cut to a length."""
     return text if len(text) <= length else f"{text[:length]}…"
+
+
+def line(text: str) -> str:
+    """Return a text in one line."""
+    return " ".join(text.split())
+
+
+def tally(words: Sequence[str]) -> str:
+    """Return `28 success, 2 failure`."""
+    return ", ".join(f"{number} {word}" for word, number in Counter(words).most_common())
+
+
+def query_of(values: Mapping[str, str]) -> str:
+    """Return a query of the values that are not empty."""
+    return urlencode({name: value for name, value in values.items() if value})
 
 
 def path_of(name: str) -> str:
@@ -75,7 +102,12 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "roughly": roughly,
     "ago": ago,
     "moment": moment,
+    "moment_after": moment_after,
+    "short": short,
     "machine_time": machine_time,
     "beginning": beginning,
+    "line": line,
+    "tally": tally,
+    "query": query_of,
     "path": path_of,
 }
