@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from .actions import Action
 from .connection import Row, StoreConnection, value_of
-from .model import DATA_EXPORTER, RUNNING, UNCLAIMED, BlockRun, DeliveryTry, ErrorInfo, decode_error
+from .model import DATA_EXPORTER, RUNNING, SUCCESS, UNCLAIMED, BlockRun, DeliveryTry, ErrorInfo, decode_error
 from .owner import Owner
 from .runs import LATEST_RUN, decode_block_run
 from .statements import one_of
@@ -64,8 +64,9 @@ _DELIVERIES = f"""SELECT d.idempotency_key, d.callback_block, d.function, d.pare
 _TRIES = f"""SELECT idempotency_key, number, outcome, substr(error, 1, {PART}) AS message,
     substr(output, 1, {PART}) AS output, owner, started_at, ended_at, duration_s
     FROM {DELIVERY_TRY} WHERE {{is_one}} ORDER BY idempotency_key, number"""
-_RETRY = f"""SELECT * FROM {TICK} WHERE pipeline = :pipeline AND state IN ('waiting', 'claimed') AND kind = 'retry'
-    AND retries = :run_id ORDER BY id DESC LIMIT 1"""
+# The key of a tick that retries a run begins with the numbers of run and attempt.
+_RETRY = f"""SELECT * FROM {TICK} WHERE pipeline = :pipeline AND kind = 'retry' AND tick_key >= :first
+    AND tick_key < :after ORDER BY id DESC LIMIT 1"""
 _LOG_TAIL = f"""SELECT substr(log, length(log) - {TAIL} + 1) AS log, length(log) > {TAIL} AS is_cut
     FROM {RUN_LOG} WHERE {_OF_ATTEMPT}"""
 
@@ -168,7 +169,7 @@ class RunView(Struct, frozen=True, kw_only=True):
     told_at: datetime | None
     #: The latest run of the pipeline.
     latest_run: int
-    #: A tick that waits to retry the run.
+    #: The last tick that was ordered to retry the latest attempt; it waits, or was refused.
     retry: Tick | None
     #: The end of the attempt's log; None: it has none (yet).
     log: str | None
@@ -178,13 +179,19 @@ class RunView(Struct, frozen=True, kw_only=True):
     def is_over(self) -> bool:
         """Whether nothing changes any more, unless somebody orders it."""
         is_open = any(counts.get("ready", 0) + counts.get("leased", 0) for counts in self.delivery_counts.values())
-        return not self.is_active and not is_open and self.retry is None
+        return not self.is_active and not is_open and not self.is_retry_due
 
     @property
     def can_retry(self) -> bool:
         """Whether another attempt may be ordered."""
         is_latest = self.id == self.latest_run and self.attempt == self.latest_attempt
-        return is_latest and not self.is_active and self.status not in ("success", RUNNING) and self.retry is None
+        has_failed = not self.is_active and self.status not in (SUCCESS, RUNNING)
+        return is_latest and has_failed and not self.is_retry_due
+
+    @property
+    def is_retry_due(self) -> bool:
+        """Whether a retry is ordered and has not begun."""
+        return self.retry is not None and self.retry.state in ("waiting", "claimed")
 
 
 class AttemptLine(Struct, frozen=True, kw_only=True):
@@ -260,7 +267,8 @@ class RunViews:
             failed = connection.row(_FIRST_FAILED, of_attempt)
             failure = decode_error(failed.error) if failed is not None else None
             log = connection.row(_LOG_TAIL, of_attempt) if head.ended_at is not None else None
-            retry = connection.row(_RETRY, {"pipeline": run.pipeline, "run_id": run_id})
+            key = f"{run_id}:{run.attempt}"
+            retry = connection.row(_RETRY, {"pipeline": run.pipeline, "first": f"{key}:", "after": f"{key};"})
             now = self._transactions.now(connection)
             is_alive = self._transactions.is_alive(run.owner, run.lease_until, now, run.hold_s or LEASE_S)
             return value_of(

@@ -98,5 +98,3 @@ def served(place: Place, *public_urls: str) -> Iterator[Site]:
             site = Site(place, store, files, port)
             site.read_files()
             yield site
-
-
