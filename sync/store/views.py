@@ -336,6 +336,12 @@ class Views:
         lines = tuple(self._line(row, rows.get(row.id), now) for row in found[:most])
         return RunLines(lines, lines[-1].id if len(found) > most else searched)
 
+    def begun_at(self, pipeline: str, run_id: int) -> datetime | None:
+        """Return when a run began, or the last one before it; None: there is none."""
+        with self._transactions.read() as connection:
+            row = connection.row(_BEGUN, {"pipeline": pipeline, "id": run_id})
+        return None if row is None else row.started_at
+
     def between(
         self, pipeline: str, earliest: datetime | None, latest: datetime | None, run_ids: Collection[int]
     ) -> Between:

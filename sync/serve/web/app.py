@@ -10,7 +10,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ...errors import StoreUnreachable
-from . import pipelines, sign_in
+from . import deliveries, pipeline, pipelines, schedules, sign_in, stream
 from .guard import Guard
 from .looks import Looks
 from .pages import STATIC
@@ -32,7 +32,7 @@ def make_app(served: Served) -> Starlette:
         Route("/readyz", ready),
         Mount("/static", StaticFiles(directory=STATIC)),
         *sign_in.ROUTES,
-        *pipelines.ROUTES,
+        *(route for each in (pipelines, pipeline, stream, schedules, deliveries) for route in each.ROUTES),
     ]
     app = Starlette(routes=routes, middleware=[Middleware(Guard, served=served)])
     app.state.served = served

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from ...freshness.judge import span
+from .paths import path_of
 
 #: Stands for what is not known.
 NOTHING = "\N{EN DASH}"
@@ -76,6 +77,26 @@ def beginning(text: str, length: int = 160) -> str:
     return text if len(text) <= length else f"{text[:length]}…"
 
 
+def moment_of(text: str) -> datetime:
+    """Read a time that the store keeps within a document."""
+    return datetime.fromisoformat(text)
+
+
+def change_in_words(change: Mapping[str, Any]) -> str:
+    """Say a change of a table's schema in words."""
+    column, before, after = (change.get(key) for key in ("column", "before", "after"))
+    match change.get("change"):
+        case "keys":
+            return f"keys changed from ({before}) to ({after})"
+        case "nullable":
+            return f"column {column!r} may be NULL"
+        case "dropped":
+            return f"column {column!r} dropped ({before})"
+        case "added" | "left out" as what:
+            return f"column {column!r} {what} ({after})"
+    return f"column {column!r} changed from {before} to {after}"
+
+
 def line(text: str) -> str:
     """Return a text in one line."""
     return " ".join(text.split())
@@ -91,11 +112,6 @@ def query_of(values: Mapping[str, str]) -> str:
     return urlencode({name: value for name, value in values.items() if value})
 
 
-def path_of(name: str) -> str:
-    """Return a name as one part of a path; `guard` keeps a slash in it apart from those between parts."""
-    return quote(name, safe="")
-
-
 FILTERS: dict[str, Callable[..., Any]] = {
     "count": count,
     "compact": compact,
@@ -104,6 +120,8 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "moment": moment,
     "moment_after": moment_after,
     "short": short,
+    "moment_of": moment_of,
+    "change_in_words": change_in_words,
     "machine_time": machine_time,
     "beginning": beginning,
     "line": line,
