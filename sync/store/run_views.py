@@ -317,7 +317,7 @@ class RunViews:
             ticks=tuple(decoded(row) for row in ticks),
             actions=tuple(value_of(Action, row, details=row.details or {}) for row in actions),
             planned=tuple(
-                value_of(PlannedStream, row, blocks=tuple(block["block"] for block in row.blocks)) for row in planned
+                value_of(PlannedStream, row, blocks=tuple(block for block, _ in row.blocks)) for row in planned
             ),
         )
 

@@ -10,8 +10,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ...errors import StoreUnreachable
-from . import deliveries, pipeline, pipelines, schedules, sign_in, stream
+from . import deliveries, pipeline, pipelines, run, schedules, sign_in, stream
 from .guard import Guard
+from .live import Live
 from .looks import Looks
 from .pages import STATIC
 from .served import Served
@@ -32,11 +33,12 @@ def make_app(served: Served) -> Starlette:
         Route("/readyz", ready),
         Mount("/static", StaticFiles(directory=STATIC)),
         *sign_in.ROUTES,
-        *(route for each in (pipelines, pipeline, stream, schedules, deliveries) for route in each.ROUTES),
+        *(route for each in (pipelines, pipeline, run, stream, schedules, deliveries) for route in each.ROUTES),
     ]
     app = Starlette(routes=routes, middleware=[Middleware(Guard, served=served)])
     app.state.served = served
     app.state.looks = Looks(served)
+    app.state.live = Live(served)
     return app
 
 
