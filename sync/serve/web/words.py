@@ -46,7 +46,7 @@ def roughly(seconds: float | None) -> str:
         return NOTHING
     if seconds < 10:
         return f"{max(seconds, 0.0):.1f}s"
-    rest = next((size for least, size in ((10 * 86_400, 86_400), (86_400, 3600), (3600, 60)) if seconds >= least), 1)
+    rest = next((size for least, size in ((10 * 86_400, 86_400), (86_400, 3600), (600, 60)) if seconds >= least), 1)
     return span(seconds // rest * rest)
 
 
@@ -111,6 +111,11 @@ def line(text: str) -> str:
     return " ".join(text.split())
 
 
+def first_line(text: str) -> str:
+    """Return the first line of a text: of an error it says what is wrong."""
+    return text.strip().partition("\n")[0]
+
+
 def tally(words: Sequence[str]) -> str:
     """Return `28 success, 2 failure`."""
     return ", ".join(f"{number} {word}" for word, number in Counter(words).most_common())
@@ -141,6 +146,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "machine_time": machine_time,
     "beginning": beginning,
     "line": line,
+    "first_line": first_line,
     "tally": tally,
     "query": query_of,
     "path": path_of,
