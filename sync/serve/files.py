@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from ..clock import Clock
-from ..config.head import read_head
+from ..config.head import Head, read_head
 from ..errors import ConfigError
 from ..pipeline_files import is_pipeline_file, yaml_files
 from ..schedules import Schedule
@@ -27,6 +27,8 @@ class ServedFile(Struct, frozen=True):
     path: Path
     pipeline: str
     schedule: Schedule | None
+    #: Without its document: ten thousand of them would take much memory.
+    head: Head
 
 
 class _Seen(Struct):
@@ -98,7 +100,7 @@ class PipelineFiles:
                 raise head.document.error(("store",), message)
         except ConfigError as error:
             return error
-        return ServedFile(path, head.pipeline, head.schedule)
+        return ServedFile(path, head.pipeline, head.schedule, head.without_document())
 
     def _sort(self) -> None:
         by_name: dict[str, list[ServedFile]] = {}
