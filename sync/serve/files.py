@@ -53,6 +53,8 @@ class PipelineFiles:
         self.usable: dict[str, ServedFile] = {}
         #: File -> why none of its pipeline's runs is started.
         self.broken: dict[Path, str] = {}
+        #: Whether a file is there that was never read.
+        self.is_reading = True
 
     def look(self) -> bool:
         """Read what has settled; return whether `usable` or `broken` has changed.
@@ -78,6 +80,7 @@ class PipelineFiles:
             is_changed = True
         if is_changed:
             self._sort()
+        self.is_reading = any(not seen.is_read and seen.found is None for seen in self._seen.values())
         return is_changed
 
     def is_settled(self, file: ServedFile) -> bool:
@@ -104,17 +107,19 @@ class PipelineFiles:
 
     def _sort(self) -> None:
         by_name: dict[str, list[ServedFile]] = {}
-        self.broken = {}
+        broken: dict[Path, str] = {}
         for path, seen in sorted(self._seen.items()):
             if isinstance(seen.found, ConfigError):
-                self.broken[path] = str(seen.found)
+                broken[path] = str(seen.found)
             elif seen.found is not None:
                 by_name.setdefault(seen.found.pipeline, []).append(seen.found)
-        self.usable = {name: files[0] for name, files in by_name.items() if len(files) == 1}
         for name, files in by_name.items():
             for file in files if len(files) > 1 else ():
                 names = ", ".join(each.path.name for each in files)
-                self.broken[file.path] = f"{file.path}: {len(files)} files are pipeline {name!r}: {names}"
+                broken[file.path] = f"{file.path}: {len(files)} files are pipeline {name!r}: {names}"
+        # Other threads read them.
+        self.usable = {name: files[0] for name, files in by_name.items() if len(files) == 1}
+        self.broken = broken
 
 
 def _stamp(path: Path) -> _Stamp | None:

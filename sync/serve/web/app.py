@@ -11,7 +11,9 @@ from starlette.staticfiles import StaticFiles
 
 from ...errors import StoreUnreachable
 from . import sign_in
+from .api import make_api
 from .guard import Guard
+from .metrics import metrics
 from .pages import STATIC
 from .served import Served
 
@@ -31,9 +33,12 @@ def make_app(served: Served) -> Starlette:
         Route("/readyz", ready),
         Mount("/static", StaticFiles(directory=STATIC)),
         *sign_in.ROUTES,
+        Mount("/api", make_api(served)),
+        Route("/metrics", metrics(served)),
     ]
     app = Starlette(routes=routes, middleware=[Middleware(Guard, served=served)])
     app.state.served = served
+    app.router.redirect_slashes = False
     return app
 
 
