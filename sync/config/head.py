@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from syncblocks.connectors.struct_helpers import Guarded, replace
+from syncblocks.connectors.struct_helpers import Guarded
 
 from ..errors import ConfigError, nearest_match
 from ..schedules import Schedule
@@ -64,10 +64,6 @@ class Head(Guarded, frozen=True, kw_only=True):
             if said and said[-1] is not None:
                 found[stream] = said[-1]
         return found
-
-    def without_document(self) -> Head:
-        """Return what a server keeps of each of its files: all but the text's values, and so not `store`."""
-        return replace(self, document=Document(None, {}, {}))
 
     def store(self, environ: Mapping[str, str] | None = None) -> StorePlace:
         """Fill in the template of `store`, and no other.

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .alerts import Alerts
     from .facts import FactReads
     from .schedules import Schedules
+    from .views import Views
 
 
 class Store:
@@ -201,6 +202,13 @@ class Store:
     def actions(self) -> Actions:
         """Who has done what through a server."""
         return Actions(self._transactions)
+
+    @cached_property
+    def views(self) -> Views:
+        """What pages show."""
+        from .views import Views
+
+        return Views(self._transactions)
 
     @property
     def url(self) -> str:

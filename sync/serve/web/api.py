@@ -18,7 +18,6 @@ from starlette.routing import Route
 
 from ...errors import StateError, StoreUnreachable
 from ...freshness.documents import status_document
-from ...freshness.look import look_at
 from ...schedules import Schedule, next_times
 from ...store.access import OPERATE, READ, RUN, Token
 from ...store.documents import delivery_documents, listed_run, run_document, tick_document, whole_run
@@ -29,12 +28,13 @@ from ...store.ticks import Tick
 from ..orders import OrderRefused, Orders
 from .answers import Refused, answer
 from .bearer import lacks, token_of
+from .looks import Looks
 from .order_body import body_of, demand_keys, hash_of, moment_of, run_options
 from .served import Served
 
 log = logging.getLogger("syncblocks")
 
-#: Most pipelines or runs of an answer, and how many it has if nothing is said.
+#: Most runs of an answer, and how many it has if nothing is said.
 MOST_LISTED, USUALLY_LISTED = 1000, 100
 #: Times of a schedule that are told.
 _NEXT = 5
@@ -46,9 +46,9 @@ _DELIVERY = re.compile(r"[0-9a-f]{32}")
 _Handler = Callable[[Request, Token, dict[str, Any]], Response]
 
 
-def make_api(served: Served) -> Starlette:
+def make_api(served: Served, looks: Looks) -> Starlette:
     """Return the application below `/api`."""
-    api = _Api(served)
+    api = _Api(served, looks)
     handlers: dict[str, dict[str, tuple[str, _Handler]]] = {
         "/pipelines": {"GET": (READ, api.pipelines)},
         "/pipelines/{pipeline:name}": {"GET": (READ, api.pipeline)},
@@ -73,8 +73,9 @@ def make_api(served: Served) -> Starlette:
 class _Api:
     """The handlers."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, looks: Looks) -> None:
         self._served = served
+        self._looks = looks
         self._store = served.store
         self._redactor = served.redactor
         self._orders = Orders(served.store, served.files, served.clock)
@@ -97,7 +98,7 @@ class _Api:
                 return self._error(503, "the run store does not answer")
             except Exception as error:
                 text = "".join(traceback.format_exception(error))
-                log.error("API: %s %s: %s", request.method, request.url.path, text)  # with its text
+                log.error("API: %s %s: %s", request.method, request.url.path, text)
                 return self._error(500, f"{type(error).__name__}: the server's log says more")
 
         return endpoint
@@ -110,24 +111,19 @@ class _Api:
     # -- what there is -------------------------------------------------------------------------------------------
 
     def pipelines(self, request: Request, _token: Token, _body: dict[str, Any]) -> Response:
-        """Answer how the pipelines stand, by name."""
-        demand_keys(request.query_params, ("limit", "after"), "parameter")
-        limit, after = self._limit(request), request.query_params.get("after", "")
-        usable = self._served.files.usable
-        names = sorted(name for name in usable if name > after)
-        looked = look_at(self._store, [usable[name].head for name in names[:limit]])
-        document = {
-            "type": "status",
-            "pipelines": [status_document(each) for each in looked],
-            "broken": {path.name: why for path, why in sorted(self._served.files.broken.items())},
-            "next": names[limit - 1] if len(names) > limit else None,
-        }
+        """Answer how the pipelines stand, the worst first."""
+        demand_keys(request.query_params, (), "parameter")
+        look = self._looks.all()
+        document = {"type": "status", "at": look.at, "pipelines": [status_document(each) for each in look.looked]}
         return answer(document, self._redactor)
 
     def pipeline(self, request: Request, _token: Token, _body: dict[str, Any]) -> Response:
         """Answer how a pipeline stands."""
-        head = self._orders.file(_name(request)).head
-        return answer(status_document(look_at(self._store, [head])[0]), self._redactor)
+        name = _name(request)
+        self._orders.file(name)
+        found = self._looks.one(name)
+        assert found is not None, "it has a file"
+        return answer(status_document(found[0]), self._redactor)
 
     def runs(self, request: Request, _token: Token, _body: dict[str, Any]) -> Response:
         """Answer the runs of a pipeline, the latest first; also of one whose file is gone."""

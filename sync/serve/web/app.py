@@ -10,9 +10,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ...errors import StoreUnreachable
-from . import sign_in
+from . import deliveries, pipeline, pipelines, schedules, sign_in, stream
 from .api import make_api
 from .guard import Guard
+from .looks import Looks
 from .metrics import metrics
 from .pages import STATIC
 from .served import Served
@@ -20,6 +21,7 @@ from .served import Served
 
 def make_app(served: Served) -> Starlette:
     """Return the application of a server."""
+    looks = Looks(served)
 
     def ready(_request: Request) -> Response:
         try:
@@ -33,11 +35,13 @@ def make_app(served: Served) -> Starlette:
         Route("/readyz", ready),
         Mount("/static", StaticFiles(directory=STATIC)),
         *sign_in.ROUTES,
-        Mount("/api", make_api(served)),
-        Route("/metrics", metrics(served)),
+        *(route for each in (pipelines, pipeline, stream, schedules, deliveries) for route in each.ROUTES),
+        Mount("/api", make_api(served, looks)),
+        Route("/metrics", metrics(served, looks)),
     ]
     app = Starlette(routes=routes, middleware=[Middleware(Guard, served=served)])
     app.state.served = served
+    app.state.looks = looks
     app.router.redirect_slashes = False
     return app
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from ...errors import StoreUnreachable
-from ...freshness.look import Looked, look_at
+from ...freshness.look import Looked
 from ...store import Store
 from ...store.access import READ
+from ...store.facts import Facts
 from .answers import Refused
 from .bearer import lacks, token_of
+from .looks import Looks
 from .served import Served
 
 #: Of each pipeline so many of the newest runs are counted.
@@ -38,7 +38,7 @@ METRICS = {
 _Sample = tuple[str, dict[str, str], float]
 
 
-def metrics(served: Served) -> Callable[[Request], Response]:
+def metrics(served: Served, looks: Looks) -> Callable[[Request], Response]:
     """Return what answers `/metrics`, for tokens with the scope `read`."""
 
     def endpoint(request: Request) -> Response:
@@ -46,7 +46,7 @@ def metrics(served: Served) -> Callable[[Request], Response]:
             token = token_of(request, served.store.access)
             if not token.may_read:
                 raise lacks(token, READ)
-            samples = sorted(_samples(served), key=lambda sample: list(METRICS).index(sample[0]))
+            samples = sorted(_samples(served, looks), key=lambda sample: list(METRICS).index(sample[0]))
         except Refused as error:
             return PlainTextResponse(f"{error}\n", error.status, headers=dict(error.headers or {}))
         except StoreUnreachable:
@@ -70,26 +70,24 @@ def text_of(samples: Iterable[_Sample]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _samples(served: Served) -> Iterator[_Sample]:
-    files = served.files.usable
+def _samples(served: Served, looks: Looks) -> Iterator[_Sample]:
     yield "up", {}, 1
     yield "broken_files", {}, len(served.files.broken)
     waiting = Counter(each.tick.pipeline for each in served.store.standing().ticks if not each.has_process)
-    for looked in look_at(served.store, [file.head for file in files.values()]):
-        for name, labels, value in _of_pipeline(served.store, looked):
+    for looked in looks.all().looked:
+        if looked.facts is None:
+            continue
+        for name, labels, value in _of_pipeline(served.store, looked, looked.facts):
             yield name, {"pipeline": looked.pipeline, **labels}, value
         yield "ticks_waiting", {"pipeline": looked.pipeline}, waiting[looked.pipeline]
 
 
-def _of_pipeline(store: Store, looked: Looked) -> Iterator[tuple[str, dict[str, Any], float]]:
+def _of_pipeline(store: Store, looked: Looked, facts: Facts) -> Iterator[_Sample]:
     if looked.age_s is not None:
         yield "last_success_age_seconds", {}, looked.age_s
     yield "late", {}, looked.word == "late"
     for status, number in sorted(store.fact_reads().recent_statuses(looked.pipeline, COUNTED_RUNS).items()):
         yield "recent_runs", {"status": status}, number
-    facts = looked.facts
-    if facts is None:
-        return
     yield "running", {}, facts.is_running
     yield "deliveries_due", {}, facts.due_deliveries
     yield "deliveries_dead", {}, facts.dead_deliveries

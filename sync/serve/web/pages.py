@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from ...errors import StateError, StoreUnreachable
+from ..orders import OrderRefused, Orders
 from .sessions import FORM_TOKEN, form_token, is_own_form, served_by, session_of
 from .words import FILTERS
 
@@ -112,11 +113,19 @@ def is_reading(request: Request) -> bool:
     return request.method in ("GET", "HEAD")
 
 
+def orders_of(request: Request) -> Orders:
+    """Return what takes the orders of a page; what it refuses becomes a page that says why."""
+    served = served_by(request)
+    return Orders(served.store, served.files, served.clock)
+
+
 def _answer(handler: Handler, request: Request) -> Response:
     try:
         return handler(request)
     except Problem as problem:
         return show_problem(request, problem)
+    except OrderRefused as refused:
+        return show_problem(request, Problem(refused.status, refused.message))
     except StoreUnreachable as error:
         return show_problem(request, Problem(503, str(error), "Runs that go are left alone. Try again soon."))
     except StateError as error:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from ...freshness.judge import span
+from .paths import path_of
 
 #: Stands for what is not known.
 NOTHING = "\N{EN DASH}"
@@ -54,6 +56,17 @@ def moment(at: datetime | None, zone: str = "UTC") -> str:
     return f"{at.astimezone(UTC if zone == 'UTC' else ZoneInfo(zone)):%Y-%m-%d %H:%M:%S}"
 
 
+def moment_after(at: datetime, zone: str) -> str:
+    """Return the UTC time beside that of a zone: with its date only if it has another one."""
+    local, utc = at.astimezone(ZoneInfo(zone)), at.astimezone(UTC)
+    return f"{utc:%H:%M:%S}" if local.date() == utc.date() else f"{utc:%Y-%m-%d %H:%M:%S}"
+
+
+def short(text: str) -> str:
+    """Return what `moment` returns, to the minute."""
+    return text[:16]
+
+
 def machine_time(at: datetime) -> str:
     """Return a time as `<time datetime>` takes it."""
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -64,9 +77,39 @@ def beginning(text: str, length: int = 160) -> str:
     return text if len(text) <= length else f"{text[:length]}…"
 
 
-def path_of(name: str) -> str:
-    """Return a name as one part of a path; `guard` keeps a slash in it apart from those between parts."""
-    return quote(name, safe="")
+def moment_of(text: str) -> datetime:
+    """Read a time that the store keeps within a document."""
+    return datetime.fromisoformat(text)
+
+
+def change_in_words(change: Mapping[str, Any]) -> str:
+    """Say a change of a table's schema in words."""
+    column, before, after = (change.get(key) for key in ("column", "before", "after"))
+    match change.get("change"):
+        case "keys":
+            return f"keys changed from ({before}) to ({after})"
+        case "nullable":
+            return f"column {column!r} may be NULL"
+        case "dropped":
+            return f"column {column!r} dropped ({before})"
+        case "added" | "left out" as what:
+            return f"column {column!r} {what} ({after})"
+    return f"column {column!r} changed from {before} to {after}"
+
+
+def line(text: str) -> str:
+    """Return a text in one line."""
+    return " ".join(text.split())
+
+
+def tally(words: Sequence[str]) -> str:
+    """Return `28 success, 2 failure`."""
+    return ", ".join(f"{number} {word}" for word, number in Counter(words).most_common())
+
+
+def query_of(values: Mapping[str, str]) -> str:
+    """Return a query of the values that are not empty."""
+    return urlencode({name: value for name, value in values.items() if value})
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
@@ -75,7 +118,14 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "roughly": roughly,
     "ago": ago,
     "moment": moment,
+    "moment_after": moment_after,
+    "short": short,
+    "moment_of": moment_of,
+    "change_in_words": change_in_words,
     "machine_time": machine_time,
     "beginning": beginning,
+    "line": line,
+    "tally": tally,
+    "query": query_of,
     "path": path_of,
 }
