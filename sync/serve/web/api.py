@@ -23,7 +23,6 @@ from ...store.access import OPERATE, READ, RUN, Token
 from ...store.documents import delivery_documents, listed_run, run_document, tick_document, whole_run
 from ...store.model import PipelineRun
 from ...store.schedules import KnownSchedule
-from ...store.servers import is_paused
 from ...store.ticks import Tick
 from ..orders import OrderRefused, Orders
 from .answers import Refused, answer
@@ -267,7 +266,7 @@ class _Api:
 
     def _schedule(self, known: KnownSchedule) -> dict[str, Any]:
         now = self._served.clock.now()
-        is_stopped = is_paused(known, now)
+        is_stopped = known.is_paused_at(now)
         after = known.paused_until if is_stopped else now
         times = [] if known.schedule is None or after is None else next_times(Schedule(**known.schedule), after, _NEXT)
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
