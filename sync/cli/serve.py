@@ -98,6 +98,7 @@ def serve_command(
             folder=folder,
             clock=clock,
             urls=urls,
+            redactor=console.redactor,
             is_stopping=lambda: signals.stops > 0,
             output_of=children.log_of,
         )

@@ -384,7 +384,7 @@ def _figures(sums: Sequence[Row], going: Sequence[Mapping[str, Any]]) -> Figures
     def total(block_type: str | None, column: str, now: int) -> int | None:
         rows = [row for kind, row in by_type.items() if block_type in (None, kind)]
         known = [int(value) for row in rows if (value := getattr(row, column)) is not None]
-        return sum(known) + now if known or now else None
+        return sum(known) + now if known or going else None
 
     return Figures(
         read=total(DATA_LOADER, "rows", sum(each["records"] for each in going)),

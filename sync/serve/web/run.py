@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 from starlette.requests import Request
@@ -17,20 +18,19 @@ from .live import Live
 from .pages import Problem, orders_of, page, render, rendered
 from .pipelines import zone_of
 from .sessions import WHO, served_by
-from .stream import bookmark_text
+from .stream import bookmark_values
+from .words import json_text
 
 #: The largest number of a run.
 _MOST_RUN = 2**31 - 1
 #: A stream under way that has moved no record for so long is said to stand still.
 STILL_S = 10
 
-#: Number of a stream's status -> what follows it.
-_STATUS_WORDS = {"unclaimed": "waiting"}
 _STATUSES = ("failure", "cancelled", "running", "unclaimed", "success")
 
 
 class Told(Struct, frozen=True):
-    """A block run, and the callbacks that were told of it; None: those of `pipeline`, or of a stream not shown."""
+    """A block run that has ended, and its callbacks; None: those of `pipeline`, or of a block run that is not shown."""
 
     block_run: BlockRun | None
     deliveries: tuple[DeliveryView, ...]
@@ -110,9 +110,9 @@ def _shown(request: Request, run: RunView) -> dict[str, object]:
     """Return what the live part of the page shows."""
     files = served_by(request).files
     head = files.heads.get(run.pipeline)
-    blocks = [Told(block, _of(run.deliveries, block)) for block in run.block_runs]
-    among = {(block.block, block.stream) for block in run.block_runs}
-    others = tuple(each for each in run.deliveries if (each.block, each.stream) not in among)
+    blocks = [Told(block, _of(run.deliveries, block)) for block in run.block_runs if block.ended_at is not None]
+    among = {each.key for told in blocks for each in told.deliveries}
+    others = tuple(each for each in run.deliveries if each.key not in among)
     notes = [
         (block.stream, block.schema_changes, block.notices)
         for block in run.block_runs
@@ -124,14 +124,19 @@ def _shown(request: Request, run: RunView) -> dict[str, object]:
         "is_served": run.pipeline in files.usable,
         "state": _word(run),
         "next_step": _next_step(run, is_served=run.pipeline in files.usable),
-        "counts": [(run.counts[each], _STATUS_WORDS.get(each, each)) for each in _STATUSES if each in run.counts],
+        "counts": [(run.counts[each], each) for each in _STATUSES if each in run.counts],
+        "unclaimed": "waiting" if run.ended_at is None else "never started",
         "blocks": blocks,
         "others": Told(None, others) if others else None,
         "notes": list({each[0]: each for each in reversed(notes)}.values())[::-1],
         "output": _output(request, run),
-        "bookmark_text": bookmark_text,
+        "bookmark_values": _bookmark,
         "still_s": STILL_S,
     }
+
+
+def _bookmark(bookmark: Any) -> str:
+    return bookmark_values(bookmark) if bookmark is None or isinstance(bookmark, Mapping) else json_text(bookmark)
 
 
 def _of(deliveries: Sequence[DeliveryView], block: BlockRun) -> tuple[DeliveryView, ...]:
