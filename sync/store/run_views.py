@@ -381,16 +381,17 @@ def _figures(sums: Sequence[Row], going: Sequence[Mapping[str, Any]]) -> Figures
     """Return the sums of block runs that have ended, and of what is told of streams under way."""
     by_type = {row.block_type: row for row in sums}
 
-    def total(block_type: str | None, column: str, now: int) -> int | None:
+    def total(block_type: str | None, column: str, told: str = "") -> int | None:
         rows = [row for kind, row in by_type.items() if block_type in (None, kind)]
         known = [int(value) for row in rows if (value := getattr(row, column)) is not None]
-        return sum(known) + now if known or going else None
+        known += [each[told] for each in going if told]
+        return sum(known) if known else None
 
     return Figures(
-        read=total(DATA_LOADER, "rows", sum(each["records"] for each in going)),
-        written=total(DATA_EXPORTER, "rows", sum(each["committed"] for each in going)),
-        deleted=total(DATA_EXPORTER, "deleted", 0),
-        rejected=total(None, "rejected", sum(each["rejected"] for each in going)),
+        read=total(DATA_LOADER, "rows", "records"),
+        written=total(DATA_EXPORTER, "rows", "committed"),
+        deleted=total(DATA_EXPORTER, "deleted"),
+        rejected=total(None, "rejected", "rejected"),
     )
 
 
