@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -59,12 +60,12 @@ class Visitor:
 
 
 @contextmanager
-def visiting(browser: Browser, *, width: int = 1280, theme: str = "light", scripts: bool = True) -> Iterator[Visitor]:
-    """Open a browser's window; at its end nothing may have been complained about."""
+def visiting(browser: Browser, *, width: int = 1280, theme: str = "light", state: Any = None) -> Iterator[Visitor]:
+    """Open a browser's window, with the cookies of another one; at its end there may be no complaints."""
     context = browser.new_context(
         viewport={"width": width, "height": 900},
         color_scheme="dark" if theme == "dark" else "light",
-        java_script_enabled=scripts,
+        storage_state=state,
     )
     context.set_default_timeout(20_000)
     try:
