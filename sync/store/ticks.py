@@ -299,8 +299,8 @@ def write_tick(
         f"{insert(TICK, row)} ON CONFLICT (pipeline, kind, tick_key) DO NOTHING RETURNING id", row
     )
     if number is not None and by is not None:
-        about = {"who": by.who, "what": by.what, "stream": by.stream, "run_id": values.get("retries")}
-        note(connection, due_at, pipeline, **about, tick=number)
+        retried = values.get("retries")
+        note(connection, due_at, pipeline, who=by.who, what=by.what, run_id=retried, stream=by.stream, tick=number)
     found = connection.row(_OF_KEY, {"pipeline": pipeline, "kind": kind, "tick_key": key})
     return _found(found, number or 0)
 

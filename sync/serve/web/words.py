@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -29,6 +30,14 @@ def compact(number: float | None) -> str:
         if abs(number) >= size:
             return f"{number / size:.3g}{unit}"
     return f"{number:.3g}"
+
+
+def size(size_bytes: int | None) -> str:
+    """Return `1.5 MB`; a dash for an unknown size."""
+    if size_bytes is None:
+        return NOTHING
+    text = compact(size_bytes)
+    return f"{text[:-1]} {text[-1]}B" if text[-1].isalpha() else f"{text} B"
 
 
 def roughly(seconds: float | None) -> str:
@@ -117,6 +126,11 @@ def tally(words: Sequence[str]) -> str:
     return ", ".join(f"{number} {word}" for word, number in Counter(words).most_common())
 
 
+def json_text(value: Any) -> str:
+    """Return a document as JSON that people read."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
 def query_of(values: Mapping[str, str]) -> str:
     """Return a query of the values that are not empty."""
     return urlencode({name: value for name, value in values.items() if value})
@@ -125,6 +139,8 @@ def query_of(values: Mapping[str, str]) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     "count": count,
     "compact": compact,
+    "size": size,
+    "json": json_text,
     "roughly": roughly,
     "ago": ago,
     "moment": moment,
