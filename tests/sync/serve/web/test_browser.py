@@ -8,14 +8,14 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from syncblocks.sync.serve.web.paths import path_of
 from tests.docs import ROOT
+from tests.sync.serve.web.browser import THEMES, WIDTHS, Visitor, is_too_wide, visiting
 from tests.sync.serve.web.demo import HOSTILE, LONG, demo
 from tests.sync.serve.web.web_helpers import Site, served
 from tests.sync.store.store_helpers import query
@@ -49,26 +49,15 @@ MAKE_IMAGES = "SYNCBLOCKS_DOC_IMAGES"
 MOST_IMAGE_BYTES = 150_000
 
 
-@contextmanager
-def opened(chromium: Browser, width: int = 1280, theme: str = "light") -> Iterator[tuple[Page, list[str]]]:
-    """A page of a browser of its own, and what has gone wrong in it."""
-    wrong: list[str] = []
-    options: Any = {"viewport": {"width": width, "height": 800}, "color_scheme": theme}
-    context = chromium.new_context(**options)
-    page = context.new_page()
-    page.on("console", lambda message: wrong.append(f"{page.url}: {message.text}"))
-    page.on("pageerror", lambda error: wrong.append(f"{page.url}: {error}"))
-    page.on("dialog", lambda dialog: (wrong.append(f"{page.url}: {dialog.message}"), dialog.dismiss()))
-    try:
-        yield page, wrong
-    finally:
-        context.close()
-
-
-def sign_in(page: Page, site: Site) -> None:
-    page.goto(f"{site.origin}/login?code={site.store.access.make_code()}")
+def signed_in(visitor: Visitor, site: Site) -> Page:
+    page = visitor.page()
+    page.goto(link_of(site))
     press(page, "Sign in")
-    page.wait_for_url(f"{site.origin}/")
+    return page
+
+
+def link_of(site: Site) -> str:
+    return f"{site.origin}/login?code={site.store.access.make_code()}"
 
 
 def press(page: Page, name: str) -> None:
@@ -77,38 +66,32 @@ def press(page: Page, name: str) -> None:
         page.get_by_role("button", name=name, exact=True).click()
 
 
-def overflow(page: Page) -> int:
-    """Return by how many pixels a page is wider than its window."""
-    width: int = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    return width
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with served(demo(tmp_path_factory.mktemp("demo"))) as found:
         yield found
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_each_page_fits_and_nothing_goes_wrong_in_it(chromium: Browser, site: Site, width: int, theme: str) -> None:
-    with opened(chromium, width, theme) as (page, wrong):
-        sign_in(page, site)
+    with visiting(chromium, width=width, theme=theme) as visitor:
+        page = signed_in(visitor, site)
         for path in PAGES:
             answer = page.goto(site.origin + path)
             assert answer is not None
-            assert (answer.status, overflow(page)) == (200, 0), path
+            assert (answer.status, is_too_wide(page)) == (200, False), path
             assert page.locator("h1").count() == 1
             page.evaluate("document.querySelectorAll('main details').forEach(each => each.open = true)")
-            assert overflow(page) == 0, path
+            assert not is_too_wide(page), path
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert ground == ("rgb(247, 248, 249)" if theme == "light" else "rgb(16, 19, 23)")
-        assert wrong == []
 
 
 def test_a_link_signs_in_once_and_who_signs_out_is_out(chromium: Browser, site: Site) -> None:
-    link = f"{site.origin}/login?code={site.store.access.make_code()}"
-    with opened(chromium) as (page, wrong):
+    link = link_of(site)
+    with visiting(chromium) as visitor:
+        page = visitor.page()
         page.goto(f"{site.origin}/pipelines/orders")
         assert "You are not signed in" in page.inner_text("h1")
         for _ in range(2):
@@ -122,17 +105,17 @@ def test_a_link_signs_in_once_and_who_signs_out_is_out(chromium: Browser, site: 
         press(page, "Sign out")
         page.goto(f"{site.origin}/")
         assert page.url == f"{site.origin}/login"
-        assert wrong == []
         page.goto(link)
         press(page, "Sign in")
-        assert "does not sign in any more" in page.inner_text("h1")
+        page.get_by_text("does not sign in any more").wait_for()
+        visitor.complaints.clear()  # of the answer's status
         assert "syncblocks token link" in page.inner_text("main")
 
 
 def test_a_foreign_host_a_foreign_origin_and_a_wrong_token_do_nothing(chromium: Browser, site: Site) -> None:
     before = len(site.store.actions.of_pipeline("orders"))
-    with opened(chromium) as (page, _):
-        sign_in(page, site)
+    with visiting(chromium) as visitor:
+        page = signed_in(visitor, site)
         foreign = page.goto(f"http://evil.example:{site.port}/")
         assert foreign is not None
         assert (foreign.status, "does not answer for the host" in page.inner_text("body")) == (421, True)
@@ -154,12 +137,14 @@ def test_a_foreign_host_a_foreign_origin_and_a_wrong_token_do_nothing(chromium: 
         with page.expect_response(target) as answer:
             page.get_by_role("button", name="Run now").click()
         assert answer.value.status == 403
+        page.get_by_text("none of this session's pages").wait_for()
+        visitor.complaints.clear()  # of the three refusals
     assert len(site.store.actions.of_pipeline("orders")) == before
 
 
 def test_a_keyboard_is_enough(chromium: Browser, site: Site) -> None:
-    with opened(chromium) as (page, wrong):
-        sign_in(page, site)
+    with visiting(chromium) as visitor:
+        page = signed_in(visitor, site)
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == "Skip to content"
         page.get_by_role("searchbox").focus()
@@ -173,7 +158,6 @@ def test_a_keyboard_is_enough(chromium: Browser, site: Site) -> None:
         page.keyboard.press("Enter")
         page.get_by_label("Reason").focus()
         assert page.get_by_role("button", name="Pause the schedule").is_visible()
-        assert wrong == []
 
 
 # -- a real server -----------------------------------------------------------------------------------------------
@@ -214,7 +198,8 @@ def test_run_now_pause_and_read_anew_at_a_real_server(
     chromium: Browser, server: tuple[Process, str], tmp_path: Path
 ) -> None:
     process, link = server
-    with opened(chromium) as (page, wrong):
+    with visiting(chromium) as visitor:
+        page = visitor.page()
 
         def shows(text: str) -> None:
             def is_shown() -> bool:
@@ -250,7 +235,6 @@ def test_run_now_pause_and_read_anew_at_a_real_server(
         assert query(f"sqlite:///{tmp_path}/out.db", "SELECT count(*) FROM rows") == [(2,)]
         page.goto(link)
         assert page.locator("h1").inner_text() == "Pipelines"  # signed in already
-        assert wrong == []
 
 
 # -- images of the docs ------------------------------------------------------------------------------------------
@@ -265,12 +249,12 @@ def plain_site(tmp_path: Path) -> Iterator[Site]:
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_image_of_the_docs_shows_a_page_that_exists(chromium: Browser, plain_site: Site, name: str) -> None:
     image = ROOT / "docs" / "images" / f"serve-{name}.png"
-    with opened(chromium, 1120) as (page, _):
-        sign_in(page, plain_site)
+    with visiting(chromium, width=1120) as visitor:
+        page = signed_in(visitor, plain_site)
         answer = page.goto(plain_site.origin + IMAGES[name])
         assert answer is not None
         assert answer.status == 200
         if os.environ.get(MAKE_IMAGES):
-            page.screenshot(path=image)
+            page.screenshot(path=image, clip={"x": 0, "y": 0, "width": 1120, "height": 800})
     assert image.stat().st_size < MOST_IMAGE_BYTES
     assert f"(images/{image.name})" in (ROOT / "docs" / "serve.md").read_text("utf-8")
