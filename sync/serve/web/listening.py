@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from types import TracebackType
@@ -24,6 +25,8 @@ class Listening:
     def __init__(self, app: ASGIApp, listener: socket.socket, *, arrives_s: float = ARRIVES_S) -> None:
         """Answer on a bound socket; `arrives_s`: for tests."""
         patience = Patience(app, arrives_s=arrives_s)
+        # It warns of each request that is none: whoever can connect could fill the log.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config = uvicorn.Config(
             patience,
             http="h11",
