@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from ..store.model import BlockRun, DeliveryRecord, PipelineRun
 
 
+#: Where an attempt has no log.
+NO_LOG = "no log: the process writes it when the attempt has ended"
+
+
 @click.group("runs", cls=Group)
 def runs_command() -> None:
     """List, show, retry, cancel and prune pipeline runs."""
@@ -75,8 +79,9 @@ def list_command(console: Console, file: Path | None, variables: Variables, limi
 @runs_command.command("show")
 @common
 @variable_option
+@click.option("--log", "has_log", is_flag=True, help="Also print the end of its log, at most 1 MB.")
 @click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]", shell_complete=complete_first_file)
-def show_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
+def show_command(console: Console, arguments: tuple[str, ...], variables: Variables, has_log: bool) -> int:
     """Show a run (default: the latest): block runs with index and flag, errors, deliveries of callbacks."""
     from ..session.inspection import existing_store
     from ..store.documents import whole_run
@@ -88,13 +93,15 @@ def show_command(console: Console, arguments: tuple[str, ...], variables: Variab
         run = find_run(store, pipeline.pipeline, wanted)
         assert store is not None
         if console.is_json:
-            console.emit({"type": "run", **whole_run(store, run)})
+            more = {"log": store.run_log(run.id, run.attempt)} if has_log else {}
+            console.emit({"type": "run", **whole_run(store, run), **more})
             return 0
         block_runs = store.block_runs(run.id)
         deliveries = store.outbox(pipeline.pipeline).deliveries.records(run_id=run.id, limit=10_000)
         never_started = store.never_started(run.id)
         missing = store.attempt_plan_of(run.id).missing_streams
         owner_state = store.owner_state(run) if run.is_active else None
+        log = store.run_log(run.id, run.attempt) if has_log else None
     _show_run(console, run, owner_state)
     _show_block_runs(console, block_runs)
     if never_started:
@@ -104,6 +111,10 @@ def show_command(console: Console, arguments: tuple[str, ...], variables: Variab
     if deliveries:
         console.echo()
         show_deliveries(console, deliveries)
+    if has_log:
+        console.echo()
+        for line in (log or NO_LOG).splitlines():
+            console.echo(line)
     return 0
 
 

@@ -92,7 +92,16 @@ def serve_command(
         signals = stack.enter_context(Signals())
         files = PipelineFiles(folder, place.url, clock)
         urls = addresses(host, listener.getsockname()[1], public_urls)
-        served = Served(store=store, files=files, folder=folder, clock=clock, urls=urls, redactor=console.redactor)
+        served = Served(
+            store=store,
+            files=files,
+            folder=folder,
+            clock=clock,
+            urls=urls,
+            redactor=console.redactor,
+            is_stopping=lambda: signals.stops > 0,
+            output_of=children.log_of,
+        )
         stack.enter_context(Listening(make_app(served), listener))
         server = Server(store, folder, files, children, max_runs=max_runs, clock=clock, say=say, url=served.url)
         say(f"serving {folder}; run store {store.url}; at most {plural(max_runs, 'run')} at once", "info")

@@ -28,11 +28,13 @@ from .state import States
 from .ticks import Ticks
 from .torn_run_repair import Torn
 from .transactions import Transactions
+from .watching import Watching
 
 if TYPE_CHECKING:
     from .access import Access
     from .alerts import Alerts
     from .facts import FactReads
+    from .run_views import RunViews
     from .schedules import Schedules
     from .views import Views
 
@@ -120,6 +122,11 @@ class Store:
         self.standing = servers.standing
         self.due_pipelines = servers.due_pipelines
         self.mend = Torn(self._transactions, self._plans).mend
+        watching = Watching(self._transactions)
+        self.watch = watching.watch
+        self.write_progress = watching.write_progress
+        self.save_log = watching.save_log
+        self.run_log = watching.log
         states = States(self._transactions)
         self.save_state = states.save_state
         self.delete_state = states.delete_state
@@ -190,6 +197,13 @@ class Store:
         from .schedules import Schedules
 
         return Schedules(self._transactions)
+
+    @cached_property
+    def run_views(self) -> RunViews:
+        """What a page shows of one run."""
+        from .run_views import RunViews
+
+        return RunViews(self._transactions)
 
     @cached_property
     def access(self) -> Access:

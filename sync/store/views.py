@@ -424,7 +424,8 @@ class Views:
         status = row.status
         if row.is_active:
             status = "dead" if not is_alive else status if status == "running" else "delivering"
-        return value_of(RunLine, row, status=status, kind=row.kind or BY_HAND, rows=rows, error=decode_error(row.error))
+        row.kind = row.kind or BY_HAND
+        return value_of(RunLine, row, status=status, rows=rows, error=decode_error(row.error))
 
 
 def _rows(connection: StoreConnection, run_ids: Collection[int]) -> dict[int, int | None]:

@@ -86,7 +86,12 @@ def unsigned(handler: Handler) -> Endpoint:
 
 
 def render(request: Request, name: str, status: int = 200, **values: Any) -> Response:
-    """Return a page made of a template, which gets what all pages have beside `values`.
+    """Return a page made of a template; see `rendered`."""
+    return HTMLResponse(rendered(request, name, **values), status_code=status)
+
+
+def rendered(request: Request, name: str, **values: Any) -> str:
+    """Return the text of a template, which gets what all pages have beside `values`.
 
     `session`: whether somebody is signed in. `form_token`: the field of each form. `now`: this machine's time.
     """
@@ -99,7 +104,7 @@ def render(request: Request, name: str, status: int = 200, **values: Any) -> Res
         "folder": str(served.folder),
         "path": request.url.path,
     }
-    return HTMLResponse(_TEMPLATES.get_template(name).render(about | values), status_code=status)
+    return _TEMPLATES.get_template(name).render(about | values)
 
 
 def show_problem(request: Request, problem: Problem) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,7 +16,7 @@ from ...config.head import Head
 from ...freshness.look import Looked
 from ...schedules import Schedule, next_times
 from ...store.alerts import Finding
-from ...store.facts import Facts
+from ...store.facts import Facts, Pause
 from ...store.ticks import TickOptions
 from ...store.views import BY_HAND, Between, RunFilter, RunLine, RunLines, TickLine
 from .pages import Problem, orders_of, page, render
@@ -112,7 +112,7 @@ def _pipeline(request: Request) -> Response:
         waiting=views.waiting(name),
         schedule=schedule,
         when=None if schedule is None else when(schedule),
-        next=[] if schedule is None else next_times(schedule, served.clock.now(), NEXT),
+        next=[] if schedule is None or facts is None else times_to_come(schedule, facts.pause, facts.now, NEXT),
         ticks=views.last_ticks([name], LAST)[name],
         expected="" if head is None else expected(head.expect),
         zone=zone,
@@ -122,6 +122,14 @@ def _pipeline(request: Request) -> Response:
 def when(schedule: Schedule) -> str:
     """Return when a schedule is due, as its file writes it."""
     return schedule.cron if schedule.cron is not None else f"every {roughly(schedule.every_s)}"
+
+
+def times_to_come(schedule: Schedule, pause: Pause | None, now: datetime, count: int) -> list[datetime]:
+    """Return the next times at which something starts; none while nobody knows when a pause ends."""
+    if pause is None:
+        return next_times(schedule, now, count)
+    # The time at the end of a pause is not skipped.
+    return [] if pause.until is None else next_times(schedule, pause.until - timedelta(microseconds=1), count)
 
 
 def _findings(findings: tuple[Finding, ...]) -> list[Finding]:

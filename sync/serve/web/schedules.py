@@ -10,11 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ...schedules import Schedule, next_times
+from ...schedules import Schedule
+from ...store.facts import Pause
 from ...store.schedules import KnownSchedule
 from ...store.views import TickLine
 from .pages import page, render
-from .pipeline import when
+from .pipeline import times_to_come, when
 from .pipelines import paged
 from .sessions import served_by
 
@@ -33,9 +34,8 @@ class Line(Struct, frozen=True, kw_only=True):
     zone: str
     missed: str
     overlap: str
-    is_paused: bool
-    paused_until: datetime | None
-    reason: str | None
+    #: None: it is not paused.
+    pause: Pause | None
     next: Sequence[datetime]
     ticks: Sequence[TickLine]
 
@@ -51,7 +51,7 @@ def _schedules(request: Request) -> Response:
     # What is held back comes first: nobody sees by itself that it does not run.
     names = sorted(
         (name for name in {*ours, *gone} if text.casefold() in name.casefold()),
-        key=lambda name: (not _is_paused(known.get(name), now), name not in gone, name),
+        key=lambda name: (_pause_of(known.get(name), now) is None, name not in gone, name),
     )
     pages, part = paged(request, len(names))
     ticks = served.store.views.last_ticks(names[part], LAST)
@@ -85,9 +85,7 @@ def _line(
     *,
     is_served: bool,
 ) -> Line:
-    is_paused = _is_paused(known, now)
-    until = known.paused_until if known is not None and is_paused else None
-    is_stopped = is_paused and until is None
+    pause = _pause_of(known, now)
     return Line(
         pipeline=name,
         is_served=is_served,
@@ -96,16 +94,16 @@ def _line(
         zone=schedule.timezone,
         missed=schedule.missed,
         overlap=schedule.overlap,
-        is_paused=is_paused,
-        paused_until=until,
-        reason=known.pause_reason if known is not None and is_paused else None,
-        next=[] if is_stopped or not is_served else next_times(schedule, max(now, until or now), NEXT),
+        pause=pause,
+        next=times_to_come(schedule, pause, now, NEXT) if is_served else [],
         ticks=ticks,
     )
 
 
-def _is_paused(known: KnownSchedule | None, now: datetime) -> bool:
-    return known is not None and known.is_paused and (known.paused_until is None or now < known.paused_until)
+def _pause_of(known: KnownSchedule | None, now: datetime) -> Pause | None:
+    if known is None or not known.is_paused or (known.paused_until is not None and known.paused_until <= now):
+        return None
+    return Pause(known.paused_until, known.pause_reason)
 
 
 ROUTES = [Route("/schedules", _schedules)]

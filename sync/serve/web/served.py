@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,6 +29,10 @@ class Served(Struct, frozen=True, kw_only=True):
     urls: tuple[str, ...]
     #: Masks secrets in answers.
     redactor: Redactor = field(default_factory=Redactor)
+    #: Whether the server was asked to stop.
+    is_stopping: Callable[[], bool] = lambda: False
+    #: Returns the file with the output of the process of a tick.
+    output_of: Callable[[int], Path | None] = lambda tick: None
 
     @property
     def url(self) -> str:

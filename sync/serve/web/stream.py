@@ -64,7 +64,7 @@ def _stream(request: Request) -> Response:
         runs=runs,
         failure=runs[0] if runs and runs[0].status == "failure" else None,
         drawings=_drawings(runs, zone),
-        bookmark_text=bookmark_text,
+        bookmark_values=bookmark_values,
         lag_of=lag_of,
         before=before,
         is_first="before" not in request.query_params,
@@ -99,6 +99,11 @@ def _anew(request: Request) -> Response:
 def bookmark_text(bookmark: Mapping[str, Any] | None) -> str:
     """Return `updated_at=2026-01-01T00:00:00`."""
     return ", ".join(f"{name}={value}" for name, value in (bookmark or {}).items() if name != _NO_COLUMN)
+
+
+def bookmark_values(bookmark: Mapping[str, Any] | None) -> str:
+    """Return a bookmark without the names of its columns."""
+    return ", ".join(str(value) for name, value in (bookmark or {}).items() if name != _NO_COLUMN)
 
 
 def lag_of(run: StreamRun) -> float | None:

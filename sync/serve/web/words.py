@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -31,13 +32,21 @@ def compact(number: float | None) -> str:
     return f"{number:.3g}"
 
 
+def size(size_bytes: int | None) -> str:
+    """Return `1.5 MB`; a dash for an unknown size."""
+    if size_bytes is None:
+        return NOTHING
+    text = compact(size_bytes)
+    return f"{text[:-1]} {text[-1]}B" if text[-1].isalpha() else f"{text} B"
+
+
 def roughly(seconds: float | None) -> str:
     """Return a span in at most two units: `2d3h`, `3m5s`, `0.4s`; a dash for an unknown one."""
     if seconds is None:
         return NOTHING
     if seconds < 10:
         return f"{max(seconds, 0.0):.1f}s"
-    rest = next((size for least, size in ((10 * 86_400, 86_400), (86_400, 3600), (3600, 60)) if seconds >= least), 1)
+    rest = next((size for least, size in ((10 * 86_400, 86_400), (86_400, 3600), (600, 60)) if seconds >= least), 1)
     return span(seconds // rest * rest)
 
 
@@ -102,9 +111,19 @@ def line(text: str) -> str:
     return " ".join(text.split())
 
 
+def first_line(text: str) -> str:
+    """Return the first line of a text: of an error it says what is wrong."""
+    return text.strip().partition("\n")[0]
+
+
 def tally(words: Sequence[str]) -> str:
     """Return `28 success, 2 failure`."""
     return ", ".join(f"{number} {word}" for word, number in Counter(words).most_common())
+
+
+def json_text(value: Any) -> str:
+    """Return a document as JSON that people read."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
 def query_of(values: Mapping[str, str]) -> str:
@@ -115,6 +134,8 @@ def query_of(values: Mapping[str, str]) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     "count": count,
     "compact": compact,
+    "size": size,
+    "json": json_text,
     "roughly": roughly,
     "ago": ago,
     "moment": moment,
@@ -125,6 +146,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "machine_time": machine_time,
     "beginning": beginning,
     "line": line,
+    "first_line": first_line,
     "tally": tally,
     "query": query_of,
     "path": path_of,

@@ -1,0 +1,81 @@
+"""A real browser: Debian's Chromium, driven by playwright's Python package."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests import services
+
+#: Widths at which each page is looked at, and the themes.
+WIDTHS, THEMES = (360, 1280), ("light", "dark")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A browser without windows."""
+    path = shutil.which("chromium")
+    if path is None:
+        services.missing("chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """Somebody with a browser, and all that the browser complains about."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.context = context
+        self.complaints: list[str] = []
+
+    def page(self) -> Page:
+        """Open an empty tab."""
+        page = self.context.new_page()
+        page.on("console", lambda message: self._note(message.type, message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        return page
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.complaints.append(text)
+
+    def at(self, url: str) -> Page:
+        """Open a page."""
+        page = self.page()
+        page.goto(url)
+        return page
+
+    def sign_in(self, link: str) -> Page:
+        """Use a link that signs in."""
+        page = self.at(link)
+        page.get_by_role("button", name="Sign in").click()
+        return page
+
+
+@contextmanager
+def visiting(browser: Browser, *, width: int = 1280, theme: str = "light", scripts: bool = True) -> Iterator[Visitor]:
+    """Open a browser's window; at its end nothing may have been complained about."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme="dark" if theme == "dark" else "light",
+        java_script_enabled=scripts,
+    )
+    context.set_default_timeout(20_000)
+    try:
+        visitor = Visitor(context)
+        yield visitor
+    finally:
+        context.close()
+    assert visitor.complaints == []
+
+
+def is_too_wide(page: Page) -> bool:
+    """Whether a page has to be moved sideways."""
+    found: bool = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    return found
