@@ -36,6 +36,8 @@ _THREADS = 4
 _HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 #: The browser opens a stream again after so long.
 _BEGIN = "retry: 3000\n\n"
+#: For what lies between server and browser; the page does not see it.
+_COMMENT = ": \n\n"
 
 T = TypeVar("T")
 
@@ -88,7 +90,10 @@ class Live:
                     return
             try:
                 view = await self._in_thread(partial(self._view, run_id))
-            except StoreUnreachable:  # the page notices the silence
+            except StoreUnreachable:  # the page notices that there is no event
+                if now_s - sent_s >= BEAT_S:
+                    sent_s = now_s
+                    yield _COMMENT
                 await asyncio.sleep(LOOK_S)
                 continue
             if view is None:  # pruned
@@ -99,12 +104,13 @@ class Live:
                 if view.is_over:
                     yield _event("over", text)
                     return
+                known = view
                 if text != sent:
-                    known, sent, sent_s = view, text, now_s
+                    sent, sent_s = text, now_s
                     yield _event("run", text)
-            if now_s - sent_s >= BEAT_S:  # a comment for what lies between, an event for the page
+            if now_s - sent_s >= BEAT_S:
                 sent_s = now_s
-                yield ": \n" + _event("beat", "")
+                yield _COMMENT + _event("beat", "")
             await asyncio.sleep(LOOK_S)
         yield _event("stop", "")
 
