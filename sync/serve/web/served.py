@@ -27,12 +27,12 @@ class Served(Struct, frozen=True, kw_only=True):
     clock: Clock
     #: With scheme and without a path; the first one is where people are sent to.
     urls: tuple[str, ...]
+    #: Masks secrets in answers.
+    redactor: Redactor = field(default_factory=Redactor)
     #: Whether the server was asked to stop.
     is_stopping: Callable[[], bool] = lambda: False
     #: Returns the file with the output of the process of a tick.
     output_of: Callable[[int], Path | None] = lambda tick: None
-    #: Masks secrets in answers.
-    redactor: Redactor = field(default_factory=Redactor)
 
     @property
     def url(self) -> str:

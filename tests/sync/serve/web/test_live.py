@@ -73,7 +73,7 @@ class Place:
         self._opened = 0
         self.url = f"sqlite:///{folder}/.syncblocks/store.db"
         self.server = zygote.start(folder, ["serve", "--port", "0"])
-        self.link = self._said(r"sign in, once and within 10 minutes: (\S+)")
+        self.link = self._said(r'"sign_in_url": ?"([^"]+)"')
         self.origin = self.link.partition("/login")[0]
 
     def _said(self, pattern: str) -> str:

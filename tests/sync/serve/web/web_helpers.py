@@ -13,6 +13,7 @@ from msgspec import Struct
 from syncblocks.sync.serve import PipelineFiles
 from syncblocks.sync.serve.web.app import make_app
 from syncblocks.sync.serve.web.listening import Listening, bound_socket
+from syncblocks.sync.serve.web.patience import ARRIVES_S
 from syncblocks.sync.serve.web.served import Served, addresses
 from syncblocks.sync.store import Store
 from tests.sync.serve.serve_helpers import Place
@@ -86,7 +87,7 @@ class Site:
 
 
 @contextmanager
-def served(place: Place, *public_urls: str) -> Iterator[Site]:
+def served(place: Place, *public_urls: str, arrives_s: float = ARRIVES_S) -> Iterator[Site]:
     """Serve a folder."""
     files = PipelineFiles(place.folder, place.url, place.clock)
     listener = bound_socket("127.0.0.1", 0)
@@ -94,7 +95,7 @@ def served(place: Place, *public_urls: str) -> Iterator[Site]:
     with place.store() as store:
         urls = addresses("127.0.0.1", port, public_urls)
         about = Served(store=store, files=files, folder=place.folder, clock=place.clock, urls=urls)
-        with Listening(make_app(about), listener):
+        with Listening(make_app(about), listener, arrives_s=arrives_s):
             site = Site(place, store, files, port)
             site.read_files()
             yield site
