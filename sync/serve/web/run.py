@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from ...store.model import RUNNING, BlockRun
-from ...store.run_views import DeliveryView, RunAbout, RunView
+from ...store.model import CANCELLED, RUNNING, SUCCESS, BlockRun
+from ...store.run_views import MOST_OF_ALL, MOST_STREAMS, DeliveryView, RunAbout, RunView
 from ...store.ticks import Tick
 from .live import Live
 from .pages import Problem, orders_of, page, render, rendered
@@ -38,10 +38,10 @@ class Told(Struct, frozen=True):
 
 @page
 def _run(request: Request) -> Response:
-    is_whole = "all" in request.query_params
-    run = _found(request, is_whole=is_whole)
-    about = served_by(request).store.run_views.about(run, is_whole=is_whole)
-    is_live = not (run.is_over or is_whole) and run.attempt == run.latest_attempt
+    most = MOST_OF_ALL if "all" in request.query_params else MOST_STREAMS
+    run = _found(request, most)
+    about = served_by(request).store.run_views.about(run, most=most)
+    is_live = not run.is_over and most == MOST_STREAMS and run.attempt == run.latest_attempt
     return render(request, "run.html", **_shown(request, run), about=about, is_live=is_live, began=_began(about))
 
 
@@ -88,13 +88,13 @@ def _back(run: RunView) -> Response:
     return RedirectResponse(f"/runs/{run.id}", status_code=303)
 
 
-def _found(request: Request, *, is_whole: bool = False) -> RunView:
+def _found(request: Request, most: int = MOST_STREAMS) -> RunView:
     """Return the run that the path names, in the attempt that the query names (default: the latest)."""
     run_id: int = request.path_params["run_id"]
     asked = request.query_params.get("attempt", "")
     attempt = int(asked) if asked.isdecimal() and len(asked) < 10 else None
     store = served_by(request).store
-    run = store.run_views.view(run_id, attempt, is_whole=is_whole) if run_id <= _MOST_RUN else None
+    run = store.run_views.view(run_id, attempt, most=most) if run_id <= _MOST_RUN else None
     if run is not None:
         return run
     if attempt is not None and run_id <= _MOST_RUN and store.run_views.view(run_id) is not None:
@@ -106,7 +106,7 @@ def _found(request: Request, *, is_whole: bool = False) -> RunView:
     raise Problem(404, f"There is no run {run_id} yet.", "Open a pipeline to see its runs.")
 
 
-def _shown(request: Request, run: RunView) -> dict[str, object]:
+def _shown(request: Request, run: RunView) -> dict[str, Any]:
     """Return what the live part of the page shows."""
     files = served_by(request).files
     head = files.heads.get(run.pipeline)
@@ -132,6 +132,7 @@ def _shown(request: Request, run: RunView) -> dict[str, object]:
         "output": _output(request, run),
         "bookmark_values": _bookmark,
         "still_s": STILL_S,
+        "most": MOST_OF_ALL,
     }
 
 
@@ -168,11 +169,12 @@ def _next_step(run: RunView, *, is_served: bool) -> str:
         return "A retry is ordered and begins as soon as the pipeline is free."
     if run.retry is not None:
         return f"The retry was {run.retry.state}: {run.retry.why or 'no reason is known'}."
-    if run.status not in ("success", RUNNING):
+    if run.status not in (SUCCESS, RUNNING):
         if run.id != run.latest_run:
             return f"Run {run.latest_run} came later; only the latest run of a pipeline is retried."
+        cause = "" if run.status == CANCELLED else "Mend the cause, then retry. "
         way = "Retry" if is_served else "`syncblocks runs retry FILE`"
-        return f"Mend the cause, then retry. {way} runs the streams that did not succeed or never started."
+        return f"{cause}{way} runs the streams that did not succeed or never started."
     return "Mend the callback, then deliver again." if dead else ""
 
 

@@ -45,7 +45,7 @@ def test_a_run_under_way_has_what_has_ended_and_what_its_process_tells(url: str)
         store.close_stream(run.id, outcome(plans[0]))
         store.close_stream(run.id, outcome(plans[3], failed_block="load"))
         # What it told of a stream that has ended since is not counted twice.
-        store.write_progress({run.id: {"attempt": 1, "streams": [told("going"), told("ended")]}})
+        store.write_progress({run.id: {"attempt": 1, "is_remote": False, "streams": [told("going"), told("ended")]}})
         view = store.run_views.view(run.id)
         assert view is not None
         assert [(line.stream, line.state) for line in view.streams] == [
@@ -63,7 +63,7 @@ def test_a_run_under_way_has_what_has_ended_and_what_its_process_tells(url: str)
         assert (view.failure.stream, view.failure.block) == ("failed", "load")
         assert (view.is_over, view.can_retry, view.is_alive) == (False, False, True)
         assert [block.index for block in view.block_runs if block.block_type == "data_loader"] == [0, 1, None]
-        store.write_progress({run.id: {"attempt": 2, "streams": [told("going")]}})
+        store.write_progress({run.id: {"attempt": 2, "is_remote": False, "streams": [told("going")]}})
         other = store.run_views.view(run.id)
         assert other is not None
         assert (other.streams[1].state, other.streams[1].rows) == ("running", None)

@@ -56,7 +56,7 @@ def finished(site: Site, run: PipelineRun, plans: list[StreamPlan], *, failed: s
 def figures(stream: str, records: int) -> dict[str, Any]:
     nothing = dict.fromkeys(("records_per_s", "percent", "bookmark_before", "bookmark_after", "error"))
     known = {"records": records, "committed": 0, "rejected": 0, "size_bytes": 80, "retries": 0, "still_s": 0}
-    return {"attempt": 1, "streams": [{"stream": stream, "state": "reading", **known, **nothing}]}
+    return {"attempt": 1, "is_remote": False, "streams": [{"stream": stream, "state": "reading", **known, **nothing}]}
 
 
 class Events:
@@ -133,7 +133,7 @@ def test_a_silent_stream_says_so_with_a_comment(site: Site, monkeypatch: pytest.
 
 
 def test_more_streams_than_a_server_has_are_refused_for_a_while(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "MOST_STREAMS", 1)
+    monkeypatch.setattr(live, "MOST_OPEN", 1)
     run, plans = started(site)
     with listening(site, run.id) as events:
         events.next()
@@ -244,7 +244,7 @@ def test_a_run_of_many_streams_is_shown_in_part(site: Site) -> None:
     text = site.get(f"/runs/{run.id}").text
     assert text.count('<th scope="row"><a href="/pipelines/crm/streams/') == 100 + 100  # of streams, and of the plan
     assert text.index(">s120<") < text.index(">s000<")
-    assert "All 130 streams" in text
+    assert "All of 130 streams" in text
     whole = site.get(f"/runs/{run.id}?all").text
     assert whole.count('<th scope="row"><a href="/pipelines/crm/streams/') == 130 + 130
 
