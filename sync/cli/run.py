@@ -58,7 +58,7 @@ def running_options(function: Any) -> Any:
 @event_option
 @variable_option
 @moment_options
-@click.option("--tick", type=click.IntRange(1), metavar="ID", help="Carry out an order of `trigger_pipeline`.")
+@click.option("--tick", type=click.IntRange(1), metavar="ID", help="Carry out a tick of the run store.")
 @click.option("--full-refresh", is_flag=True, help="Replace the tables and start without bookmarks.")
 @drop_history_option
 @click.option(
@@ -161,6 +161,9 @@ def _carry_out(console: Console, file: Path | None, number: int, more: dict[str,
         if (tick := claim.take()) is None:
             return told(f"tick {number} has ended, waits, or is carried out by another process")
         options = tick.options
+        if tick.retries is not None:
+            pipeline = open_pipeline(console, file)
+            return execute(console, pipeline, retry=tick.retries, tick=number, on_error=ended_by, **more)
         with mistakes():
             pipeline = open_pipeline(
                 console,
@@ -216,6 +219,8 @@ def execute(
 
 def result_document(result: RunResult) -> dict[str, Any]:
     """Return a run's result as JSON."""
+    from ..store.documents import words_of
+
     return {
         "type": "result",
         "pipeline": result.pipeline,
@@ -244,11 +249,6 @@ def result_document(result: RunResult) -> dict[str, Any]:
         "missing_streams": list(result.missing_streams),
         "callbacks": dict(result.callbacks),
     }
-
-
-def words_of(bookmark: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a bookmark without the hashes of records, which only the engine reads."""
-    return None if bookmark is None else {key: value for key, value in bookmark.items() if key != "_boundary"}
 
 
 def show_result(console: Console, result: RunResult, file: str, *, duration_s: float | None = None) -> None:

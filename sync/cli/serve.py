@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import socket
 import sys
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from .options import common
 
 if TYPE_CHECKING:
     from ..config.head import StorePlace
+    from ..serve.web.served import Served
 
 #: Seconds between two turns, and between two looks at the output that is kept.
 TURN_S, OUTPUT_S = 1.0, 3600.0
@@ -60,9 +62,11 @@ def serve_command(
     run is a process of its own, which goes on when the server ends.
     """
     from ..clock import Clock
+    from ..config.current_folder import absolute
     from ..serve import PipelineFiles, Server
     from ..serve.children import Children
     from ..serve.signals import Signals
+    from ..serve.versions import refuse_other_versions
     from ..serve.web.app import make_app
     from ..serve.web.listening import Listening
     from ..serve.web.served import Served, addresses
@@ -70,7 +74,7 @@ def serve_command(
 
     if sys.platform == "win32":
         raise click.UsageError("serve does not run on Windows: let the Task Scheduler start `syncblocks run FILE`")
-    folder = (Path() if folder is None else folder).absolute()
+    folder = absolute(Path() if folder is None else folder)
     place = store_of(folder)
     console.hide(place.secret_values)
     clock = Clock()
@@ -83,17 +87,28 @@ def serve_command(
             console.echo(f"{at} {text}", err=True, color="yellow" if level == "warning" else None)
 
     children = Children(_output_folder(folder, place.url))
+    refuse_other_versions(Store.servers_of(place.url))
     with ExitStack() as stack:
         listener = stack.enter_context(_bound(host, port, public_urls))
         store = stack.enter_context(Store.open(place.url))
         signals = stack.enter_context(Signals())
         files = PipelineFiles(folder, place.url, clock)
         urls = addresses(host, listener.getsockname()[1], public_urls)
-        served = Served(store=store, files=files, folder=folder, clock=clock, urls=urls)
+        served = Served(
+            store=store,
+            files=files,
+            folder=folder,
+            clock=clock,
+            urls=urls,
+            redactor=console.redactor,
+            is_stopping=lambda: signals.stops > 0,
+            output_of=children.log_of,
+        )
         stack.enter_context(Listening(make_app(served), listener))
-        server = Server(store, folder, files, children, max_runs=max_runs, clock=clock, say=say)
+        server = Server(store, folder, files, children, max_runs=max_runs, clock=clock, say=say, url=served.url)
         say(f"serving {folder}; run store {store.url}; at most {plural(max_runs, 'run')} at once", "info")
         say(f"pages and API: {served.url}", "info")
+        _tell_sign_in(console, served)
         prune_at = clock.monotonic()
         while not signals.stops:
             if clock.monotonic() >= prune_at:
@@ -111,6 +126,19 @@ def serve_command(
         else:
             say(f"stopped; {plural(len(children.runs), 'run')} left alone", "info")
     return 0
+
+
+def _tell_sign_in(console: Console, served: Served) -> None:
+    """Tell the link that signs in: it is a secret, so that no log gets it but that of a program which asks for JSON."""
+    from ..serve.web.served import sign_in_link
+
+    if console.is_json:
+        told = {"url": served.url, "sign_in_url": sign_in_link(served.url, served.store.access)}
+        console.emit({"type": "serve", "folder": str(served.folder), **told})
+    elif sys.stderr.isatty():
+        console.echo(f"sign in, once and within 10 minutes: {sign_in_link(served.url, served.store.access)}", err=True)
+    else:
+        console.echo(f"to sign in: syncblocks token link {shlex.quote(str(served.folder))}", err=True)
 
 
 def _bound(host: str, port: int, public_urls: tuple[str, ...]) -> socket.socket:

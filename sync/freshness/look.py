@@ -21,7 +21,7 @@ from ..schedules import next_times
 from ..secrets import Redactor
 from ..store import Store
 from ..store.alerts import Finding
-from ..store.facts import Facts
+from ..store.facts import FactReads, Facts
 from .judge import Judgement, expected, judge, last_success
 
 #: How a pipeline stands, in one word; the worst first.
@@ -49,6 +49,7 @@ class Looked(Struct, frozen=True, kw_only=True):
     judgement: Judgement = Judgement()
     #: None: the file is broken.
     head: Head | None = None
+    facts: Facts | None = None
 
     @property
     def is_wrong(self) -> bool:
@@ -116,9 +117,7 @@ def look_at_folder(folder: Path, *, needs_store: bool = False) -> Iterator[Folde
         everything = [*outside, *(each for _, looked in stores for each in looked if each.head is not None)]
         yield FolderLook(
             folder=folder,
-            looked=tuple(
-                sorted(everything, key=lambda each: (not each.is_wrong, WORDS.index(each.word), each.pipeline))
-            ),
+            looked=worst_first(everything),
             stores=tuple(StoreLook(store, tuple(looked)) for store, looked in stores),
             is_whole=is_whole,
         )
@@ -152,14 +151,22 @@ def broken(file: Path, why: str) -> Looked:
 
 def look_at(store: Store, heads: Sequence[Head]) -> list[Looked]:
     """Judge the pipelines of a store."""
-    found, reads = [], store.fact_reads()
-    for head in heads:
-        facts = reads.facts(head.pipeline, head.expect, head.expects)
-        if head.schedule is None:  # a pause outlives its schedule
-            facts = replace(facts, pause=None)
-        seen = reads.see(head.pipeline, expected(head.expect, facts.expects))
-        found.append(_stood(head, facts, judge(head.pipeline, head.schedule, head.expect, facts, seen)))
-    return found
+    reads = store.fact_reads()
+    return [look_at_one(reads, head)[0] for head in heads]
+
+
+def look_at_one(reads: FactReads, head: Head) -> tuple[Looked, Facts]:
+    """Judge a pipeline; return also what its store knows of it."""
+    facts = reads.facts(head.pipeline, head.expect, head.expects)
+    if head.schedule is None:  # a pause outlives its schedule
+        facts = replace(facts, pause=None)
+    seen = reads.see(head.pipeline, expected(head.expect, facts.expects))
+    return _stood(head, facts, judge(head.pipeline, head.schedule, head.expect, facts, seen)), facts
+
+
+def worst_first(looked: Iterable[Looked]) -> tuple[Looked, ...]:
+    """Return pipelines in the order in which somebody should look at them."""
+    return tuple(sorted(looked, key=lambda each: (not each.is_wrong, WORDS.index(each.word), each.pipeline)))
 
 
 def _has_expect(head: Head) -> bool:
@@ -188,6 +195,7 @@ def _stood(head: Head, facts: Facts, judgement: Judgement) -> Looked:
         next_run=next(iter(times), None),
         judgement=judgement,
         head=head,
+        facts=facts,
     )
 
 

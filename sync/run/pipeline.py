@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import Pipeline, exact_pattern, load_pipeline
 from ..config.arguments import AnyPipeline, JsonObject, checks_arguments
 from ..config.executor import THREADS
-from ..errors import ConfigError, NotLatest, SyncError
+from ..errors import ConfigError, NotLatest, SyncError, mistakes
 from ..store import Store
 from ..store.model import PipelineRun
 from .executors.opening import with_executor
@@ -88,7 +88,8 @@ def run_pipeline(
     given, retried = pipeline, None
     if retry:
         retried = _latest_run(pipeline, None if retry is True else retry)
-        pipeline = as_of_run(pipeline, retried)
+        with mistakes():  # nothing is connected yet
+            pipeline = as_of_run(pipeline, retried)
     pipeline = with_executor(pipeline, executor if repairs is None else THREADS)
     order = RunnerOptions(
         streams=list(map(exact_pattern, fills)) if fills else streams or (),

@@ -456,6 +456,8 @@ class StreamRun:
         self._rows_written += commit.records
         self._bytes_written += commit.size_bytes
         self._rows_rejected += commit.rejected
+        if commit.rejected:
+            self.context.progress.rejected(self.name, records=commit.rejected)
         if self.blocks.stages and self.blocks.stages[-1].spool is not None:
             self.blocks.stages[-1].refused += commit.refused
         self._schema_changes.committed(commit.checkpoint, commit.schema_changes)

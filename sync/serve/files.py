@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..clock import Clock
-from ..config.head import read_head
+from ..config.head import Head, read_head
+from ..config.yaml_document import Document
 from ..errors import ConfigError
 from ..pipeline_files import is_pipeline_file, yaml_files
 from ..schedules import Schedule
@@ -36,6 +38,7 @@ class _Seen(Struct):
     is_read: bool = False
     #: None: it is no pipeline file, or was not read yet.
     found: ServedFile | ConfigError | None = None
+    head: Head | None = None
 
 
 class PipelineFiles:
@@ -51,6 +54,10 @@ class PipelineFiles:
         self.usable: dict[str, ServedFile] = {}
         #: File -> why none of its pipeline's runs is started.
         self.broken: dict[Path, str] = {}
+        #: Pipeline -> what its file says; of the rest of the document only the connectors of source and destination.
+        self.heads: dict[str, Head] = {}
+        #: Whether a file is there that was never read.
+        self.is_reading = True
 
     def look(self) -> bool:
         """Read what has settled; return whether `usable` or `broken` has changed.
@@ -68,14 +75,17 @@ class PipelineFiles:
             seen = self._seen.get(path)
             if seen is None or seen.stamp != stamp:
                 # What was read before counts until the new text has settled.
-                seen = self._seen[path] = _Seen(stamp, now, found=None if seen is None else seen.found)
+                former = (None, None) if seen is None else (seen.found, seen.head)
+                seen = self._seen[path] = _Seen(stamp, now, found=former[0], head=former[1])
             if not seen.is_read and now - seen.since >= SETTLED_S:
-                seen.found, seen.is_read, is_changed = self._read(path), True, True
+                self._read(path, seen)
+                is_changed = True
         for path in self._seen.keys() - there:
             del self._seen[path]
             is_changed = True
         if is_changed:
             self._sort()
+        self.is_reading = any(not seen.is_read and seen.found is None for seen in self._seen.values())
         return is_changed
 
     def is_settled(self, file: ServedFile) -> bool:
@@ -88,31 +98,44 @@ class PipelineFiles:
         seen = self._seen.get(path)
         return seen is not None and not seen.is_read and seen.found is None
 
-    def _read(self, path: Path) -> ServedFile | ConfigError | None:
+    def _read(self, path: Path, seen: _Seen) -> None:
+        seen.is_read, seen.found, seen.head = True, None, None
         if not is_pipeline_file(path):
-            return None
+            return
         try:
             head = read_head(path)
             if head.store(self._environ).url != self._store_url:
                 message = "is another run store than the server's: start a server of its own for it"
                 raise head.document.error(("store",), message)
         except ConfigError as error:
-            return error
-        return ServedFile(path, head.pipeline, head.schedule)
+            seen.found = error
+        else:
+            seen.found, seen.head = ServedFile(path, head.pipeline, head.schedule), _small(head)
 
     def _sort(self) -> None:
         by_name: dict[str, list[ServedFile]] = {}
-        self.broken = {}
+        broken: dict[Path, str] = {}
         for path, seen in sorted(self._seen.items()):
             if isinstance(seen.found, ConfigError):
-                self.broken[path] = str(seen.found)
+                broken[path] = str(seen.found)
             elif seen.found is not None:
                 by_name.setdefault(seen.found.pipeline, []).append(seen.found)
-        self.usable = {name: files[0] for name, files in by_name.items() if len(files) == 1}
+        usable = {name: files[0] for name, files in by_name.items() if len(files) == 1}
         for name, files in by_name.items():
             for file in files if len(files) > 1 else ():
                 names = ", ".join(each.path.name for each in files)
-                self.broken[file.path] = f"{file.path}: {len(files)} files are pipeline {name!r}: {names}"
+                broken[file.path] = f"{file.path}: {len(files)} files are pipeline {name!r}: {names}"
+        # Other threads read these: each is replaced as a whole.
+        self.heads = {name: head for name, file in usable.items() if (head := self._seen[file.path].head) is not None}
+        self.usable, self.broken = usable, broken
+
+
+def _small(head: Head) -> Head:
+    """Return a head without its document, of which a server has ten thousand: but for what pages show."""
+    parts = {key: head.document.value.get(key) for key in ("source", "destination")}
+    names = {key: part.get("connector") for key, part in parts.items() if isinstance(part, dict)}
+    value = {key: {"connector": name} for key, name in names.items() if isinstance(name, str)}
+    return replace(head, document=Document(head.document.path, value, {}))
 
 
 def _stamp(path: Path) -> _Stamp | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from ..store import Store
 from ..store.servers import OpenTick, Standing
 from ..store.ticks import Tick
 from .files import PipelineFiles, ServedFile
+from .versions import own_version
 
 #: Seconds between two looks at the folder, at due deliveries, and between two signs of life.
 FILES_S, DELIVERIES_S, HEARTBEAT_S = 2.0, 5.0, 10.0
@@ -22,8 +23,6 @@ FILES_S, DELIVERIES_S, HEARTBEAT_S = 2.0, 5.0, 10.0
 CLAIM_FIRST_S, CLAIM_LAST_S = 30.0, 300.0
 #: `recover` is started again after so long, doubling.
 RECOVER_FIRST_S, RECOVER_LAST_S = 10.0, 300.0
-#: Who has ordered a run by `trigger_pipeline` has started its process, too: a server waits for that one so long.
-TRIGGER_S = 10.0
 #: A clock of the store that is behind for less is not worth a word.
 BEHIND_S = 5.0
 
@@ -67,8 +66,9 @@ class Server:
         max_runs: int,
         clock: Clock,
         say: Callable[[str, str], None],
+        url: str | None = None,
     ) -> None:
-        """Use an opened store; `say` gets a text and its level, "info" or "warning"."""
+        """Use an opened store; `say` gets a text and its level, "info" or "warning"; `url`: where pages answer."""
         self._store = store
         self._folder = folder
         self._files = files
@@ -76,6 +76,7 @@ class Server:
         self._max_runs = max_runs
         self._clock = clock
         self._say = say
+        self._url = url
         self._told: dict[str, str] = {}
         self._next_at = dict.fromkeys(("files", "deliveries", "heartbeat"), 0.0)
         #: Pipeline -> when its schedule is due next, by the store's clock.
@@ -149,7 +150,7 @@ class Server:
 
     def _report(self) -> None:
         schedules = {name: file.schedule for name, file in self._files.usable.items()}
-        self._store.report_server(str(self._folder), schedules)
+        self._store.report_server(str(self._folder), schedules, url=self._url, version=own_version())
 
     def _tell_files(self) -> None:
         usable, broken = self._files.usable, self._files.broken
@@ -305,9 +306,7 @@ def _in_order(standing: Standing) -> list[Tick]:
             if former is None or tick.due_at < former.tick.due_at:
                 first[tick.pipeline] = each
         elif each.is_startable:
-            is_old = tick.due_at + timedelta(seconds=TRIGGER_S) <= standing.now
-            if tick.kind != "callback" or is_old:
-                others.append(tick)
+            others.append(tick)
     due = [each.tick for name, each in first.items() if each.is_startable and name not in standing.paused]
     return [*sorted(due, key=lambda tick: (tick.due_at, tick.id)), *others]
 

@@ -149,6 +149,11 @@ def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Data
     return database
 
 
+def open_as_it_is(url: str) -> Database:
+    """Open a store that exists, of whatever version."""
+    return _database(locate(url, None), Clock())
+
+
 def store_exists(url: str, folder: Path | None = None) -> bool:
     """Whether a store exists; creates nothing.
 

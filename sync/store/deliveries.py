@@ -11,6 +11,7 @@ from syncblocks.callbacks.plain_text import plain_text
 from syncblocks.callbacks.protocols import Callbacks, Delivery, Outcome
 
 from ..errors import StateError
+from .actions import note
 from .connection import Answer, Row, StoreConnection, Values, value_of
 from .event_kwargs import delivery_kwargs
 from .model import PIPELINE, DeliveryRecord, DeliveryTry, HistoryEntry
@@ -84,34 +85,47 @@ class Deliveries:
             return frozenset(connection.column(statement, {"pipeline": self._pipeline}))
 
     def records(
-        self, *, run_id: int | None = None, states: Iterable[str] | None = None, limit: int = 100
+        self,
+        *,
+        run_id: int | None = None,
+        keys: Sequence[str] | None = None,
+        states: Iterable[str] | None = None,
+        limit: int = 100,
     ) -> list[DeliveryRecord]:
         """Return deliveries with their tries, the latest run first, in queue order within it.
 
         Args:
             run_id: Only of this run.
+            keys: Only these.
             states: Only those that are "dead", "ready" or "leased".
             limit: Most deliveries.
         """
-        where, values = self._where(run_id=run_id)
+        where, values = self._where(run_id=run_id, idempotency_key=keys)
         if states is not None:
             where += f" AND d.idempotency_key IN ({' UNION ALL '.join(_BY_STATE[state] for state in states)})"
         with self._transactions.read() as connection:
             return _records(connection, where, values, limit)
 
-    def retry(self, *, key: str | None = None, run_id: int | None = None) -> int:
+    def retry(self, *, key: str | None = None, run_id: int | None = None, who: str | None = None) -> int:
         """Make dead deliveries due again, with all of their attempts; return how many.
 
         Args:
             key: Idempotency key of one.
             run_id: All dead ones of a run. Neither: all of the pipeline.
+            who: See `actions`.
         """
         where, values = self._where(idempotency_key=key, run_id=run_id)
         due = {"state": "ready", "is_open": True, "attempts": 0, "lost": 0, "not_before": None}
         with self._transactions.write("retry_deliveries") as connection:
-            return connection.changed(
+            number = connection.changed(
                 update(f"{DELIVERY} AS d", due, f"{where} AND d.state = 'dead'"), {**values, **due}
             )
+            if number and who is not None:
+                if key is not None:
+                    run_id = self.of_key(connection, key).run_id
+                now = self._transactions.now(connection)
+                note(connection, now, self._pipeline, who=who, what="deliver", run_id=run_id, key=key)
+            return number
 
     def find(self, start: str) -> DeliveryRecord:
         """Return the delivery whose idempotency key begins with a prefix.

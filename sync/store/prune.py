@@ -24,6 +24,8 @@ from .table_names import (
     DELIVERY_TRY,
     EVENT,
     PIPELINE_RUN,
+    PROGRESS,
+    RUN_LOG,
     STREAM_RUN,
     TICK,
     TYPE_COUNTER,
@@ -97,6 +99,8 @@ _OTHERS = (
     _part(BLOCK_RUN, "attempt, block, stream"),
     _part(TYPE_COUNTER, "attempt, block_type"),
     _part(STREAM_RUN, "attempt, stream"),
+    _part(RUN_LOG, "attempt"),
+    _part(PROGRESS, "run_id"),
 )
 _LAST = (
     f"DELETE FROM {TICK} WHERE run_id = :run_id",

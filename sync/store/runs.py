@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from ..errors import AlreadyRunning, NotLatest, RunFinished, StateError
+from ..errors import AlreadyRunning, NothingToRetry, NotLatest, RunFinished, StateError
+from .actions import note
 from .connection import Conflict, Row, StoreConnection, value_of
 from .model import (
     RUNNING,
@@ -26,8 +27,8 @@ from .outbox import release_gate, void_leases
 from .owner import Owner
 from .plans import Plans, write_plan
 from .statements import insert, one_of, update
-from .table_names import ATTEMPT, BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
-from .ticks import carry_out
+from .table_names import ATTEMPT, BLOCK_RUN, PIPELINE_RUN, STREAM_RUN, TICK
+from .ticks import OrderedBy, Tick, carry_out, decoded, write_tick
 from .transactions import LEASE_S, LockedRun, Transactions, lease_end
 
 #: A run with its latest attempt, as `_decode_run` reads it; a condition on the run `r` follows.
@@ -37,12 +38,15 @@ _IS_MINE = "id = :run_id AND owner = :owner AND is_active = TRUE"
 # Executed before every stream.
 _MINE = f"SELECT id FROM {PIPELINE_RUN} WHERE {_IS_MINE}"
 _OWNER = f"SELECT owner, lease_until, hold_s, is_active FROM {PIPELINE_RUN} WHERE id = :run_id"
-_STANDINGS = f"SELECT id, is_active, owner, cancel_requested_at FROM {PIPELINE_RUN} WHERE {{is_one}}"
+_STANDINGS = f"SELECT id, is_active, owner, cancel_requested_at, watched_until FROM {PIPELINE_RUN} WHERE {{is_one}}"
 # Waits for nobody: the streams of a run lock its row while they are closed.
 _RENEW = f"""UPDATE {PIPELINE_RUN} SET lease_until = :lease_until WHERE id IN (SELECT id FROM {PIPELINE_RUN}
     WHERE {{is_one}} AND owner = :owner AND is_active = TRUE FOR UPDATE SKIP LOCKED) RETURNING id"""
 _CANCEL_REQUESTED = f"SELECT cancel_requested_at FROM {PIPELINE_RUN} WHERE id = :run_id"
 _ACTIVE = f"SELECT id, owner, hold_s, lease_until FROM {PIPELINE_RUN} WHERE pipeline = :pipeline AND is_active = TRUE"
+_TRIGGER = f"SELECT trigger_id FROM {PIPELINE_RUN} WHERE id = :run_id"
+_REFUSED_RETRIES = f"""SELECT count(*) AS number FROM {TICK} WHERE pipeline = :pipeline AND kind = 'retry'
+    AND retries = :run_id AND state = 'refused'"""
 LATEST_RUN = f"SELECT max(id) AS id FROM {PIPELINE_RUN} WHERE pipeline = :pipeline"
 _STREAMS = f"""SELECT s.stream FROM {STREAM_RUN} s
     JOIN {PIPELINE_RUN} r ON r.id = s.run_id AND r.attempt = s.attempt
@@ -117,12 +121,13 @@ class Runs:
                 write_plan(connection, pipeline, run_id, 1, plan)
         return self.run(run_id)
 
-    def begin_retry(self, run_id: int, *, plan: AttemptPlan | None = None) -> PipelineRun:
+    def begin_retry(self, run_id: int, *, tick: int | None = None, plan: AttemptPlan | None = None) -> PipelineRun:
         """Begin the next attempt of a finished run, owned by this process.
 
         Raises:
             AlreadyRunning: the pipeline has an active run.
             NotLatest: the pipeline has a later run.
+            LostTick: this process has not claimed the tick that the attempt carries out, or has it no more.
         """
         with self._one_active(self.run(run_id).pipeline), self._transactions.write("begin_retry") as connection:
             run = self._transactions.lock(connection, run_id)
@@ -138,9 +143,35 @@ class Runs:
                 cancel_requested_at=None,
             )
             begin_attempt(connection, run_id, run.attempt + 1, run.now)
+            if tick is not None:
+                carry_out(connection, tick, run_id, self._transactions.owner)
             if plan is not None:
                 write_plan(connection, run.pipeline, run_id, run.attempt + 1, plan)
         return self.run(run_id)
+
+    def order_retry(self, run_id: int, by: OrderedBy) -> Tick:
+        """Write a tick that retries a run; if one waits or is claimed already, return that.
+
+        Raises:
+            StateError: there is no such run.
+            AlreadyRunning: it is active.
+            NotLatest: the pipeline has a later run.
+            NothingToRetry: it has succeeded.
+        """
+        with self._transactions.write("order_retry") as connection:
+            run = self._transactions.lock(connection, run_id)
+            refuse_earlier(connection, run.pipeline, run_id)
+            refuse_active(connection, run.pipeline)
+            if run.status == SUCCESS:
+                raise NothingToRetry(
+                    f"run {run_id} of pipeline {run.pipeline!r} has succeeded: nothing is to be retried"
+                )
+            # One that was refused makes room for another one.
+            values = {"pipeline": run.pipeline, "run_id": run_id}
+            key = f"{run_id}:{run.attempt}:{connection.value(_REFUSED_RETRIES, values)}"
+            trigger = connection.value(_TRIGGER, values)
+            more = {"trigger_id": trigger, "causes": [], "retries": run_id}
+            return decoded(write_tick(connection, run.now, run.pipeline, "retry", key, by, **more))
 
     def take_over_run(self, run_id: int) -> PipelineRun:
         """Become the owner of an active run whose process is dead. Idempotent.
@@ -188,14 +219,16 @@ class Runs:
             return frozenset(connection.column(_RENEW.format(is_one=is_one), {**values, **lease}))
 
     def standings(self, run_ids: Collection[int]) -> Mapping[int, RunStanding]:
-        """Return how runs stand for this process, all in one statement."""
+        """Return how runs stand for this process, all in one statement; with the time, if somebody watches one."""
         is_one, values = one_of("id", run_ids)
         with self._transactions.read() as connection:
             rows = connection.rows(_STANDINGS.format(is_one=is_one), values)
+            now = self._transactions.now(connection) if any(row.watched_until is not None for row in rows) else None
         return {
             row.id: RunStanding(
                 is_mine=row.is_active and row.owner == self._transactions.owner,
                 cancel_requested=row.cancel_requested_at is not None,
+                is_watched=row.watched_until is not None and now is not None and now < row.watched_until,
             )
             for row in rows
         }
@@ -218,10 +251,10 @@ class Runs:
     def _is_alive(self, run: LockedRun | Row, now: datetime) -> bool:
         return self._transactions.is_alive(run.owner, run.lease_until, now, run.hold_s or LEASE_S)
 
-    def request_cancel(self, run_id: int) -> None:
+    def request_cancel(self, run_id: int, *, who: str | None = None) -> None:
         """Ask the run's owner, from whatever process, to cancel it. Idempotent.
 
-        A mapped run is free for the next start as soon as none of its tasks lives.
+        A mapped run is free for the next start as soon as none of its tasks lives. `who`: see `actions`.
 
         Raises:
             StateError: the run is finished.
@@ -230,6 +263,8 @@ class Runs:
             run = self._transactions.lock(connection, run_id)
             if not run.is_active:
                 raise StateError(f"run {run_id} is finished: there is nothing to cancel")
+            if who is not None:
+                note(connection, run.now, run.pipeline, who=who, what="cancel", run_id=run_id)
             if not run.cancel_requested:
                 set_run(connection, run_id, cancel_requested_at=run.now)
                 if run.hold_s is not None:  # held no longer than its tasks live, which stop
@@ -282,10 +317,13 @@ class Runs:
         values = {"pipeline": pipeline, "trigger": trigger}
         return self._first("r.pipeline = :pipeline AND r.trigger_id = :trigger", values)
 
-    def runs(self, pipeline: str | None = None, limit: int = 20) -> list[PipelineRun]:
-        """Return runs, the latest first."""
+    def runs(self, pipeline: str | None = None, limit: int = 20, *, before: int | None = None) -> list[PipelineRun]:
+        """Return runs, the latest first; `before`: only those with a lower id."""
         if pipeline is None:
             return self._runs("r.id > 0", {}, limit=limit)
+        if before is not None:
+            values = {"pipeline": pipeline, "before": before}
+            return self._runs("r.pipeline = :pipeline AND r.id < :before", values, limit=limit)
         return self._runs("r.pipeline = :pipeline", {"pipeline": pipeline}, limit=limit)
 
     def block_runs(self, run_id: int, attempt: int | None = None) -> list[BlockRun]:
@@ -296,7 +334,7 @@ class Runs:
                 f"SELECT * FROM {BLOCK_RUN} WHERE run_id = :run_id {of_attempt} ORDER BY position",
                 {"run_id": run_id, "number": attempt},
             )
-        found = [_decode_block_run(row) for row in rows]
+        found = [decode_block_run(row) for row in rows]
         return sorted(
             found, key=lambda run: (run.attempt, run.ended_at is None, run.ended_at or run.started_at, run.stream)
         )
@@ -308,7 +346,7 @@ class Runs:
         values |= {"run_id": run_id, "number": attempt}
         with self._transactions.read() as connection:
             rows = connection.rows(f"SELECT * FROM {BLOCK_RUN} WHERE {where} ORDER BY position", values)
-        return [_decode_block_run(row) for row in rows]
+        return [decode_block_run(row) for row in rows]
 
     def unfinished_streams(self, run_id: int) -> tuple[str, ...]:
         """Return the streams of a run that succeeded in none of its attempts, in run order."""
@@ -410,7 +448,8 @@ def _decode_run(row: Row) -> PipelineRun:
     )
 
 
-def _decode_block_run(row: Row) -> BlockRun:
+def decode_block_run(row: Row) -> BlockRun:
+    """Return a block run from its row."""
     return value_of(
         BlockRun,
         row,

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from ..errors import StateError
 from ..schedules import NEWER, Look, NewTick, Schedule, Skipped, look, previous_time, skip_all
+from .actions import note
 from .connection import Row, StoreConnection, value_of
 from .model import RUNNING
 from .owner import Owner
@@ -25,7 +26,7 @@ _NEW = f"{insert(SCHEDULE, _COLUMNS)} ON CONFLICT (pipeline) DO NOTHING"
 _LOCKED = f"SELECT * FROM {SCHEDULE} WHERE {{is_one}} ORDER BY pipeline FOR UPDATE"
 _RUNNING = f"""SELECT r.pipeline, r.owner, r.lease_until, t.role FROM {PIPELINE_RUN} r
     JOIN {ATTEMPT} a ON a.run_id = r.id AND a.attempt = r.attempt
-    LEFT JOIN {TICK} t ON t.run_id = r.id
+    LEFT JOIN {TICK} t ON t.run_id = r.id AND t.retries IS NULL
     WHERE r.{{is_one}} AND r.is_active = TRUE AND r.hold_s IS NULL AND a.status = '{RUNNING}'"""
 _OPEN = "kind = 'schedule' AND (state = 'waiting' OR state = 'claimed')"
 _QUEUED = f"SELECT pipeline, role FROM {TICK} WHERE {{is_one}} AND {_OPEN}"
@@ -54,6 +55,10 @@ class KnownSchedule(Struct, frozen=True, kw_only=True):
     pause_reason: str | None
     #: When the last pause ended.
     resumed_at: datetime | None
+
+    def is_paused_at(self, moment: datetime) -> bool:
+        """Whether it is paused then: perhaps no server has looked since its pause ended."""
+        return self.is_paused and (self.paused_until is None or moment < self.paused_until)
 
 
 class Schedules:
@@ -145,9 +150,19 @@ class Schedules:
         return looks
 
     def pause(
-        self, pipeline: str, file: str, schedule: Schedule, *, until: datetime | None = None, reason: str | None = None
+        self,
+        pipeline: str,
+        file: str,
+        schedule: Schedule,
+        *,
+        until: datetime | None = None,
+        reason: str | None = None,
+        who: str | None = None,
     ) -> None:
-        """Let no tick of a schedule start, and make none, until it is resumed or `until` comes."""
+        """Let no tick of a schedule start, and make none, until it is resumed or `until` comes.
+
+        `who`: see `actions`.
+        """
         self.see({pipeline: (file, schedule)})
         with self._transactions.write("pause_schedule") as connection:
             (row,) = self._locked(connection, [pipeline])
@@ -155,15 +170,23 @@ class Schedules:
             if row.is_paused and not is_paused(row, now):
                 self._end_pause(connection, row, pause_end(row))
             _set(connection, pipeline, is_paused=True, paused_until=until, pause_reason=reason)
+            if who is not None:
+                end = None if until is None else until.isoformat()
+                note(connection, now, pipeline, who=who, what="pause", until=end, reason=reason)
 
-    def resume(self, pipeline: str) -> bool:
-        """End a pause; the times since its beginning are skipped. False: the schedule is not paused."""
+    def resume(self, pipeline: str, *, who: str | None = None) -> bool:
+        """End a pause; the times since its beginning are skipped. False: the schedule is not paused.
+
+        `who`: see `actions`.
+        """
         with self._transactions.write("resume_schedule") as connection:
             for row in self._locked(connection, [pipeline]):
                 now = self._transactions.now(connection)
                 if row.is_paused:
                     was_paused = is_paused(row, now)
                     self._end_pause(connection, row, now if was_paused else pause_end(row))
+                    if was_paused and who is not None:
+                        note(connection, now, pipeline, who=who, what="resume")
                     return was_paused
         return False
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from syncblocks.connectors.struct_helpers import asdict
 
 from .connection import Row, StoreConnection
+from .owner import Owner
 from .statements import insert, one_of, update
 from .table_names import DELIVERY, PIPELINE_RUN, SCHEDULE, SERVER, TICK
 from .ticks import Tick, decoded, is_free, is_offered
@@ -19,10 +20,11 @@ from .transactions import LEASE_S, Transactions, lease_end
 if TYPE_CHECKING:
     from ..schedules import Schedule
 
-_SERVERS = f"SELECT owner, folder, pipelines, lease_until FROM {SERVER}"
-_COLUMNS = "owner folder pipelines started_at lease_until"
-_REPORT = f"""{insert(SERVER, _COLUMNS)}
-    ON CONFLICT (owner) DO UPDATE SET folder = :folder, pipelines = :pipelines, lease_until = :lease_until"""
+# With all columns: the store may have an earlier version.
+_SERVERS = f"SELECT * FROM {SERVER}"
+_COLUMNS = "owner folder pipelines url version started_at lease_until"
+_REPORT = f"""{insert(SERVER, _COLUMNS)} ON CONFLICT (owner) DO UPDATE
+    SET folder = :folder, pipelines = :pipelines, url = :url, version = :version, lease_until = :lease_until"""
 _RENEW = update(SERVER, "lease_until", "owner = :owner")
 _LEAVE = f"DELETE FROM {SERVER} WHERE owner = :owner"
 _OPEN_TICKS = f"SELECT * FROM {TICK} WHERE state = 'waiting' OR state = 'claimed' ORDER BY id"
@@ -31,6 +33,19 @@ _HELD_BACK = f"""SELECT pipeline, looked_at, is_paused, paused_until FROM {SCHED
     WHERE looked_at > :now OR is_paused = TRUE"""
 _DUE = f"""SELECT DISTINCT pipeline, lease_owner, lease_until FROM {DELIVERY}
     WHERE {{is_one}} AND is_open = TRUE AND (state = 'leased' OR not_before IS NULL OR not_before <= :now)"""
+
+
+class LiveServer(Struct, frozen=True, kw_only=True):
+    """A server that lives."""
+
+    #: In words.
+    owner: str
+    folder: str
+    pipelines: frozenset[str]
+    #: Address of its pages.
+    url: str | None
+    #: None: it does not tell.
+    version: str | None
 
 
 class OpenTick(Struct, frozen=True):
@@ -65,11 +80,19 @@ class Servers:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
-    def report(self, folder: str, pipelines: Mapping[str, Schedule | None]) -> None:
+    def report(
+        self,
+        folder: str,
+        pipelines: Mapping[str, Schedule | None],
+        *,
+        url: str | None = None,
+        version: str | None = None,
+    ) -> None:
         """Write which pipelines this server takes, with the schedule of each; forget the servers that are dead."""
         with self._transactions.write("report_server") as connection:
             now = self._transactions.now(connection)
             row: dict[str, Any] = {"owner": self._transactions.owner, "folder": folder, "started_at": now}
+            row |= {"url": url, "version": version}
             row["pipelines"] = {name: encoded(schedule) for name, schedule in pipelines.items()}
             connection.run(_REPORT, row | {"lease_until": lease_end(now)})
             for other in connection.rows(_SERVERS):
@@ -86,6 +109,23 @@ class Servers:
         """Be no server any more. Idempotent."""
         with self._transactions.write("leave_server") as connection:
             connection.run(_LEAVE, {"owner": self._transactions.owner})
+
+    def live(self) -> tuple[LiveServer, ...]:
+        """Return the servers that live, of whatever version."""
+        with self._transactions.read() as connection:
+            if not self._transactions.database.driver.has_table(connection, SERVER):
+                return ()
+            rows = live_servers(self._transactions, connection, self._transactions.now(connection))
+        return tuple(
+            LiveServer(
+                owner=str(Owner.decode(row.owner)),
+                folder=row.folder,
+                pipelines=frozenset(row.pipelines),
+                url=getattr(row, "url", None),
+                version=getattr(row, "version", None),
+            )
+            for row in rows
+        )
 
     def is_served(self, pipeline: str) -> bool:
         """Whether a server lives that takes a pipeline."""

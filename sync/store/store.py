@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from syncblocks.callbacks.protocols import Callbacks
 
 from ..clock import Clock
+from .actions import Actions
 from .attempts import Attempts
 from .claims import Claims
 from .close import Closing
-from .database import Database, demand_writable, missing_privileges, open_database, store_exists
+from .database import Database, demand_writable, missing_privileges, open_as_it_is, open_database, store_exists
 from .event_kwargs import run_kwargs
 from .mapped_runs import MappedRunWrites
 from .model import ErrorInfo, PipelineRun
@@ -22,16 +23,20 @@ from .plans import Plans
 from .prune import Pruning
 from .running_events import RunningEvents
 from .runs import Runs
-from .servers import Servers
+from .servers import LiveServer, Servers
 from .state import States
 from .ticks import Ticks
 from .torn_run_repair import Torn
 from .transactions import Transactions
+from .watching import Watching
 
 if TYPE_CHECKING:
+    from .access import Access
     from .alerts import Alerts
     from .facts import FactReads
+    from .run_views import RunViews
     from .schedules import Schedules
+    from .views import Views
 
 
 class Store:
@@ -47,6 +52,7 @@ class Store:
         runs = Runs(self._transactions, self._plans)
         self.begin_run = runs.begin_run
         self.begin_retry = runs.begin_retry
+        self.order_retry = runs.order_retry
         self.take_over_run = runs.take_over_run
         self.renew = runs.renew
         self.standings = runs.standings
@@ -111,10 +117,16 @@ class Store:
         self.report_server = servers.report
         self.renew_server = servers.renew
         self.leave_server = servers.leave
+        self.live_servers = servers.live
         self.is_served = servers.is_served
         self.standing = servers.standing
         self.due_pipelines = servers.due_pipelines
         self.mend = Torn(self._transactions, self._plans).mend
+        watching = Watching(self._transactions)
+        self.watch = watching.watch
+        self.write_progress = watching.write_progress
+        self.save_log = watching.save_log
+        self.run_log = watching.log
         states = States(self._transactions)
         self.save_state = states.save_state
         self.delete_state = states.delete_state
@@ -155,6 +167,17 @@ class Store:
         return store_exists(url, folder)
 
     @staticmethod
+    def servers_of(url: str) -> tuple[LiveServer, ...]:
+        """Return the servers of a store that live; reads a store of an earlier version as well, and changes nothing."""
+        if not store_exists(url):
+            return ()
+        database = open_as_it_is(url)
+        try:
+            return Servers(Transactions(database, current_owner(), is_process_alive)).live()
+        finally:
+            database.close()
+
+    @staticmethod
     def missing_privileges(url: str) -> list[str]:
         """Return the statements that give the store's user what a run needs; writes nothing."""
         return missing_privileges(url)
@@ -174,6 +197,32 @@ class Store:
         from .schedules import Schedules
 
         return Schedules(self._transactions)
+
+    @cached_property
+    def run_views(self) -> RunViews:
+        """What a page shows of one run."""
+        from .run_views import RunViews
+
+        return RunViews(self._transactions)
+
+    @cached_property
+    def access(self) -> Access:
+        """Who may use a server."""
+        from .access import Access
+
+        return Access(self._transactions)
+
+    @cached_property
+    def actions(self) -> Actions:
+        """Who has done what through a server."""
+        return Actions(self._transactions)
+
+    @cached_property
+    def views(self) -> Views:
+        """What pages show."""
+        from .views import Views
+
+        return Views(self._transactions)
 
     @property
     def url(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from ..errors import StateError
+from .actions import note
 from .connection import Row, StoreConnection, value_of
 from .model import LostRun
 from .statements import insert, update
@@ -22,16 +23,19 @@ DELAY_FIRST_S, DELAY_LAST_S = 10.0, 300.0
 #: A server leaves a tick to another one at most so long, whatever is written there.
 _MOST_OFFERED_S = 600.0
 
-Kind = Literal["schedule", "api", "callback", "backfill"]
+Kind = Literal["schedule", "api", "callback", "backfill", "retry"]
 
 _TICK = f"SELECT * FROM {TICK} WHERE id = :id"
 _LOCKED = f"{_TICK} FOR UPDATE"
 _OF_KEY = f"SELECT * FROM {TICK} WHERE pipeline = :pipeline AND kind = :kind AND tick_key = :tick_key"
-_OF_RUN = f"SELECT causes FROM {TICK} WHERE run_id = :run_id"
+# A retry continues a run that another tick may have begun.
+_OF_RUN = f"SELECT causes FROM {TICK} WHERE run_id = :run_id AND retries IS NULL"
 _FORMER = f"""SELECT due_at FROM {TICK} WHERE pipeline = :pipeline AND kind = 'schedule' AND tick_key < :tick_key
     AND run_id IS NOT NULL ORDER BY tick_key DESC LIMIT 1"""
 _OPEN = f"""SELECT * FROM {TICK} WHERE pipeline = :pipeline AND kind = :kind AND state IN ('waiting', 'claimed')
     ORDER BY id"""
+_NUMBER_WAITING = f"""SELECT count(*) AS number FROM {TICK} WHERE pipeline = :pipeline AND state = 'waiting'
+    AND kind <> 'schedule'"""
 _IS_MINE = "id = :id AND state = 'claimed' AND owner = :owner"
 _CARRY_OUT = update(TICK, "state run_id", _IS_MINE)
 _RENEW = update(TICK, "lease_until", _IS_MINE)
@@ -39,6 +43,25 @@ _RENEW = update(TICK, "lease_until", _IS_MINE)
 
 class LostTick(LostRun):
     """The run of a tick does not begin, since another process has the tick by now."""
+
+
+class OtherOrder(StateError):
+    """The key of an order has a tick already, which was ordered with other options."""
+
+
+class TooManyTicks(StateError):
+    """As many ticks of a pipeline wait as may wait."""
+
+
+class OrderedBy(Struct, frozen=True, kw_only=True):
+    """Who orders a tick through a server."""
+
+    who: str
+    #: see `actions`.
+    what: str = "run"
+    stream: str | None = None
+    #: Of the whole order, to tell whether it comes again; None: it does not.
+    order_hash: str | None = None
 
 
 class TickOptions(Struct, frozen=True, kw_only=True):
@@ -79,6 +102,10 @@ class Tick(Struct, frozen=True, kw_only=True):
     #: Nobody may claim it earlier.
     not_before: datetime | None
     run_id: int | None
+    #: Who has ordered it through a server.
+    ordered_by: str | None
+    #: Of kind `retry`: the run whose next attempt it is.
+    retries: int | None
 
 
 class Ticks:
@@ -97,29 +124,47 @@ class Ticks:
         kind: Kind = "callback",
         due_at: datetime | None = None,
         options: TickOptions = _NO_OPTIONS,
+        by: OrderedBy | None = None,
+        most_waiting: int | None = None,
     ) -> Tick:
-        """Write a tick; if its key already has one, return that. `due_at`: its time, aware; None: now."""
-        values: dict[str, Any] = {"pipeline": pipeline, "kind": kind, "tick_key": key}
+        """Write a tick; if its key already has one, return that.
+
+        Args:
+            pipeline: What it starts.
+            key: Unique among the ticks of the pipeline and kind.
+            trigger: First half of the run's `execution_partition`.
+            causes: Pipelines whose callbacks led to it, the first cause first.
+            kind: Its kind.
+            due_at: Its time, aware; None: now.
+            options: What its run is to do.
+            by: Who orders it through a server.
+            most_waiting: How many ticks of the pipeline, but for those of its schedule, may wait.
+
+        Raises:
+            OtherOrder: the key has a tick, of another `order_hash`.
+            TooManyTicks: more may not wait.
+        """
         with self._transactions.write("order_tick") as connection:
-            found = connection.row(_OF_KEY, values)
-            if found is None:
-                values |= {
-                    "due_at": due_at or self._transactions.now(connection),
-                    "trigger_id": trigger,
-                    "event": dict(options.event),
-                    "variables": dict(options.variables),
-                    "streams": options.streams,
-                    "full_refresh": options.full_refresh,
-                    "execution_date": options.execution_date,
-                    "interval_start": None if options.interval is None else options.interval[0],
-                    "interval_end": None if options.interval is None else options.interval[1],
-                    "causes": list(causes),
-                    "state": "waiting",
-                    "claims": 0,
-                }
-                number = connection.value(f"{insert(TICK, values)} RETURNING id", values)
-                found = connection.row(_TICK, {"id": number})
-            return decoded(_found(found, 0))
+            found = connection.row(_OF_KEY, {"pipeline": pipeline, "kind": kind, "tick_key": key})
+            if found is None and most_waiting is not None and _number_waiting(connection, pipeline) >= most_waiting:
+                raise TooManyTicks(f"{most_waiting} ticks of pipeline {pipeline!r} wait: order again later")
+            row = found or write_tick(
+                connection,
+                due_at or self._transactions.now(connection),
+                *(pipeline, kind, key, by),
+                trigger_id=trigger,
+                event=dict(options.event),
+                variables=dict(options.variables),
+                streams=options.streams,
+                full_refresh=options.full_refresh,
+                execution_date=options.execution_date,
+                interval_start=None if options.interval is None else options.interval[0],
+                interval_end=None if options.interval is None else options.interval[1],
+                causes=list(causes),
+            )
+            if row.order_hash != (None if by is None else by.order_hash):
+                raise OtherOrder(f"key {key!r} of pipeline {pipeline!r} was used for another order: take a new one")
+            return decoded(row)
 
     def tick(self, number: int) -> Tick:
         """Return a tick.
@@ -237,6 +282,29 @@ def is_offered(transactions: Transactions, row: Row, now: datetime) -> bool:
     return is_valid and transactions.is_alive(row.offered_by, until, now, _MOST_OFFERED_S)
 
 
+def write_tick(
+    connection: StoreConnection,
+    due_at: datetime,
+    pipeline: str,
+    kind: Kind,
+    key: str,
+    by: OrderedBy | None,
+    **values: Any,
+) -> Row:
+    """Write a tick and who has ordered it; if another process has written it meanwhile, return that."""
+    row = {"pipeline": pipeline, "kind": kind, "tick_key": key, "due_at": due_at, "state": "waiting", "claims": 0}
+    row |= {"ordered_by": None if by is None else by.who, "order_hash": None if by is None else by.order_hash}
+    row |= {"event": {}, "variables": {}, "full_refresh": False, **values}
+    number = connection.value(
+        f"{insert(TICK, row)} ON CONFLICT (pipeline, kind, tick_key) DO NOTHING RETURNING id", row
+    )
+    if number is not None and by is not None:
+        retried = values.get("retries")
+        note(connection, due_at, pipeline, who=by.who, what=by.what, run_id=retried, stream=by.stream, tick=number)
+    found = connection.row(_OF_KEY, {"pipeline": pipeline, "kind": kind, "tick_key": key})
+    return _found(found, number or 0)
+
+
 def carry_out(connection: StoreConnection, number: int, run_id: int, owner: str) -> None:
     """Write into a tick the run that carries it out, in the transaction that begins the run.
 
@@ -245,6 +313,11 @@ def carry_out(connection: StoreConnection, number: int, run_id: int, owner: str)
     """
     if connection.changed(_CARRY_OUT, {"id": number, "state": "run", "run_id": run_id, "owner": owner}) != 1:
         raise LostTick(f"tick {number} is not this process's: another one has taken it over")
+
+
+def _number_waiting(connection: StoreConnection, pipeline: str) -> int:
+    number: int = connection.value(_NUMBER_WAITING, {"pipeline": pipeline})
+    return number
 
 
 def _found(row: Row | None, number: int) -> Row:

@@ -6,15 +6,23 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from ...errors import StoreUnreachable
+from . import deliveries, pipeline, pipelines, run, schedules, sign_in, stream
+from .api import make_api
 from .guard import Guard
+from .live import Live
+from .looks import Looks
+from .metrics import metrics
+from .pages import STATIC
 from .served import Served
 
 
 def make_app(served: Served) -> Starlette:
     """Return the application of a server."""
+    looks = Looks(served)
 
     def ready(_request: Request) -> Response:
         try:
@@ -26,8 +34,18 @@ def make_app(served: Served) -> Starlette:
     routes = [
         Route("/healthz", _alive),
         Route("/readyz", ready),
+        Mount("/static", StaticFiles(directory=STATIC)),
+        *sign_in.ROUTES,
+        *(route for each in (pipelines, pipeline, run, stream, schedules, deliveries) for route in each.ROUTES),
+        Mount("/api", make_api(served, looks)),
+        Route("/metrics", metrics(served, looks)),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Guard, served=served)])
+    app = Starlette(routes=routes, middleware=[Middleware(Guard, served=served)])
+    app.state.served = served
+    app.state.looks = looks
+    app.state.live = Live(served)
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _alive(_request: Request) -> Response:

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 
+from .paths import decoded_path
 from .served import Served
 
 #: Answered for any host, since they tell nothing.
@@ -52,6 +53,7 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
+        scope = {**scope, "path": decoded_path(scope)}
         host = Headers(scope=scope).get("host", "").lower()
         if scope["path"] not in OPEN_PATHS and host not in self._hosts:
             refused = PlainTextResponse(

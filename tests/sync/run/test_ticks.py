@@ -17,7 +17,7 @@ import yaml
 from syncblocks import run_pipeline
 from syncblocks.sync.run.ticks import TickClaim
 from syncblocks.sync.store import Store
-from syncblocks.sync.store.ticks import Tick, TickOptions
+from syncblocks.sync.store.ticks import OrderedBy, Tick, TickOptions
 from tests.conftest import RunCLI
 from tests.zygote import Zygote
 
@@ -159,3 +159,36 @@ def test_recover_starts_a_tick_that_nobody_starts_again(
         assert time.monotonic() < deadline, (tmp_path / ".syncblocks" / "ticks" / "1.log").read_text()
         time.sleep(0.05)
     assert folder.now().state == "run"
+
+
+def test_a_retry_is_the_next_attempt_of_its_run_or_is_refused(tmp_path: Path, zygote: Zygote) -> None:
+    folder = Folder(tmp_path, streams=[{"stream": "rows"}, {"stream": "more"}])
+    (tmp_path / "rows.csv").write_bytes(b"id\n1\n\xff\n")
+    with folder.store() as store:
+        code, log = child(zygote, folder)
+        assert (code, folder.now().run_id) == (1, 1), log
+        (tmp_path / "rows.csv").write_text("id\n1\n")
+        by = OrderedBy(who="x", what="retry")
+        retry = store.order_retry(1, by)
+        process = zygote.start(tmp_path, ["run", "second.yaml", "--tick", str(retry.id)])
+        assert process.wait() == 0, process.log()
+        assert (store.tick(retry.id).state, store.run(1).attempt, store.run(1).status) == ("run", 2, "success")
+        folder.query("UPDATE _syncblocks_tick SET state = 'waiting', run_id = NULL WHERE kind = 'retry'")
+        process = zygote.start(tmp_path, ["run", "second.yaml", "--tick", str(retry.id)])
+        assert process.wait() != 0, process.log()
+        assert (store.tick(retry.id).state, store.run(1).attempt) == ("refused", 2)
+        assert "has succeeded: there is nothing to retry" in (store.tick(retry.id).why or "")
+
+
+def test_a_stream_that_the_source_does_not_have_refuses_the_tick_with_the_nearest_name(
+    tmp_path: Path, zygote: Zygote
+) -> None:
+    folder = Folder(tmp_path)
+    with folder.store() as store:
+        tick = store.order_tick(
+            "second", "k", trigger="", causes=(), kind="api", options=TickOptions(streams=("rosw",))
+        )
+        process = zygote.start(tmp_path, ["run", "second.yaml", "--tick", str(tick.id)])
+        assert process.wait() == 2, process.log()
+        tick = store.tick(tick.id)
+        assert (tick.state, "did you mean 'rows'?" in (tick.why or "")) == ("refused", True), tick.why

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,16 @@ class Place:
         self.dead: set[int] = set()
         self.said: list[str] = []
 
-    def write(self, name: str = "crm", cron: str | None = "* * * * *", file: str = "", **more: Any) -> None:
-        document: dict[str, Any] = {"pipeline": name, "store": self.url, **PIPELINE}
+    def write(
+        self,
+        name: str = "crm",
+        cron: str | None = "* * * * *",
+        file: str = "",
+        keys: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> None:
+        """Write a pipeline file: `keys` beside `schedule`, `more` in it."""
+        document: dict[str, Any] = {"pipeline": name, "store": self.url, **PIPELINE, **(keys or {})}
         if cron is not None:
             document["schedule"] = {"cron": cron, **more}
         (self.folder / (file or f"{name}.yaml")).write_text(yaml.safe_dump(document))
