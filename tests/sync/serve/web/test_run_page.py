@@ -255,3 +255,18 @@ def test_a_run_whose_process_is_dead_says_what_comes(site: Site, place: Place) -
     text = site.get(f"/runs/{run.id}").text
     assert "word-dead" in text
     assert "Its process is gone." in text
+
+
+def test_a_run_without_a_log_names_the_output_of_its_process(place: Place, tmp_path: Path) -> None:
+    output = tmp_path / "<b>ticks.log"
+    with served(place, output_of=lambda tick: output) as site:
+        site.sign_in()
+        tick = site.store.order_tick("crm", "key", kind="api", trigger="0", causes=())
+        site.store.claim_tick(tick.id)
+        run, _ = started(site, tick=tick.id)
+        output.touch()
+        assert "The log comes when the attempt has ended." in site.get(f"/runs/{run.id}").text
+        place.dead.add(site.store.owner.pid)
+        assert "/&lt;b&gt;ticks.log</code>" in site.get(f"/runs/{run.id}").text
+        output.unlink()
+        assert "ticks.log" not in site.get(f"/runs/{run.id}").text
