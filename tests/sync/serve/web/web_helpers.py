@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from msgspec import Struct
+from starlette.routing import BaseRoute
 
 from syncblocks.sync.serve import PipelineFiles
 from syncblocks.sync.serve.web.app import make_app
@@ -35,11 +36,12 @@ class Answer(Struct):
 class Site:
     """The pages of a folder, at an address of this machine."""
 
-    def __init__(self, place: Place, store: Store, files: PipelineFiles, port: int) -> None:
+    def __init__(self, place: Place, store: Store, files: PipelineFiles, port: int, routes: list[BaseRoute]) -> None:
         self.place = place
         self.store = store
         self.port = port
         self._files = files
+        self.routes = routes
         #: Sent with each request.
         self.headers = {"Host": f"127.0.0.1:{port}"}
 
@@ -96,7 +98,8 @@ def served(place: Place, *public_urls: str, arrives_s: float = ARRIVES_S, **more
     with place.store() as store:
         urls = addresses("127.0.0.1", port, public_urls)
         about = Served(store=store, files=files, folder=place.folder, clock=place.clock, urls=urls, **more)
-        with Listening(make_app(about), listener, arrives_s=arrives_s):
-            site = Site(place, store, files, port)
+        app = make_app(about)
+        with Listening(app, listener, arrives_s=arrives_s):
+            site = Site(place, store, files, port, app.routes)
             site.read_files()
             yield site
