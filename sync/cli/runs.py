@@ -93,15 +93,15 @@ def show_command(console: Console, arguments: tuple[str, ...], variables: Variab
         run = find_run(store, pipeline.pipeline, wanted)
         assert store is not None
         if console.is_json:
-            more = {"log": store.run_log(run.id, run.attempt)} if has_log else {}
-            console.emit({"type": "run", **whole_run(store, run), **more})
+            log = {"log": store.run_log(run.id, run.attempt)} if has_log else {}
+            console.emit({"type": "run", **whole_run(store, run), **log})
             return 0
         block_runs = store.block_runs(run.id)
         deliveries = store.outbox(pipeline.pipeline).deliveries.records(run_id=run.id, limit=10_000)
         never_started = store.never_started(run.id)
         missing = store.attempt_plan_of(run.id).missing_streams
         owner_state = store.owner_state(run) if run.is_active else None
-        log = store.run_log(run.id, run.attempt) if has_log else None
+        text = store.run_log(run.id, run.attempt) if has_log else None
     _show_run(console, run, owner_state)
     _show_block_runs(console, block_runs)
     if never_started:
@@ -113,7 +113,7 @@ def show_command(console: Console, arguments: tuple[str, ...], variables: Variab
         show_deliveries(console, deliveries)
     if has_log:
         console.echo()
-        for line in (log or NO_LOG).splitlines():
+        for line in (text or NO_LOG).splitlines():
             console.echo(line)
     return 0
 

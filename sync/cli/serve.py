@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import socket
 import sys
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from .options import common
 
 if TYPE_CHECKING:
     from ..config.head import StorePlace
+    from ..serve.web.served import Served
 
 #: Seconds between two turns, and between two looks at the output that is kept.
 TURN_S, OUTPUT_S = 1.0, 3600.0
@@ -67,7 +69,7 @@ def serve_command(
     from ..serve.versions import refuse_other_versions
     from ..serve.web.app import make_app
     from ..serve.web.listening import Listening
-    from ..serve.web.served import Served, addresses, sign_in_link
+    from ..serve.web.served import Served, addresses
     from ..store import Store
 
     if sys.platform == "win32":
@@ -106,7 +108,7 @@ def serve_command(
         server = Server(store, folder, files, children, max_runs=max_runs, clock=clock, say=say, url=served.url)
         say(f"serving {folder}; run store {store.url}; at most {plural(max_runs, 'run')} at once", "info")
         say(f"pages and API: {served.url}", "info")
-        console.echo(f"sign in, once and within 10 minutes: {sign_in_link(served.url, store.access)}", err=True)
+        _tell_sign_in(console, served)
         prune_at = clock.monotonic()
         while not signals.stops:
             if clock.monotonic() >= prune_at:
@@ -124,6 +126,19 @@ def serve_command(
         else:
             say(f"stopped; {plural(len(children.runs), 'run')} left alone", "info")
     return 0
+
+
+def _tell_sign_in(console: Console, served: Served) -> None:
+    """Tell the link that signs in: it is a secret, so that no log gets it but that of a program which asks for JSON."""
+    from ..serve.web.served import sign_in_link
+
+    if console.is_json:
+        told = {"url": served.url, "sign_in_url": sign_in_link(served.url, served.store.access)}
+        console.emit({"type": "serve", "folder": str(served.folder), **told})
+    elif sys.stderr.isatty():
+        console.echo(f"sign in, once and within 10 minutes: {sign_in_link(served.url, served.store.access)}", err=True)
+    else:
+        console.echo(f"to sign in: syncblocks token link {shlex.quote(str(served.folder))}", err=True)
 
 
 def _bound(host: str, port: int, public_urls: tuple[str, ...]) -> socket.socket:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 LOG_BYTES, ENTRY_BYTES = 1_000_000, 100_000
 #: What the engine writes of itself.
 _LOGGERS = ("syncblocks", "syncblocks.callbacks")
+#: What only the process knows that runs a stream.
+_OF_READING = ("records", "committed", "rejected", "records_per_s", "percent", "size_bytes")
 _STATES = {RUNNING: "reading", LOADING: "loading", RETRYING: "retrying"}
 
 
@@ -32,6 +34,8 @@ class Recorder(LogLines):
 
     def __init__(self) -> None:
         super().__init__()
+        #: Other processes run the streams: they tell nothing until each has ended.
+        self.is_remote = False
         self._attempt = 0
         self._entries: deque[bytes] = deque()
         self._size = 0
@@ -63,7 +67,9 @@ class Recorder(LogLines):
         """Return the figures of the streams under way, and of those that were tried again; JSON."""
         with self.lock:
             views = [view for view in self.view.streams.values() if view.status in ACTIVE or view.retries]
-            return {"attempt": self._attempt, "streams": [_figures(view) for view in views]}
+            known = dict.fromkeys(_OF_READING) if self.is_remote else {}
+            streams = [_figures(view) | known for view in views]
+            return {"attempt": self._attempt, "is_remote": self.is_remote, "streams": streams}
 
     def log(self) -> str:
         """Return the end of the log; empty: there is none."""

@@ -241,6 +241,7 @@ class PipelineRunner:
 
     def run_streams(self, run: PipelineRun, plan: Plan, lease: RunLease) -> RunResult:
         """Run what is planned, to the last callback."""
+        self._recorder.is_remote = self._engine is not None
         coordinator = Coordinator(
             self.session,
             self.store,

@@ -33,8 +33,8 @@ from .table_names import (
 from .ticks import Tick, decoded
 from .transactions import LEASE_S, Transactions
 
-#: Streams and deliveries that a page shows at first.
-MOST_STREAMS, MOST_DELIVERIES = 100, 200
+#: Streams that a page shows at first, and when more are asked for; and deliveries for each of these streams.
+MOST_STREAMS, MOST_OF_ALL, DELIVERIES = 100, 1_000, 2
 #: Characters of the end of a log, and of an output or error of a call.
 TAIL, PART = 20_000, 2_000
 #: Earlier attempts and actions that a page shows.
@@ -144,8 +144,8 @@ class RunView(Struct, frozen=True, kw_only=True):
     is_active: bool
     #: Of an active run.
     is_alive: bool
-    #: Its streams are run by tasks of an orchestrator.
-    is_mapped: bool
+    #: Other processes run its streams, which tell nothing until each has ended.
+    is_remote: bool
     is_cancelling: bool
     owner: Owner
     #: The store's time.
@@ -159,7 +159,7 @@ class RunView(Struct, frozen=True, kw_only=True):
     streams: tuple[StreamLine, ...]
     #: Of these streams, ended ones in the order of their ending.
     block_runs: tuple[BlockRun, ...]
-    #: Those of the attempt; see `MOST_DELIVERIES`.
+    #: Of the attempt: those that are dead, then those that are due, then the others; at most `DELIVERIES` a stream.
     deliveries: tuple[DeliveryView, ...]
     #: Attempt -> state -> number of deliveries.
     delivery_counts: Mapping[int, Mapping[str, int]]
@@ -235,13 +235,13 @@ class RunViews:
     def __init__(self, transactions: Transactions) -> None:
         self._transactions = transactions
 
-    def view(self, run_id: int, attempt: int | None = None, *, is_whole: bool = False) -> RunView | None:
+    def view(self, run_id: int, attempt: int | None = None, *, most: int = MOST_STREAMS) -> RunView | None:
         """Return a run as it stands; None: there is no such run, or no such attempt.
 
         Args:
             run_id: The run.
             attempt: None: the latest one.
-            is_whole: With all streams and deliveries.
+            most: Streams that are read.
         """
         with self._transactions.read() as connection:
             run = connection.row(_RUN, {"run_id": run_id})
@@ -253,7 +253,7 @@ class RunViews:
                 return None
             progress = connection.row(_PROGRESS, {"run_id": run_id})
             told = _told(progress, of_attempt["number"])
-            streams = connection.rows(_STREAMS, {**of_attempt, "most": _ALL if is_whole else MOST_STREAMS})
+            streams = connection.rows(_STREAMS, {**of_attempt, "most": most})
             is_one, names = one_of("stream", [row.stream for row in streams])
             blocks = [
                 decode_block_run(row)
@@ -278,7 +278,7 @@ class RunViews:
                 latest_attempt=run.attempt,
                 status=head.status,
                 is_alive=run.is_active and is_alive,
-                is_mapped=run.hold_s is not None,
+                is_remote=run.hold_s is not None or (progress is not None and bool(progress.progress.get("is_remote"))),
                 is_cancelling=run.cancel_requested_at is not None and head.ended_at is None,
                 owner=Owner.decode(run.owner),
                 now=now,
@@ -288,7 +288,7 @@ class RunViews:
                 counts={row.status: row.number for row in connection.rows(_COUNTS, of_attempt)},
                 streams=tuple(lines),
                 block_runs=tuple(sorted(blocks, key=_by_end)),
-                deliveries=_deliveries(connection, of_attempt, _ALL if is_whole else MOST_DELIVERIES),
+                deliveries=_deliveries(connection, of_attempt, DELIVERIES * most),
                 delivery_counts=_delivery_counts(connection.rows(_DELIVERY_COUNTS, {"run_id": run_id})),
                 failure=failure or decode_error(head.error),
                 told_at=None if progress is None else progress.written_at,
@@ -298,7 +298,7 @@ class RunViews:
                 is_log_cut=log is not None and bool(log.is_cut),
             )
 
-    def about(self, run: RunView, *, is_whole: bool = False) -> RunAbout:
+    def about(self, run: RunView, *, most: int = MOST_STREAMS) -> RunAbout:
         """Return what of a run does not change; the plan is that of the attempt that is shown."""
         values = {"run_id": run.id, "number": run.attempt, "pipeline": run.pipeline}
         with self._transactions.read() as connection:
@@ -306,7 +306,7 @@ class RunViews:
             documents = row if row is not None else Row(trigger_id="", event={}, variables={}, interval_start=None)
             attempts = connection.rows(_ATTEMPTS, values)
             ticks, actions = connection.rows(_TICKS, values), connection.rows(_ACTIONS, values)
-            planned = connection.rows(_PLANNED, {**values, "most": _ALL if is_whole else MOST_STREAMS})
+            planned = connection.rows(_PLANNED, {**values, "most": most})
         start = documents.interval_start
         return RunAbout(
             trigger=documents.trigger_id,
@@ -320,9 +320,6 @@ class RunViews:
                 value_of(PlannedStream, row, blocks=tuple(block for block, _ in row.blocks)) for row in planned
             ),
         )
-
-
-_ALL = 10**9
 
 
 def _told(progress: Row | None, attempt: int) -> dict[str, Mapping[str, Any]]:
@@ -352,7 +349,7 @@ def _stream_line(row: Row, blocks: Sequence[BlockRun], told: Mapping[str, Any] |
             bookmark_after=told["bookmark_after"],
             rejected=told["rejected"],
             retries=retries,
-            still_s=told["still_s"],
+            still_s=0 if told["records"] is None else told["still_s"],
             error=told["error"],
         )
     last = next((block for block in blocks if block.block_type == DATA_EXPORTER), None)
@@ -381,16 +378,17 @@ def _figures(sums: Sequence[Row], going: Sequence[Mapping[str, Any]]) -> Figures
     """Return the sums of block runs that have ended, and of what is told of streams under way."""
     by_type = {row.block_type: row for row in sums}
 
-    def total(block_type: str | None, column: str, now: int) -> int | None:
+    def total(block_type: str | None, column: str, told: str = "") -> int | None:
         rows = [row for kind, row in by_type.items() if block_type in (None, kind)]
         known = [int(value) for row in rows if (value := getattr(row, column)) is not None]
-        return sum(known) + now if known or now else None
+        known += [each[told] or 0 for each in going if told]
+        return sum(known) if known else None
 
     return Figures(
-        read=total(DATA_LOADER, "rows", sum(each["records"] for each in going)),
-        written=total(DATA_EXPORTER, "rows", sum(each["committed"] for each in going)),
-        deleted=total(DATA_EXPORTER, "deleted", 0),
-        rejected=total(None, "rejected", sum(each["rejected"] for each in going)),
+        read=total(DATA_LOADER, "rows", "records"),
+        written=total(DATA_EXPORTER, "rows", "committed"),
+        deleted=total(DATA_EXPORTER, "deleted"),
+        rejected=total(None, "rejected", "rejected"),
     )
 
 

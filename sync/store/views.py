@@ -316,7 +316,8 @@ class Views:
 
         Of runs among which the filter finds few, only the latest `MOST_SEARCHED` are looked through.
         """
-        conditions, values = ["1 = 1"], {"pipeline": pipeline, "before": before or ANY_ID, "first": 0}
+        conditions = ["1 = 1"]
+        values: dict[str, Any] = {"pipeline": pipeline, "before": before or ANY_ID, "first": 0}
         if wanted.status is not None:
             conditions.append("a.status = :status")
             values["status"] = wanted.status

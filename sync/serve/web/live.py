@@ -6,16 +6,16 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TypeVar
 
 import anyio
 from anyio import to_thread
 from msgspec import Struct
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
-
-from syncblocks.connectors.struct_helpers import replace
 
 from ...errors import StoreUnreachable
 from ...store.run_views import RunView
@@ -23,7 +23,7 @@ from .served import Served
 from .sessions import session_of
 
 #: Most open event streams of a server. Each page has one; a hidden page has none.
-MOST_STREAMS = 50
+MOST_OPEN = 50
 #: Seconds between two looks at a run; between two events of what has changed, and of what only has aged.
 LOOK_S, EVENT_S, AGED_S = 0.5, 1.0, 2.0
 #: After so long without an event there is one that says nothing.
@@ -36,6 +36,8 @@ _THREADS = 4
 _HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 #: The browser opens a stream again after so long.
 _BEGIN = "retry: 3000\n\n"
+#: For what lies between server and browser; the page does not see it.
+_COMMENT = ": \n\n"
 
 T = TypeVar("T")
 
@@ -63,8 +65,8 @@ class Live:
     def respond(self, request: Request, run_id: int, show: Callable[[RunView], str]) -> Response:
         """Return an event stream about a run; `show` renders what is sent, in a thread."""
         with self._lock:
-            if self._open >= MOST_STREAMS:
-                text = f"{MOST_STREAMS} pages are live already: reload this one instead\n"
+            if self._open >= MOST_OPEN:
+                text = f"{MOST_OPEN} pages are live already: reload this one instead\n"
                 return PlainTextResponse(text, status_code=503, headers={"Retry-After": "30"})
             self._open += 1
         return _Events(self._events(request, run_id, show), self._leave)
@@ -84,27 +86,31 @@ class Live:
             now_s = time.monotonic()
             if now_s - asked_s >= WATCH_AGAIN_S:
                 asked_s = now_s
-                if not await self._in_thread(lambda: self._is_signed_in(request)):
+                if not await self._in_thread(partial(_is_signed_in, request)):
                     return
             try:
-                view = await self._in_thread(lambda: self._view(run_id))
-            except StoreUnreachable:  # the page notices the silence
+                view = await self._in_thread(partial(self._view, run_id))
+            except StoreUnreachable:  # the page notices that there is no event
+                if now_s - sent_s >= BEAT_S:
+                    sent_s = now_s
+                    yield _COMMENT
                 await asyncio.sleep(LOOK_S)
                 continue
             if view is None:  # pruned
                 break
             is_changed = known is None or replace(view, now=known.now) != known
             if view.is_over or now_s - sent_s >= (EVENT_S if is_changed else AGED_S):
-                text = await self._in_thread(lambda view=view: show(view))
+                text = await self._in_thread(partial(show, view))
                 if view.is_over:
                     yield _event("over", text)
                     return
+                known = view
                 if text != sent:
-                    known, sent, sent_s = view, text, now_s
+                    sent, sent_s = text, now_s
                     yield _event("run", text)
-            if now_s - sent_s >= BEAT_S:  # a comment for what lies between, an event for the page
+            if now_s - sent_s >= BEAT_S:
                 sent_s = now_s
-                yield ": \n" + _event("beat", "")
+                yield _COMMENT + _event("beat", "")
             await asyncio.sleep(LOOK_S)
         yield _event("stop", "")
 
@@ -112,12 +118,6 @@ class Live:
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(_THREADS)
         return await to_thread.run_sync(work, limiter=self._limiter)
-
-    def _is_signed_in(self, request: Request) -> bool:
-        try:
-            return session_of(request) is not None
-        except StoreUnreachable:
-            return True
 
     def _view(self, run_id: int) -> RunView | None:
         with self._lock:
@@ -145,6 +145,13 @@ class _Events(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._leave()
+
+
+def _is_signed_in(request: Request) -> bool:
+    try:
+        return session_of(request) is not None
+    except StoreUnreachable:
+        return True
 
 
 def _event(kind: str, text: str) -> str:

@@ -36,11 +36,11 @@ KINDS = ("schedule", "api", "callback", "backfill", BY_HAND)
 
 #: Kind of a finding -> what to do about it.
 _WAYS: Mapping[str, str] = {
-    "late": "Look at the last run below. If none was begun, look at the schedule.",
+    "late": "Look at the last run. If none was begun, look at the schedule and at what waits.",
     "volume": "Compare the rows of the streams below with those of earlier runs.",
-    "run": "A server that takes the pipeline starts `recover` by itself; `syncblocks recover FILE` does it by hand.",
+    "run": "A server of this pipeline ends it by itself within a minute. By hand: syncblocks recover FILE.",
     "dead": "Mend the callback, then deliver again.",
-    "due": "A server starts `recover` by itself, which delivers; a callback that fails is tried again later.",
+    "due": "A server of this pipeline delivers by itself. A callback that fails is tried again later.",
     "missing": "If the table is gone on purpose, take the stream out of the file; else look at the source.",
     "broken": "Mend the file; the server reads it again by itself.",
 }

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from ...store.model import RUNNING, BlockRun
-from ...store.run_views import DeliveryView, RunAbout, RunView
+from ...store.model import CANCELLED, RUNNING, SUCCESS, BlockRun
+from ...store.run_views import MOST_OF_ALL, MOST_STREAMS, DeliveryView, RunAbout, RunView
 from ...store.ticks import Tick
 from .live import Live
 from .pages import Problem, orders_of, page, render, rendered
 from .pipelines import zone_of
 from .sessions import WHO, served_by
-from .stream import bookmark_text
+from .stream import bookmark_values
+from .words import json_text
 
 #: The largest number of a run.
 _MOST_RUN = 2**31 - 1
 #: A stream under way that has moved no record for so long is said to stand still.
 STILL_S = 10
 
-#: Number of a stream's status -> what follows it.
-_STATUS_WORDS = {"unclaimed": "waiting"}
 _STATUSES = ("failure", "cancelled", "running", "unclaimed", "success")
 
 
 class Told(Struct, frozen=True):
-    """A block run, and the callbacks that were told of it; None: those of `pipeline`, or of a stream not shown."""
+    """A block run that has ended, and its callbacks; None: those of `pipeline`, or of a block run that is not shown."""
 
     block_run: BlockRun | None
     deliveries: tuple[DeliveryView, ...]
@@ -38,10 +38,10 @@ class Told(Struct, frozen=True):
 
 @page
 def _run(request: Request) -> Response:
-    is_whole = "all" in request.query_params
-    run = _found(request, is_whole=is_whole)
-    about = served_by(request).store.run_views.about(run, is_whole=is_whole)
-    is_live = not (run.is_over or is_whole) and run.attempt == run.latest_attempt
+    most = MOST_OF_ALL if "all" in request.query_params else MOST_STREAMS
+    run = _found(request, most)
+    about = served_by(request).store.run_views.about(run, most=most)
+    is_live = not run.is_over and most == MOST_STREAMS and run.attempt == run.latest_attempt
     return render(request, "run.html", **_shown(request, run), about=about, is_live=is_live, began=_began(about))
 
 
@@ -88,13 +88,13 @@ def _back(run: RunView) -> Response:
     return RedirectResponse(f"/runs/{run.id}", status_code=303)
 
 
-def _found(request: Request, *, is_whole: bool = False) -> RunView:
+def _found(request: Request, most: int = MOST_STREAMS) -> RunView:
     """Return the run that the path names, in the attempt that the query names (default: the latest)."""
     run_id: int = request.path_params["run_id"]
     asked = request.query_params.get("attempt", "")
     attempt = int(asked) if asked.isdecimal() and len(asked) < 10 else None
     store = served_by(request).store
-    run = store.run_views.view(run_id, attempt, is_whole=is_whole) if run_id <= _MOST_RUN else None
+    run = store.run_views.view(run_id, attempt, most=most) if run_id <= _MOST_RUN else None
     if run is not None:
         return run
     if attempt is not None and run_id <= _MOST_RUN and store.run_views.view(run_id) is not None:
@@ -106,13 +106,13 @@ def _found(request: Request, *, is_whole: bool = False) -> RunView:
     raise Problem(404, f"There is no run {run_id} yet.", "Open a pipeline to see its runs.")
 
 
-def _shown(request: Request, run: RunView) -> dict[str, object]:
+def _shown(request: Request, run: RunView) -> dict[str, Any]:
     """Return what the live part of the page shows."""
     files = served_by(request).files
     head = files.heads.get(run.pipeline)
-    blocks = [Told(block, _of(run.deliveries, block)) for block in run.block_runs]
-    among = {(block.block, block.stream) for block in run.block_runs}
-    others = tuple(each for each in run.deliveries if (each.block, each.stream) not in among)
+    blocks = [Told(block, _of(run.deliveries, block)) for block in run.block_runs if block.ended_at is not None]
+    among = {each.key for told in blocks for each in told.deliveries}
+    others = tuple(each for each in run.deliveries if each.key not in among)
     notes = [
         (block.stream, block.schema_changes, block.notices)
         for block in run.block_runs
@@ -124,14 +124,20 @@ def _shown(request: Request, run: RunView) -> dict[str, object]:
         "is_served": run.pipeline in files.usable,
         "state": _word(run),
         "next_step": _next_step(run, is_served=run.pipeline in files.usable),
-        "counts": [(run.counts[each], _STATUS_WORDS.get(each, each)) for each in _STATUSES if each in run.counts],
+        "counts": [(run.counts[each], each) for each in _STATUSES if each in run.counts],
+        "unclaimed": "waiting" if run.ended_at is None else "never started",
         "blocks": blocks,
         "others": Told(None, others) if others else None,
         "notes": list({each[0]: each for each in reversed(notes)}.values())[::-1],
         "output": _output(request, run),
-        "bookmark_text": bookmark_text,
+        "bookmark_values": _bookmark,
         "still_s": STILL_S,
+        "most": MOST_OF_ALL,
     }
+
+
+def _bookmark(bookmark: Any) -> str:
+    return bookmark_values(bookmark) if bookmark is None or isinstance(bookmark, Mapping) else json_text(bookmark)
 
 
 def _of(deliveries: Sequence[DeliveryView], block: BlockRun) -> tuple[DeliveryView, ...]:
@@ -163,11 +169,12 @@ def _next_step(run: RunView, *, is_served: bool) -> str:
         return "A retry is ordered and begins as soon as the pipeline is free."
     if run.retry is not None:
         return f"The retry was {run.retry.state}: {run.retry.why or 'no reason is known'}."
-    if run.status not in ("success", RUNNING):
+    if run.status not in (SUCCESS, RUNNING):
         if run.id != run.latest_run:
             return f"Run {run.latest_run} came later; only the latest run of a pipeline is retried."
+        cause = "" if run.status == CANCELLED else "Mend the cause, then retry. "
         way = "Retry" if is_served else "`syncblocks runs retry FILE`"
-        return f"Mend the cause, then retry. {way} runs the streams that did not succeed or never started."
+        return f"{cause}{way} runs the streams that did not succeed or never started."
     return "Mend the callback, then deliver again." if dead else ""
 
 

@@ -65,6 +65,11 @@ def moment(at: datetime | None, zone: str = "UTC") -> str:
     return f"{at.astimezone(UTC if zone == 'UTC' else ZoneInfo(zone)):%Y-%m-%d %H:%M:%S}"
 
 
+def zone_word(at: datetime, zone: str) -> str:
+    """Return the short name of a zone at a time, such as `CEST`; of zones that have none `+03`."""
+    return "UTC" if zone == "UTC" else f"{at.astimezone(ZoneInfo(zone)):%Z}"
+
+
 def moment_after(at: datetime, zone: str) -> str:
     """Return the UTC time beside that of a zone: with its date only if it has another one."""
     local, utc = at.astimezone(ZoneInfo(zone)), at.astimezone(UTC)
@@ -140,6 +145,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "ago": ago,
     "moment": moment,
     "moment_after": moment_after,
+    "zone_word": zone_word,
     "short": short,
     "moment_of": moment_of,
     "change_in_words": change_in_words,

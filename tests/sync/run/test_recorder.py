@@ -122,3 +122,5 @@ def test_figures_are_of_streams_under_way_and_of_those_that_were_tried_again() -
         "error": None,
     }
     assert (b["stream"], b["state"], b["retries"]) == ("b", "ended", 1)
+    recorder.is_remote = True
+    assert (recorder.figures()["streams"][0]["records"], recorder.figures()["is_remote"]) == (None, True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import stat
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 from syncblocks.sync.store import Store
 from tests.conftest import RunCLI
 from tests.sync.store.store_helpers import query
-from tests.zygote import Process, Zygote
+from tests.zygote import SCRIPT, Process, Zygote
 
 FILE = """\
 pipeline: crm
@@ -141,6 +143,29 @@ def test_stop_runs_stops_what_the_server_has_started_and_else_it_goes_on(folder:
     server.signal(signal.SIGTERM)
     assert server.wait() == 0, server.log()
     assert is_over(folder)
+
+
+@pytest.mark.full
+def test_the_link_that_signs_in_goes_to_a_terminal_and_not_to_a_log(folder: Path) -> None:
+    command = [SCRIPT, "serve", "--port", "0"]
+    mine, theirs = pty.openpty()
+    with subprocess.Popen(command, cwd=folder, stderr=theirs, stdin=subprocess.DEVNULL) as server:
+        os.close(theirs)
+        said = b""
+        while b"/login?code=" not in said:
+            said += os.read(mine, 10_000)
+        server.send_signal(signal.SIGTERM)
+    os.close(mine)
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        lines = []
+        while not (lines and lines[-1].startswith("to sign in: ")):
+            lines.append(server.stderr.readline())
+            assert lines[-1], lines
+        server.send_signal(signal.SIGTERM)
+        lines += server.stderr
+    assert lines.count(f"to sign in: syncblocks token link {folder}\n") == 1
+    assert "code=" not in "".join(lines)
 
 
 def test_a_folder_without_a_pipeline_file_is_refused(run_cli: RunCLI, tmp_path: Path) -> None:

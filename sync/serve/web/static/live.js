@@ -6,7 +6,7 @@
   const note = document.getElementById("live-note");
   if (!live || !note) return;
   const SILENT_MS = 30000, AGAIN_MS = 10000;
-  let source = null, heard = 0, isOver = false, later = 0;
+  let source = null, heard = 0, isOver = false, hasStopped = false, later = 0;
 
   const say = (text) => { if (note.textContent !== text) note.textContent = text; };
 
@@ -50,12 +50,13 @@
     if (isOver || document.hidden) return;
     heard = Date.now();
     source = new EventSource(live.dataset.events);
-    source.addEventListener("run", (event) => { heard = Date.now(); say("Live"); show(event.data); });
-    source.addEventListener("beat", () => { heard = Date.now(); say("Live"); });
+    const hear = () => { heard = Date.now(); hasStopped = false; say("Live"); };
+    source.addEventListener("run", (event) => { hear(); show(event.data); });
+    source.addEventListener("beat", hear);
     source.addEventListener("over", (event) => { isOver = true; close(); show(event.data); say(""); });
-    source.addEventListener("stop", () => { heard = Date.now(); say("The server stops"); });
+    source.addEventListener("stop", () => { hasStopped = true; });
     source.onerror = () => {
-      say("Not live: the server does not answer");
+      say(hasStopped ? "Not live: the server was stopped" : "Not live: the server does not answer");
       // The browser itself tries again unless the server has refused.
       if (source && source.readyState === EventSource.CLOSED) later = setTimeout(open, AGAIN_MS);
     };

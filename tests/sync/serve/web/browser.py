@@ -1,30 +1,17 @@
-"""A real browser: Debian's Chromium, driven by playwright's Python package."""
+"""Somebody who looks at pages with the browser of `conftest`."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Dialog, Page
 
-from tests import services
 
 #: Widths at which each page is looked at, and the themes.
 WIDTHS, THEMES = (360, 1280), ("light", "dark")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """A browser without windows."""
-    path = shutil.which("chromium")
-    if path is None:
-        services.missing("chromium is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
-        yield browser
-        browser.close()
 
 
 class Visitor:
@@ -39,7 +26,12 @@ class Visitor:
         page = self.context.new_page()
         page.on("console", lambda message: self._note(message.type, message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", self._refuse)
         return page
+
+    def _refuse(self, dialog: Dialog) -> None:
+        self.complaints.append(dialog.message)
+        dialog.dismiss()
 
     def _note(self, kind: str, text: str) -> None:
         if kind in ("error", "warning"):
@@ -59,12 +51,12 @@ class Visitor:
 
 
 @contextmanager
-def visiting(browser: Browser, *, width: int = 1280, theme: str = "light", scripts: bool = True) -> Iterator[Visitor]:
-    """Open a browser's window; at its end nothing may have been complained about."""
+def visiting(browser: Browser, *, width: int = 1280, theme: str = "light", state: Any = None) -> Iterator[Visitor]:
+    """Open a browser's window, with the cookies of another one; at its end there may be no complaints."""
     context = browser.new_context(
         viewport={"width": width, "height": 900},
         color_scheme="dark" if theme == "dark" else "light",
-        java_script_enabled=scripts,
+        storage_state=state,
     )
     context.set_default_timeout(20_000)
     try:

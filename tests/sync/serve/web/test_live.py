@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.model import PipelineRun
-from tests.sync.serve.web.browser import visiting
+from tests.sync.serve.web.browser import THEMES, WIDTHS, Visitor, is_too_wide, visiting
 from tests.zygote import Process, Zygote
 
 HOSTILE = "<script>alert(1)</script>"
@@ -27,15 +27,22 @@ streams: [{{stream: rows}}, {{stream: "{HOSTILE}", destination_table: hostile}}]
 transformers: [{{block: slow, file: slow.py, streams: [rows]}}]
 callbacks: [{{block: told, file: told.py, attempts: 1}}]
 """
-#: Each batch waits until somebody writes into the pipe.
+#: Each batch waits for a file of its own.
 SLOW = """\
+import itertools
+import time
 from pathlib import Path
+
+number = itertools.count()
 
 @transformer
 def slow(df):
-    with (Path(__file__).parent / "go").open() as file:
-        if file.read() == "fail":
-            raise ValueError("no more <b>rows</b>")
+    gate = Path(__file__).parent / f"gate-{next(number)}"
+    deadline = time.monotonic() + 120
+    while not gate.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if gate.read_text() == "fail":
+        raise ValueError("no more <b>rows</b>")
     return df
 """
 TOLD = """\
@@ -63,10 +70,10 @@ class Place:
         (folder / "told.py").write_text(TOLD)
         (folder / "data" / "rows.csv").write_text("id\n" + "".join(f"{number}\n" for number in range(ROWS)))
         (folder / "data" / "other.csv").write_text("id\n1\n2\n")
-        os.mkfifo(folder / "go")
+        self._opened = 0
         self.url = f"sqlite:///{folder}/.syncblocks/store.db"
         self.server = zygote.start(folder, ["serve", "--port", "0"])
-        self.link = self._said(r"sign in, once and within 10 minutes: (\S+)")
+        self.link = self._said(r'"sign_in_url": ?"([^"]+)"')
         self.origin = self.link.partition("/login")[0]
 
     def _said(self, pattern: str) -> str:
@@ -87,9 +94,25 @@ class Place:
         return self.zygote.start(self.folder, ["run"])
 
     def go(self, word: str = "go") -> None:
-        """Let the batch pass that waits."""
-        with (self.folder / "go").open("w") as file:
-            file.write(word)
+        """Let the next batch pass, or fail."""
+        written = self.folder / "gate"
+        written.write_text(word)
+        written.rename(self.folder / f"gate-{self._opened}")
+        self._opened += 1
+
+    def go_all(self) -> None:
+        """Let all batches of another attempt pass."""
+        self._opened = 0
+        for _ in range(ROWS // 10):
+            self.go()
+
+    def opened(self, visitor: Visitor, run: Process) -> Page:
+        """Open the page of the first run, which has read its first batch."""
+        page = visitor.sign_in(self.link)
+        self.until(lambda: self.runs() or (run.has_ended() and pytest.fail(run.log())))
+        page.goto(f"{self.origin}/runs/1")
+        expect(cell(page, "rows", "Rows")).to_have_text("10")
+        return page
 
     def runs(self) -> list[PipelineRun]:
         with Store.open(self.url) as store:
@@ -104,7 +127,7 @@ def place(tmp_path: Path, zygote: Zygote) -> Iterator[Place]:
     assert made.server.wait() == 0, made.server.log()
 
 
-def cell(page: Page, stream: str, label: str) -> object:
+def cell(page: Page, stream: str, label: str) -> Locator:
     row = page.locator("#run-streams tr", has=page.get_by_role("rowheader", name=stream))
     return row.locator(f"td[data-label='{label}']")
 
@@ -113,17 +136,97 @@ def cell(page: Page, stream: str, label: str) -> object:
 def test_a_run_is_seen_while_it_goes_and_cancelled_by_the_button(place: Place, chromium: Browser) -> None:
     run = place.run()
     with visiting(chromium) as visitor:
-        page = visitor.sign_in(place.link)
-        place.until(lambda: place.runs() or (run.has_ended() and pytest.fail(run.log())))
-        page.goto(f"{place.origin}/runs/1")
-        expect(cell(page, "rows", "Rows")).to_have_text("10")
+        page = place.opened(visitor, run)
+        expect(cell(page, "rows", "State")).to_have_text("reading")
+        expect(cell(page, HOSTILE, "State")).to_have_text("waiting")
         expect(page.locator("#live-note")).to_have_text("Live")
         for number in (20, 30):
             place.go()
             expect(cell(page, "rows", "Rows")).to_have_text(str(number))
-        page.screenshot(path="/tmp/shots/run.png", full_page=True)
+        plain = visitor.context.browser.new_context(  # type: ignore[union-attr]
+            java_script_enabled=False, storage_state=visitor.context.storage_state()
+        )
+        still = plain.new_page()
+        still.goto(page.url)
+        expect(cell(still, "rows", "Rows")).to_have_text("30")
+        plain.close()
         page.get_by_role("button", name="Cancel").click()
         expect(page.locator("#run-head")).to_contain_text("cancelling")
         place.go()
-        expect(page.locator("#run-head")).to_contain_text("cancelled")
+        expect(page.locator("#run-head .word")).to_have_text("cancelled")
+        expect(page.locator("#live-note")).to_have_text("")
+        expect(page).to_have_title(re.compile("cancelled: run 1 of crm"))
+    assert run.wait() == 1
+
+
+@pytest.mark.full
+def test_a_run_that_failed_is_retried_and_its_dead_callback_delivered_by_buttons(
+    place: Place, chromium: Browser
+) -> None:
+    run = place.run()
+    with visiting(chromium) as visitor:
+        page = place.opened(visitor, run)
+        place.go("fail")
+        expect(page.locator("#run-why")).to_contain_text("no more <b>rows</b>")
+        expect(page.locator("#run-head .word")).to_have_text("failure")
+        told = page.locator("#run-blocks .told")
+        expect(told).to_contain_text("nobody is at home")
+        page.locator("summary", has_text="output").click()
+        expect(told).to_contain_text("telling of rows")
+        (place.folder / "can_tell").touch()
+        page.get_by_role("button", name="Deliver again").click()
+        expect(page.locator("#run-blocks .told .word")).to_have_text("done")  # by `recover`, which the server starts
+        place.go_all()
+        page.get_by_role("button", name="Retry").click()
+        expect(page.locator("h1")).to_have_text("Run 1, attempt 2")
+        expect(page.locator("#run-head .word")).to_have_text("success")
+        expect(cell(page, HOSTILE, "State")).to_have_text("success")
+        expect(cell(page, "rows", "Rows")).to_have_text("50")
+        page.locator("#log summary").click()
+        expect(page.locator("#log")).to_contain_text("event=run_started run=1 attempt=2 pipeline=crm streams=2")
+        page.reload()
+        expect(page.get_by_text("ordered by page")).to_have_count(2)
+        page.get_by_role("link", name="attempt 1").click()
+        expect(page.locator("#run-why")).to_contain_text("Attempt 2 came later.")
+    assert run.wait() == 1
+
+
+@pytest.mark.full
+def test_the_page_fits_each_width_in_each_theme(place: Place, chromium: Browser) -> None:
+    run = place.run()
+    with visiting(chromium) as visitor:
+        page = place.opened(visitor, run)
+        state = visitor.context.storage_state()
+        place.go()
+        for is_over in (False, True):
+            for width, theme in product(WIDTHS, THEMES):
+                with visiting(chromium, width=width, theme=theme, state=state) as other:
+                    page = other.at(f"{place.origin}/runs/1")
+                    expect(page.locator("#run-head .word")).to_have_text("failure" if is_over else "running")
+                    assert not is_too_wide(page)
+            if not is_over:
+                place.go("fail")
+                assert run.wait() == 1
+
+
+@pytest.mark.full
+def test_a_hidden_page_has_no_stream_and_a_stopped_server_ends_it_first(place: Place, chromium: Browser) -> None:
+    run = place.run()
+    with visiting(chromium) as visitor:
+        page = place.opened(visitor, run)
+        streams: list[str] = []
+        page.on("request", lambda request: streams.append(request.url) if "/events" in request.url else None)
+        hide = "value => {Object.defineProperty(document, 'hidden', {value, configurable: true}); " + (
+            "document.dispatchEvent(new Event('visibilitychange'))}"
+        )
+        page.evaluate(hide, True)
+        place.go()
+        page.evaluate(hide, False)
+        expect(cell(page, "rows", "Rows")).to_have_text("20")
+        assert len(streams) == 1
+        place.server.signal(signal.SIGTERM)
+        expect(page.locator("#live-note")).to_have_text("Not live: the server was stopped")
+        assert place.server.wait() == 0
+        visitor.complaints = [each for each in visitor.complaints if "ERR_CONNECTION_REFUSED" not in each]
+    place.go("fail")
     assert run.wait() == 1

@@ -6,6 +6,7 @@ import http.client
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlencode
 
 from msgspec import Struct
@@ -89,14 +90,14 @@ class Site:
 
 
 @contextmanager
-def served(place: Place, *public_urls: str, arrives_s: float = ARRIVES_S) -> Iterator[Site]:
-    """Serve a folder."""
+def served(place: Place, *public_urls: str, arrives_s: float = ARRIVES_S, **more: Any) -> Iterator[Site]:
+    """Serve a folder; `more`: of `Served`."""
     files = PipelineFiles(place.folder, place.url, place.clock)
     listener = bound_socket("127.0.0.1", 0)
     port = listener.getsockname()[1]
     with place.store() as store:
         urls = addresses("127.0.0.1", port, public_urls)
-        about = Served(store=store, files=files, folder=place.folder, clock=place.clock, urls=urls)
+        about = Served(store=store, files=files, folder=place.folder, clock=place.clock, urls=urls, **more)
         app = make_app(about)
         with Listening(app, listener, arrives_s=arrives_s):
             site = Site(place, store, files, port, app.routes)
