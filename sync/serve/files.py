@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec import Struct
-
-from syncblocks.connectors.struct_helpers import replace
+from msgspec.structs import replace
 
 from ..clock import Clock
 from ..config.head import Head, read_head

@@ -77,6 +77,7 @@ def unsigned(handler: Handler) -> Endpoint:
 
     @wraps(handler)
     async def endpoint(request: Request) -> Response:
+        request.state.session = None
         request.state.form = {} if is_reading(request) else await _form(request)
         if request.state.form is None:
             return PlainTextResponse("this form is too large, or none\n", status_code=413)
@@ -95,7 +96,7 @@ def rendered(request: Request, name: str, **values: Any) -> str:
 
     `session`: whether somebody is signed in. `form_token`: the field of each form. `now`: this machine's time.
     """
-    secret = getattr(request.state, "session", None)
+    secret: str | None = request.state.session
     served = served_by(request)
     about = {
         "session": secret is not None,
