@@ -74,6 +74,7 @@ def test_lines_that_are_none(site: Site, secret: bytes) -> None:
         "a method of 40 letters": (f"{'X' * 40} /healthz HTTP/1.1\r\n{host}\r\n\r\n".encode(), 405),
         "a head without end": (b"GET /healthz HTTP/1.1\r\nX: " + b"x" * (MOST_HEADER_BYTES + 1), 400),
         "a NUL in a name": (head(site, "GET /api/pipelines/%00 HTTP/1.1", secret) + b"\r\n", 404),
+        "a NUL in a page": (head(site, "GET /pipelines/%00 HTTP/1.1") + b"\r\n", 404),
         "a slash in a name": (head(site, "GET /api/pipelines/crm%2Fruns HTTP/1.1", secret) + b"\r\n", 404),
         "a name that goes up": (head(site, "GET /static/..%2F..%2Fapp.py HTTP/1.1", secret) + b"\r\n", 404),
         "a name that goes up, plainly": (head(site, "GET /static/../app.py HTTP/1.1", secret) + b"\r\n", 404),
