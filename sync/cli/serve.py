@@ -147,7 +147,7 @@ def _bound(host: str, port: int, public_urls: tuple[str, ...]) -> socket.socket:
     from ..serve.web.served import is_loopback
 
     for url in public_urls:
-        if not re.fullmatch(r"https?://[^/?#@\\s]+", url):
+        if not re.fullmatch(r"https?://[^/?#@\s]+", url):
             raise click.UsageError(f"--public-url {url!r} is not of the form https://HOST or https://HOST:PORT")
     if not is_loopback(host) and not public_urls:
         raise click.UsageError(f"--host {host} is reached from outside: say with --public-url under which address")

@@ -163,7 +163,7 @@ class Ticks:
                 causes=list(causes),
             )
             if row.order_hash != (None if by is None else by.order_hash):
-                raise OtherOrder(f"key {key!r} of pipeline {pipeline!r} was used for another order: take a new one")
+                raise OtherOrder(f"this key was used for another order of pipeline {pipeline!r}: take a new key")
             return decoded(row)
 
     def tick(self, number: int) -> Tick:

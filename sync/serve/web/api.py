@@ -292,7 +292,7 @@ def _who(token: Token) -> str:
 
 def _name(request: Request) -> str:
     name: str = request.path_params["pipeline"]
-    if not name.isprintable():  # as no name is, and PostgreSQL takes no NUL
+    if not name.isprintable():  # as no name is
         raise Refused(404, f"no pipeline file of this server is named {name!r}")
     return name
 

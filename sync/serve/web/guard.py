@@ -41,7 +41,7 @@ class Guard:
         receive: Callable[[], Awaitable[_Message]],
         send: Callable[[_Message], Awaitable[None]],
     ) -> None:
-        """Answer a request; a request for another host gets 421."""
+        """Answer a request; a request for another host gets 421, and one with a NUL in its path 404."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -60,5 +60,8 @@ class Guard:
                 f"this server does not answer for the host {host!r}: name it with --public-url\n", status_code=421
             )
             await refused(scope, receive, send_with_headers)
+            return
+        if "\0" in scope["path"]:  # PostgreSQL takes none, and no name has one
+            await PlainTextResponse("there is no such page\n", status_code=404)(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)

@@ -25,9 +25,18 @@ class Patience:
         self._app = app
         self.arrives_s = arrives_s
         self.most = most
-        self.connections = 0
+        #: Clients that are connected.
+        self.connected: set[_Client] = set()
         #: Clients whose request has arrived, and is not answered.
         self.answering: set[_Client] = set()
+        #: Clients of which a request was answered since the last look at them.
+        self.answered: set[_Client] = set()
+
+    def is_silent(self, client: _Client) -> bool:
+        """Whether no request of a client was answered since the last look, nor has arrived."""
+        is_silent = client not in self.answered and client not in self.answering
+        self.answered.discard(client)
+        return is_silent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and note whether its client is to send more."""
@@ -47,6 +56,8 @@ class Patience:
                 await self._app(scope, received if has_body else receive, send)
         finally:
             self.answering.discard(client)
+            if client in self.connected:
+                self.answered.add(client)
 
     def limited(self, make: Callable[..., asyncio.Protocol]) -> type[asyncio.Protocol]:
         """Return what makes connections with these limits; `make` makes those without."""
@@ -60,14 +71,16 @@ class _Limited(asyncio.Protocol):
         self._patience = patience
         self._inner = inner
         self._transport: Any = None
+        self._client: Any = None
         self._timer: asyncio.TimerHandle | None = None
         self._silences = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._patience.connections += 1
+        self._client = tuple(transport.get_extra_info("peername", ("", 0))[:2])
+        self._patience.connected.add(self._client)
         self._inner.connection_made(transport)
-        if self._patience.connections > self._patience.most:
+        if len(self._patience.connected) > self._patience.most:
             self._transport.abort()
         else:
             self._look_later()
@@ -79,7 +92,8 @@ class _Limited(asyncio.Protocol):
         return self._inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._patience.connections -= 1
+        self._patience.connected.discard(self._client)
+        self._patience.answered.discard(self._client)
         if self._timer is not None:
             self._timer.cancel()
         self._inner.connection_lost(exc)
@@ -94,8 +108,7 @@ class _Limited(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(self._patience.arrives_s / 2, self._look)
 
     def _look(self) -> None:
-        client = tuple(self._transport.get_extra_info("peername")[:2])
-        self._silences = 0 if client in self._patience.answering else self._silences + 1
+        self._silences = self._silences + 1 if self._patience.is_silent(self._client) else 0
         if self._silences > 1:
             self._transport.abort()
         else:

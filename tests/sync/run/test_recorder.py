@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def test_each_attempt_keeps_its_log_with_secrets_masked(folder: Path, run_cli: R
     assert "attempt=2" in second
     shown = run_cli(["runs", "show", "--log"], folder)
     assert shown.stdout.endswith(f"\n\n{second}")
+    assert json.loads(run_cli(["runs", "show", "--log", "--json"], folder).stdout)["log"] == second
     assert query(url_of(folder), "SELECT * FROM _syncblocks_progress") == []
 
 

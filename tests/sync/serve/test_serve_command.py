@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import stat
 import subprocess
 import time
@@ -197,3 +198,17 @@ def test_pause_resume_reset_and_forget(run_cli: RunCLI, folder: Path) -> None:
     assert said("forget", "crm")["skipped"] == 0
     assert "knows no schedule of a pipeline 'crm'" in str(said("forget", "crm", code=2))
     assert query(url_of(folder), "SELECT count(*) FROM _syncblocks_schedule") == [(0,)]
+
+
+def test_an_address_that_is_taken_and_public_urls(run_cli: RunCLI, folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = run_cli(["serve", "--port", port, "--public-url", "https://sync.example:8443"], folder)
+        assert (done.returncode, "another program listens there" in done.stderr) == (2, True), done.stderr
+    for url in ("sync.example", "https://sync.example/", "https://user@sync.example", "https://a b", "ftp://x"):
+        done = run_cli(["serve", "--port", "0", "--public-url", url], folder)
+        assert (done.returncode, "is not of the form" in done.stderr) == (2, True), done.stderr
+    done = run_cli(["serve", "--host", "0.0.0.0", "--port", "0"], folder)
+    assert (done.returncode, "is reached from outside" in done.stderr) == (2, True), done.stderr

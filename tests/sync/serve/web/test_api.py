@@ -236,7 +236,7 @@ NUMBERS = ("0", "-1", "1.0", "abc", "9" * 9, "9" * 10, "9" * 30, "%00", "1%00", 
 def test_a_number_that_is_none_is_not_found(client: Client, kind: str) -> None:
     for number in NUMBERS:
         status, answer, _ = client.call("GET", f"/api/{kind}/{number}")
-        assert (status, list(answer)) == (404, ["error"]), number
+        assert status == 404, (number, answer)
 
 
 def test_a_name_that_is_none_is_not_found(client: Client) -> None:

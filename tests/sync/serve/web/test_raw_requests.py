@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from syncblocks.sync.serve.web.listening import MOST_HEADER_BYTES
+from syncblocks.sync.serve.web.listening import MOST_HEADER_BYTES, bound_socket
 from syncblocks.sync.serve.web.order_body import MOST_BYTES
 from syncblocks.sync.serve.web.patience import MOST_CONNECTIONS
 from tests.sync.serve.serve_helpers import Place
@@ -73,6 +74,7 @@ def test_lines_that_are_none(site: Site, secret: bytes) -> None:
         "a method of 40 letters": (f"{'X' * 40} /healthz HTTP/1.1\r\n{host}\r\n\r\n".encode(), 405),
         "a head without end": (b"GET /healthz HTTP/1.1\r\nX: " + b"x" * (MOST_HEADER_BYTES + 1), 400),
         "a NUL in a name": (head(site, "GET /api/pipelines/%00 HTTP/1.1", secret) + b"\r\n", 404),
+        "a NUL in a page": (head(site, "GET /pipelines/%00 HTTP/1.1") + b"\r\n", 404),
         "a slash in a name": (head(site, "GET /api/pipelines/crm%2Fruns HTTP/1.1", secret) + b"\r\n", 404),
         "a name that goes up": (head(site, "GET /static/..%2F..%2Fapp.py HTTP/1.1", secret) + b"\r\n", 404),
         "a name that goes up, plainly": (head(site, "GET /static/../app.py HTTP/1.1", secret) + b"\r\n", 404),
@@ -122,7 +124,12 @@ def test_bodies_that_are_none(site: Site, secret: bytes) -> None:
 
 def test_who_sends_slowly_is_cut_off_and_holds_nobody_up(site: Site, secret: bytes) -> None:
     body = head(site, "POST /api/pipelines/crm/runs HTTP/1.1", secret, "Content-Length: 100") + b"\r\n{"
-    with closing(connect(site)) as silent, closing(connect(site)) as slow, closing(connect(site)) as stuck:
+    busy = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
+    busy.connect()
+    own = busy.sock
+    with ExitStack() as stack:
+        stack.enter_context(closing(busy))
+        silent, slow, stuck = (stack.enter_context(closing(connect(site))) for _ in range(3))
         stuck.sendall(body)
         deadline = time.monotonic() + 30
         while True:
@@ -131,9 +138,17 @@ def test_who_sends_slowly_is_cut_off_and_holds_nobody_up(site: Site, secret: byt
                 slow.sendall(b"G")
             except OSError:
                 break
-            assert site.get("/healthz").status == 200
+            busy.request("GET", "/healthz")
+            assert busy.getresponse().read() == b"alive\n"
+        assert busy.sock is own
         assert [answer_of(each) for each in (silent, slow, stuck)] == [0, 0, 0]
     assert site.get("/healthz").status == 200
+
+
+def test_an_answer_does_not_wait_for_the_one_before() -> None:
+    """By Nagle's algorithm each second answer of a connection waited 40 ms: asyncio turns it off for TCP alone."""
+    with bound_socket("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 @pytest.mark.full

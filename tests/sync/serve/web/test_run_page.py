@@ -123,13 +123,16 @@ def test_the_event_stream_tells_what_changes_and_ends_with_the_run(site: Site, p
     assert query(place.url, until) == [(1,)]
 
 
-def test_a_silent_stream_says_so_with_a_comment(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_stream_says_so_with_a_comment_and_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "BEAT_S", 0.1)
-    run, _ = started(site)
-    with listening(site, run.id) as events:
-        assert events.next()[0] == "run"
-        assert events.next() == ("beat", "")  # the clock of the store stands, so nothing ages
-        assert events.comments == 1
+    with served(place, arrives_s=0.2) as site:  # a client that has sent its request may be silent for longer
+        site.sign_in()
+        run, _ = started(site)
+        with listening(site, run.id) as events:
+            assert events.next()[0] == "run"
+            for number in (1, 2):
+                assert events.next() == ("beat", "")  # the clock of the store stands, so nothing ages
+                assert events.comments == number
 
 
 def test_more_streams_than_a_server_has_are_refused_for_a_while(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,3 +258,18 @@ def test_a_run_whose_process_is_dead_says_what_comes(site: Site, place: Place) -
     text = site.get(f"/runs/{run.id}").text
     assert "word-dead" in text
     assert "Its process is gone." in text
+
+
+def test_a_run_without_a_log_names_the_output_of_its_process(place: Place, tmp_path: Path) -> None:
+    output = tmp_path / "<b>ticks.log"
+    with served(place, output_of=lambda tick: output) as site:
+        site.sign_in()
+        tick = site.store.order_tick("crm", "key", kind="api", trigger="0", causes=())
+        site.store.claim_tick(tick.id)
+        run, _ = started(site, tick=tick.id)
+        output.touch()
+        assert "The log comes when the attempt has ended." in site.get(f"/runs/{run.id}").text
+        place.dead.add(site.store.owner.pid)
+        assert "/&lt;b&gt;ticks.log</code>" in site.get(f"/runs/{run.id}").text
+        output.unlink()
+        assert "ticks.log" not in site.get(f"/runs/{run.id}").text
