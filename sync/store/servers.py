@@ -121,8 +121,8 @@ class Servers:
                 owner=str(Owner.decode(row.owner)),
                 folder=row.folder,
                 pipelines=frozenset(row.pipelines),
-                url=getattr(row, "url", None),
-                version=getattr(row, "version", None),
+                url=vars(row).get("url"),
+                version=vars(row).get("version"),
             )
             for row in rows
         )
