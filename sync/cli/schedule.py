@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from syncblocks.connectors.struct_helpers import asdict
 
 from . import Group
 from .console import Console
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from ..config.head import Head
     from ..schedules import Schedule
     from ..store import Store
+    from ..store.views import TickLine
 
 
 @click.group("schedule", cls=Group)
@@ -54,6 +58,37 @@ def next_command(console: Console, file: Path | None, count: int, after: datetim
     is_utc = schedule.timezone == "UTC"
     rows = [[f"{local:%a %Y-%m-%d %H:%M:%S %z}", "" if is_utc else f"{at:%Y-%m-%d %H:%M:%SZ}"] for at, local in times]
     console.table([schedule.timezone, "UTC"], rows)
+    return 0
+
+
+@schedule_command.command("ticks")
+@common
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, metavar="N", help="Rows.")
+@file_argument
+def ticks_command(console: Console, file: Path | None, limit: int) -> int:
+    """Show what became of the last times of the pipeline's schedule, the latest first: a run, or why there is none."""
+    from zoneinfo import ZoneInfo
+
+    from ..store import Store
+
+    head, schedule = _read(file)
+    place = head.store()
+    console.hide(place.secret_values)
+    lines: Sequence[TickLine] = ()
+    if Store.exists(place.url):
+        with Store.open(place.url) as store:
+            lines = store.views.last_ticks([head.pipeline], limit)[head.pipeline]
+    if console.is_json:
+        console.emit({"type": "ticks", "pipeline": head.pipeline, "ticks": [asdict(line) for line in lines]})
+        return 0
+    if not lines:
+        console.echo(f"{head.pipeline}: no time of its schedule was decided yet")
+        return 0
+    zone = ZoneInfo(schedule.timezone)
+    rows = [
+        [f"{line.due_at.astimezone(zone):%a %Y-%m-%d %H:%M:%S %z}", _became(line), line.why or ""] for line in lines
+    ]
+    console.table([schedule.timezone, "became", "why"], rows)
     return 0
 
 
@@ -100,21 +135,19 @@ def forget_command(console: Console, pipeline: str, folder: Path | None) -> int:
 
     Runs and their history stay.
     """
+    from ..config.store_place import usual_store
     from ..errors import ConfigError
     from ..pipeline_files import pipeline_files
     from ..store import Store
     from .serve import store_of
 
     folder = (Path() if folder is None else folder).absolute()
-    if folder.is_dir() and not pipeline_files(folder) and (folder / ".syncblocks" / "store.db").exists():
-        url = f"sqlite:///{folder}/.syncblocks/store.db"
-    else:
-        place = store_of(folder)
-        console.hide(place.secret_values)
-        url = place.url
-    if not Store.exists(url):
+    has_files = not folder.is_dir() or bool(pipeline_files(folder))
+    place = store_of(folder) if has_files else usual_store(folder)
+    console.hide(place.secret_values)
+    if not Store.exists(place.url):
         raise ConfigError("has no run store yet: there is nothing to forget", path=str(folder))
-    with Store.open(url) as store:
+    with Store.open(place.url) as store:
         skipped = store.schedules.forget(pipeline)
     return _told(console, "forgotten", pipeline, f"schedule forgotten{_ticks(skipped)}", skipped=skipped)
 
@@ -158,6 +191,12 @@ def _told(console: Console, what: str, pipeline: str, text: str, **more: Any) ->
     else:
         console.echo(f"{pipeline}: {text}")
     return 0
+
+
+def _became(line: TickLine) -> str:
+    if line.run_id is not None:
+        return f"run {line.run_id}"
+    return f"{line.skipped_count} times skipped" if (line.skipped_count or 0) > 1 else line.state
 
 
 def _ticks(number: int) -> str:

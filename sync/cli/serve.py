@@ -19,7 +19,7 @@ from .formatting import plural
 from .options import common
 
 if TYPE_CHECKING:
-    from ..config.head import StorePlace
+    from ..config.store_place import StorePlace
     from ..serve.web.served import Served
 
 #: Seconds between two turns, and between two looks at the output that is kept.
@@ -45,6 +45,18 @@ TURN_S, OUTPUT_S = 1.0, 3600.0
     metavar="URL",
     help="An address under which people reach the server; repeatable.",
 )
+@click.option(
+    "--alert",
+    "alert_variable",
+    metavar="NAME",
+    help="Tell what is wrong to the Apprise URLs of this environment variable.",
+)
+@click.option(
+    "--heartbeat",
+    "heartbeat_variable",
+    metavar="NAME",
+    help="Call the URL of this environment variable each minute.",
+)
 @click.option("--stop-runs", is_flag=True, help="Stop the runs that this server has started when it is stopped.")
 @click.argument("folder", required=False, type=click.Path(path_type=Path), metavar="[FOLDER]")
 def serve_command(
@@ -55,6 +67,8 @@ def serve_command(
     host: str,
     port: int,
     public_urls: tuple[str, ...],
+    alert_variable: str | None,
+    heartbeat_variable: str | None,
 ) -> int:
     """Start the pipelines of a folder (default: the current one) by the `schedule` in their files, and show them.
 
@@ -63,8 +77,12 @@ def serve_command(
     """
     from ..clock import Clock
     from ..config.current_folder import absolute
+    from ..config.private_folder import tick_folder
+    from ..freshness import alert_urls, heartbeat_url
     from ..serve import PipelineFiles, Server
+    from ..serve.background import Every
     from ..serve.children import Children
+    from ..serve.outsiders import ALERT_S, HEARTBEAT_S, Alerts, Heartbeat
     from ..serve.signals import Signals
     from ..serve.versions import refuse_other_versions
     from ..serve.web.app import make_app
@@ -75,6 +93,8 @@ def serve_command(
     if sys.platform == "win32":
         raise click.UsageError("serve does not run on Windows: let the Task Scheduler start `syncblocks run FILE`")
     folder = absolute(Path() if folder is None else folder)
+    alerted = None if alert_variable is None else alert_urls(alert_variable)
+    beat = None if heartbeat_variable is None else heartbeat_url(heartbeat_variable)
     place = store_of(folder)
     console.hide(place.secret_values)
     clock = Clock()
@@ -86,12 +106,19 @@ def serve_command(
         else:
             console.echo(f"{at} {text}", err=True, color="yellow" if level == "warning" else None)
 
-    children = Children(_output_folder(folder, place.url))
+    children = Children(tick_folder(place.url, folder))
     refuse_other_versions(Store.servers_of(place.url))
+
+    def end() -> None:
+        if stop_runs:
+            children.stop()
+        say("stopped while the run store does not answer; runs go on by themselves", "warning")
+        os._exit(0)
+
     with ExitStack() as stack:
         listener = stack.enter_context(_bound(host, port, public_urls))
         store = stack.enter_context(Store.open(place.url))
-        signals = stack.enter_context(Signals())
+        signals = stack.enter_context(Signals(end))
         files = PipelineFiles(folder, place.url, clock)
         urls = addresses(host, listener.getsockname()[1], public_urls)
         served = Served(
@@ -109,6 +136,12 @@ def serve_command(
         say(f"serving {folder}; run store {store.url}; at most {plural(max_runs, 'run')} at once", "info")
         say(f"pages and API: {served.url}", "info")
         _tell_sign_in(console, served)
+        if alerted is not None:
+            alerts = Alerts(store, folder, files, server, alerted, clock, say)
+            stack.enter_context(Every(ALERT_S, alerts.look, name="alert", say=say))
+        if beat is not None:
+            heart = Heartbeat(server, beat, clock, say)
+            stack.enter_context(Every(HEARTBEAT_S, heart.beat, name="heartbeat", say=say))
         prune_at = clock.monotonic()
         while not signals.stops:
             if clock.monotonic() >= prune_at:
@@ -117,6 +150,7 @@ def serve_command(
             server.turn()
             signals.wait(TURN_S)
         server.leave()
+        signals.heard()
         if stop_runs:
             children.stop()
             say(f"stopping; waiting for {plural(len(children.runs), 'run')} to stop", "info")
@@ -180,10 +214,3 @@ def store_of(folder: Path) -> StorePlace:
         except ConfigError as error:
             mistakes.append(error)
     raise next(iter(mistakes), problem)
-
-
-def _output_folder(folder: Path, store_url: str) -> Path:
-    """Return where the output of ticks is: beside the run store, or in the folder."""
-    if store_url.startswith("sqlite:///"):
-        return Path(store_url.removeprefix("sqlite:///").partition("?")[0]).parent / "ticks"
-    return folder / ".syncblocks" / "ticks"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -19,21 +19,22 @@ from .checks import check_store
 from .current_folder import absolute
 from .expect import NEEDS_SCHEDULE
 from .globs import exact_name, glob_matches
-from .head_keys import DEFAULT_STORE, PLAIN_KEYS, HeadKeys, StreamHead, expecting_entries, refuse_templates, texts
+from .head_keys import (
+    PLAIN_KEYS,
+    HeadKeys,
+    StreamHead,
+    expecting_entries,
+    refuse_templates,
+    texts,
+)
 from .other_words import project_of_others
 from .pydantic_errors import mistake_of
+from .run_history import HistorySettings
+from .store_place import StorePlace, usual_store
 from .templates import CONFIGURATION, Scope, TemplateError, has_template, parse, render
 from .yaml_document import Document, Loc, read_document
 
 _M = TypeVar("_M", bound=BaseModel)
-
-
-class StorePlace(NamedTuple):
-    """Where the run store is."""
-
-    url: str
-    #: Secrets in it, which must be masked in each text.
-    secret_values: frozenset[str]
 
 
 class Head(Guarded, frozen=True, kw_only=True):
@@ -50,6 +51,8 @@ class Head(Guarded, frozen=True, kw_only=True):
     expect: Expect | None
     #: Name or glob of streams -> what is expected of each of them; later ones take the place of earlier ones.
     stream_expects: tuple[tuple[str, Expect | None], ...]
+    #: Which runs the store keeps; None: all of them.
+    history: HistorySettings | None
     owner: str | None
     tags: tuple[str, ...]
     runbook: str | None
@@ -71,19 +74,20 @@ class Head(Guarded, frozen=True, kw_only=True):
         Raises:
             ConfigError: `store` is wrong, or needs a value that does not exist.
         """
-        folder = self.path.parent
+        environ = os.environ if environ is None else environ
         said = self.document.value.get("store")
-        said = DEFAULT_STORE if said is None else said
+        if said is None:
+            return usual_store(self.path.parent, environ)
         mistakes = _Mistakes(self.document)
         if not isinstance(said, str) or not said.strip():
             mistakes.add(("store",), "must be a URL: sqlite:///.syncblocks/store.db or postgresql://user@host/database")
             mistakes.raise_them()
         try:
-            filled, secrets = self._filled(said, os.environ if environ is None else environ)
+            filled, secrets = self._filled(said, environ)
         except TemplateError as error:
             raise self.document.error(("store",), error.message, allowed=error.allowed, nearest=error.nearest) from None
         mistakes.secrets = secrets | url_passwords(filled)
-        url = check_store(filled, folder, mistakes.add)
+        url = check_store(filled, self.path.parent, mistakes.add)
         mistakes.raise_them()
         return StorePlace(url, mistakes.secrets)
 
@@ -135,6 +139,7 @@ def read_head(path: Path, text: str | None = None) -> Head:
         schedule=None if keys.schedule is None else keys.schedule.value,
         expect=None if keys.expect is None else keys.expect.value,
         stream_expects=tuple(entries),
+        history=keys.history,
         owner=keys.owner,
         tags=keys.tags,
         runbook=keys.runbook,

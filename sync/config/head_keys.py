@@ -15,6 +15,8 @@ from .templates import has_template
 from .value_types import Name, Names, Pattern
 from .yaml_document import Loc
 
+#: Environment variable with the URL of the run store of files that say none; without it they have the default one.
+STORE_VARIABLE = "SYNCBLOCKS_STORE"
 DEFAULT_STORE = "sqlite:///.syncblocks/store.db"
 
 
@@ -43,7 +45,8 @@ class HeadKeys(Defaulting):
     store: Name | None = Field(
         default=None,
         repr=False,
-        description=f"URL of the run store; default {DEFAULT_STORE}; a Postgres URL for many machines.",
+        description=f"URL of the run store; default ${STORE_VARIABLE}, else {DEFAULT_STORE}; a Postgres URL for many "
+        "machines.",
     )
 
     @field_validator("expect")

@@ -23,7 +23,7 @@ from .arguments import AnyPipeline, checks_arguments
 from .checks import check_pipeline, check_store
 from .conditions import check_conditions, is_condition
 from .current_folder import absolute
-from .head_keys import PLAIN_KEYS, refuse_templates, texts
+from .head_keys import PLAIN_KEYS, STORE_VARIABLE, refuse_templates, texts
 from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_token_url
 from .mapping_document import mapping_document
 from .one_file import take_one_file
@@ -31,6 +31,7 @@ from .other_words import project_of_others
 from .pipeline import Origin, Pipeline
 from .pydantic_errors import mended, misspelled, mistake_of, own_loc
 from .query_values import QueryValue, query_values
+from .store_place import usual_store
 from .templates import UNSTORED, Scope, TemplateError, has_template, render, template_names
 from .value_types import Moment, Rendered
 from .yaml_document import Document, Loc, read_document
@@ -210,7 +211,11 @@ class _Loader:
         values["pipeline"] = name
         values["variables"] = variables if isinstance(raw.get("variables", {}), dict | None) else raw["variables"]
         self._note_literals(values)
-        if isinstance(values.get("store"), str) and values["store"].strip():
+        if values.get("store") is None and self._scope.environ.get(STORE_VARIABLE):
+            place = usual_store(self._scope.folder, self._scope.environ)
+            values["store"] = place.url
+            self._secrets |= place.secret_values
+        elif isinstance(values.get("store"), str) and values["store"].strip():
             values["store"] = check_store(str(values["store"]), self._scope.folder, self._report)
         pipeline = self._validated(values)
         if pipeline is not None:

@@ -17,6 +17,7 @@ from .blocks import CallbackBlock, DestinationBlock, SourceBlock, StreamEntry, T
 from .executor import Executor, ExecutorSettings
 from .head_keys import DEFAULT_STORE, HeadKeys
 from .masks import MaskKey
+from .private_folder import private_folder, tick_folder
 from .remedies import IN_FILE, Ways
 from .value_types import Boolean, Concurrency, Count, Delay, Memory, Name, Readers, Size, Timeout, as_list
 
@@ -292,14 +293,11 @@ class Pipeline(HeadKeys):
             return self._origin.code_folder.parent / "spool"  # on a worker, for its own user
         if self.executor.spool is not None and self.spool_url is None:
             return self.resolve(self.executor.spool)
-        url = self.store_url
-        if url.startswith("sqlite:///"):
-            return Path(url.removeprefix("sqlite:///")).parent / "spool"
-        return self.folder / ".syncblocks" / "spool"
+        return private_folder(self.store_url, self.folder) / "spool"
 
     def tick_log(self, number: int) -> Path:
         """Return the file for the output of a tick's process."""
-        return self.spool_folder.parent / "ticks" / f"{number}.log"
+        return tick_folder(self.store_url, self.folder) / f"{number}.log"
 
     @property
     def spool_url(self) -> str | None:

@@ -13,7 +13,9 @@ from .value_types import Name, is_span, span_s
 if TYPE_CHECKING:
     from ..schedules import Schedule
 
-_SHORTEST_S, _LONGEST_S = 60, 366 * 86_400
+#: Of an expectation, and of the time between two runs, whose processes take a second to start.
+_SHORTEST_S, _SHORTEST_EVERY_S = 60, 1
+_LONGEST_S = 366 * 86_400
 
 
 def _cron(value: str) -> str:
@@ -26,17 +28,23 @@ def _cron(value: str) -> str:
     return value
 
 
-def _span(value: Any) -> str:
-    if not is_span(value, _SHORTEST_S, _LONGEST_S):
+def _span(value: Any, shortest_s: int = _SHORTEST_S) -> str:
+    if not is_span(value, shortest_s, _LONGEST_S):
         near = None
         if isinstance(value, int) and 0 < value <= _LONGEST_S:
             near = f"{value}s" if value >= _SHORTEST_S else f"{value}m"
-        raise wrong("must be a span of time from 1m to 366d, such as 15m, 6h or 1d12h", near)
+        shortest = "1m" if shortest_s == _SHORTEST_S else f"{shortest_s}s"
+        raise wrong(f"must be a span of time from {shortest} to 366d, such as 15m, 6h or 1d12h", near)
     return str(value)
+
+
+def _every(value: Any) -> str:
+    return _span(value, _SHORTEST_EVERY_S)
 
 
 #: A span of time in whole seconds.
 Span = Annotated[str, PlainValidator(_span), WithJsonSchema({"type": "string"})]
+Every = Annotated[str, PlainValidator(_every), WithJsonSchema({"type": "string"})]
 
 
 def seconds(span: str | None) -> int | None:
@@ -62,7 +70,7 @@ class ScheduleSettings(Defaulting):
         default=None,
         description="Five fields (minute hour day month weekday), or @hourly, @daily, @weekly, @monthly.",
     )
-    every: Span | None = Field(
+    every: Every | None = Field(
         default=None, description="In place of `cron`: a span such as 15m, counted from 1970-01-01 UTC."
     )
     timezone: Annotated[Name, AfterValidator(_timezone)] = Field(

@@ -11,8 +11,11 @@ from ..schedules import Schedule, next_times
 from ..schedules.expect import Expect, Volume
 from ..store.alerts import Finding
 from ..store.facts import Facts, StreamFacts, Subject
+from ..store.model import SUCCESS
 
 LATE, VOLUME = "late", "volume"
+#: The last run of a pipeline has failed of which nothing says how late a success may come.
+FAILED = "failed"
 _NO_EXPECT = Expect()
 
 
@@ -35,13 +38,19 @@ def expected(expect: Expect | None, expects: Mapping[str, Expect]) -> frozenset[
     """Return the expectations of a pipeline and of its streams that count from when they were first seen."""
     found = set()
     for stream, each in {"": expect or _NO_EXPECT, **expects}.items():
-        found |= {(stream, LATE)} if each.within_s is not None or each.every_s is not None else set()
+        found |= {(stream, LATE)} if _is_timed(each) else set()
         found |= {(stream, VOLUME)} if each.rows is not None else set()
     return frozenset(found)
 
 
 def judge(
-    pipeline: str, schedule: Schedule | None, expect: Expect | None, facts: Facts, seen: Mapping[Subject, datetime]
+    pipeline: str,
+    schedule: Schedule | None,
+    expect: Expect | None,
+    facts: Facts,
+    seen: Mapping[Subject, datetime],
+    *,
+    is_catching_up: bool = False,
 ) -> Judgement:
     """Say what is wrong with a pipeline at `facts.now`.
 
@@ -51,14 +60,23 @@ def judge(
         expect: what is expected of it; `facts.expects` says what of its streams.
         facts: how it stands.
         seen: when each expectation was first seen.
+        is_catching_up: no server looked for a while, and what came of it waits or runs.
     """
     findings = [
         Finding(pipeline=pipeline, stream=stream, kind=kind, what=what, since=since, last_success=last_success(facts))
         for stream, kind, what, since in _stuck(facts)
     ]
+    wanted = {"": expect or _NO_EXPECT, **facts.expects}
     unjudged: set[Subject] = set()
-    for stream, each in {"": expect or _NO_EXPECT, **facts.expects}.items():
-        if facts.pause is not None:  # nobody expects runs of it
+    run = facts.run
+    if run is not None and run.is_active:  # its end will tell
+        unjudged |= {("", FAILED)}
+    elif run is not None and run.status != SUCCESS and not any(_is_timed(each) for each in wanted.values()):
+        what = f"run {run.id} ended as {run.status}; `syncblocks runs show` says why"
+        at, success = run.ended_at, last_success(facts)
+        findings.append(Finding(pipeline=pipeline, kind=FAILED, what=what, since=at, last_success=success))
+    for stream, each in wanted.items():
+        if facts.pause is not None or is_catching_up:  # nobody expects success of it now
             unjudged |= {(stream, LATE), (stream, VOLUME)}
             continue
         seen_at = seen.get((stream, LATE), facts.now)
@@ -83,6 +101,10 @@ def last_success(facts: Facts) -> datetime | None:
     return None if not found or None in found else min(each for each in found if each is not None)
 
 
+def _is_timed(expect: Expect) -> bool:
+    return expect.within_s is not None or expect.every_s is not None
+
+
 def _age(stream: str, facts: Facts, seen: datetime) -> _Age:
     names = (stream,) if stream else facts.selected
     ages = [_age_of(facts.streams.get(name, StreamFacts()), seen) for name in names]
@@ -100,7 +122,8 @@ def _late(
     """Return since when it is late, and what was expected: of the expectation that was missed first."""
     found = []
     if expect.every_s is not None:
-        found.append((age.base + timedelta(seconds=expect.every_s), f"no success for {span(expect.every_s)}"))
+        base = max(age.base, facts.resumed_at or age.base)
+        found.append((base + timedelta(seconds=expect.every_s), f"no success for {span(expect.every_s)}"))
     if expect.within_s is not None and schedule is not None:
         after = max(age.base, seen, facts.resumed_at or age.base)
         for at in next_times(schedule, after, 1):
@@ -132,8 +155,17 @@ def _stuck(facts: Facts) -> Iterator[tuple[str, str, str, datetime | None]]:
     if run is not None and run.is_active and not run.is_alive:
         what = f"the process of run {run.id} is dead; `syncblocks recover` ends the run"
         yield "", "run", what, min(run.lease_until, facts.now)
+    if facts.refused is not None:
+        yield "", "refused", f"its start was refused: {facts.refused}", None
+    if facts.starts_fail:
+        yield "", "start", f"its run has not begun for over 10 minutes: {facts.waiting}", None
+    if facts.ahead is not None:
+        until = f"{facts.ahead:%Y-%m-%d %H:%M} UTC"
+        what = f"the run store's clock is behind: nothing starts before {until}, or `syncblocks schedule reset`"
+        yield "", "clock", what, None
     if facts.dead_deliveries:
-        yield "", "dead", f"{_counted(facts.dead_deliveries, 'callback')} dead: all attempts have failed", None
+        number = _counted(facts.dead_deliveries, "callback")
+        yield "", "dead", f"{number} dead: all attempts have failed; `syncblocks callbacks retry` delivers again", None
     if facts.due_deliveries and not (run is not None and run.is_active):
         yield "", "due", f"{_counted(facts.due_deliveries, 'callback')} due, and no process delivers", None
     for stream in facts.missing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from syncblocks.connectors.struct_helpers import replace
 from ..clock import Clock
 from ..config.current_folder import absolute
 from ..config.head import Head, read_head
-from ..config.head_keys import DEFAULT_STORE
+from ..config.store_place import usual_store
 from ..errors import ConfigError, StateError
 from ..pipeline_files import pipeline_files
 from ..schedules import next_times
@@ -22,11 +22,11 @@ from ..secrets import Redactor
 from ..store import Store
 from ..store.alerts import Finding
 from ..store.facts import FactReads, Facts
-from .judge import Judgement, expected, judge, last_success
+from ..store.model import SUCCESS
+from .judge import FAILED, Judgement, expected, judge, last_success
 
 #: How a pipeline stands, in one word; the worst first.
 WORDS = ("broken", "late", "failed", "waiting", "paused", "running", "never ran", "no schedule", "on time")
-_SUCCESS = "success"
 #: Most characters of why a file is broken.
 _MOST_SHOWN = 500
 
@@ -53,8 +53,8 @@ class Looked(Struct, frozen=True, kw_only=True):
 
     @property
     def is_wrong(self) -> bool:
-        """Whether anything is late, dead or broken."""
-        return bool(self.judgement.findings)
+        """Whether anything is late, dead or broken. A run that failed is not, if nothing is expected."""
+        return any(each.kind != FAILED for each in self.judgement.findings)
 
 
 class StoreLook(Struct, frozen=True):
@@ -97,24 +97,30 @@ def look_at_folder(folder: Path, *, needs_store: bool = False) -> Iterator[Folde
             places.setdefault(place.url, []).append(head)
         except ConfigError as error:
             outside.append(broken(head.path, str(error)))
-    default = f"sqlite:///{folder / DEFAULT_STORE.removeprefix('sqlite:///')}"
-    if needs_store and (not places or Store.exists(default)):  # it may know of a file that was broken
-        places.setdefault(default, [])
+    if needs_store:  # it may know of a file that was broken
+        usual = usual_store(folder)
+        redactor.add(usual.secret_values)
+        if not places or Store.exists(usual.url):
+            places.setdefault(usual.url, [])
+
+    def is_there(pipeline: str, path: Path) -> bool:
+        return any(path == each.file for each in outside) or any(pipeline == head.pipeline for head in heads)
+
     with ExitStack() as stack:
         stores, is_whole = [], True
         for url, of_store in places.items():
             try:
                 if needs_store or any(_has_expect(head) for head in of_store) or Store.exists(url):
                     store = stack.enter_context(Store.open(url))
-                    stores.append((store, look_at(store, of_store)))
+                    stores.append((store, look_at(store, of_store) + gone(store, folder, is_there)))
                 else:
                     outside += [_stood(head, Facts(now=Clock().now()), Judgement()) for head in of_store]
             except StateError as error:
                 is_whole = False
                 outside += [broken(head.path, redactor.redact(str(error))) for head in of_store]
+        everything = [*outside, *(each for _, looked in stores for each in looked)]
         if stores:
             stores[0][1].extend(each for each in outside if each.head is None)
-        everything = [*outside, *(each for _, looked in stores for each in looked if each.head is not None)]
         yield FolderLook(
             folder=folder,
             looked=worst_first(everything),
@@ -149,19 +155,41 @@ def broken(file: Path, why: str) -> Looked:
     return Looked(file=file, pipeline=file.name, word="broken", why=why, judgement=Judgement(findings=(finding,)))
 
 
-def look_at(store: Store, heads: Sequence[Head]) -> list[Looked]:
-    """Judge the pipelines of a store."""
+def gone(store: Store, folder: Path, is_there: Callable[[str, Path], bool]) -> list[Looked]:
+    """Return the pipelines with a schedule in force whose file is gone from a folder.
+
+    `is_there`: whether a file has the pipeline, or that file is broken, so that nobody knows.
+    """
+    found = []
+    for known in store.schedules.known():
+        path = Path(known.file)
+        if known.schedule is None or path.parent != folder or is_there(known.pipeline, path):
+            continue
+        why = f"its file {path.name} is gone; `syncblocks schedule forget {known.pipeline}` if this is meant"
+        finding = Finding(pipeline=known.pipeline, kind="gone", what=why)
+        judgement = Judgement(findings=(finding,))
+        found.append(Looked(file=path, pipeline=known.pipeline, word="broken", why=why, judgement=judgement))
+    return found
+
+
+def look_at(store: Store, heads: Iterable[Head], *, is_after_gap: bool = False) -> list[Looked]:
+    """Judge the pipelines of a store.
+
+    `is_after_gap`: no server has looked for a while; see `judge`.
+    """
     reads = store.fact_reads()
-    return [look_at_one(reads, head)[0] for head in heads]
+    return [look_at_one(reads, head, is_after_gap=is_after_gap)[0] for head in heads]
 
 
-def look_at_one(reads: FactReads, head: Head) -> tuple[Looked, Facts]:
+def look_at_one(reads: FactReads, head: Head, *, is_after_gap: bool = False) -> tuple[Looked, Facts]:
     """Judge a pipeline; return also what its store knows of it."""
     facts = reads.facts(head.pipeline, head.expect, head.expects)
     if head.schedule is None:  # a pause outlives its schedule
-        facts = replace(facts, pause=None)
+        facts = replace(facts, pause=None, ahead=None)
     seen = reads.see(head.pipeline, expected(head.expect, facts.expects))
-    return _stood(head, facts, judge(head.pipeline, head.schedule, head.expect, facts, seen)), facts
+    is_catching_up = is_after_gap and (facts.waiting is not None or facts.is_running)
+    judgement = judge(head.pipeline, head.schedule, head.expect, facts, seen, is_catching_up=is_catching_up)
+    return _stood(head, facts, judgement), facts
 
 
 def worst_first(looked: Iterable[Looked]) -> tuple[Looked, ...]:
@@ -204,7 +232,7 @@ def _word(head: Head, facts: Facts, judgement: Judgement) -> tuple[str, str]:
     run, kinds = facts.run, {each.kind for each in judgement.findings}
     if "late" in kinds:
         return "late", ""
-    if "run" in kinds or (run is not None and not run.is_active and run.status != _SUCCESS):
+    if "run" in kinds or (run is not None and not run.is_active and run.status != SUCCESS):
         return "failed", ""
     if facts.refused is not None and not facts.is_running:
         return "failed", f"its start was refused: {facts.refused}"
@@ -212,6 +240,8 @@ def _word(head: Head, facts: Facts, judgement: Judgement) -> tuple[str, str]:
         return "paused", facts.pause.reason or ""
     if facts.is_running:
         return "running", ""
+    if facts.ahead is not None:
+        return "waiting", "the run store's clock is behind its newest tick"
     if facts.waiting is not None:
         return "waiting", facts.waiting
     if run is None:

@@ -422,7 +422,9 @@ class PipelineRunner:
         workers, key = self.worker_order(plan), self.order.order_key
         recorded = attempt_plan(self.session, plan, workers, order_key=key, is_partial=self._is_partial)
         if self.order.retry is not None:
-            run = self.store.begin_retry(self.order.retry, tick=self.order.tick, plan=recorded)
+            run = self.store.begin_retry(
+                self.order.retry, tick=self.order.tick, plan=recorded, limit_s=pipeline.run_timeout_s
+            )
         else:
             run = self.store.begin_run(
                 pipeline.pipeline,
@@ -433,6 +435,7 @@ class PipelineRunner:
                 interval=pipeline.interval,
                 tick=self.order.tick,
                 plan=recorded,
+                limit_s=pipeline.run_timeout_s,
             )
         self.run_ids.append(run.id)
         self._unfinished_run = run

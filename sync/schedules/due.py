@@ -13,11 +13,13 @@ from msgspec import Struct
 from .cron import Cron, parse_cron
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
+_SECOND = timedelta(seconds=1)
 _DAY_S = 86_400
 _FIRST_DAY = _EPOCH.toordinal()
 #: How far a next or former time is looked for: a 29th of February on a given weekday comes each 28 years, or 40.
-_FARTHEST = timedelta(days=41 * 366)
+_FARTHEST_S = 41 * 366 * _DAY_S
+#: The first span in which it is looked for, then four times as long: most schedules are due soon.
+_FIRST_SPAN_S = 3600
 
 
 class Schedule(Struct, frozen=True, kw_only=True):
@@ -41,21 +43,23 @@ def due(schedule: Schedule, from_: datetime, to: datetime) -> list[datetime]:
 
 def next_times(schedule: Schedule, after: datetime, count: int) -> list[datetime]:
     """Return the next times after a moment; fewer if there are no more in forty years."""
-    found: list[datetime] = []
-    start, span = after, _DAY
-    while len(found) < count and start - after < _FARTHEST:
-        found += due(schedule, start, start + span)
-        start, span = start + span, span * 2
-    return found[:count]
+    found: list[int] = []
+    first, span = second(after), _FIRST_SPAN_S
+    start = first
+    while len(found) < count and start - first < _FARTHEST_S:
+        found += due_s(schedule, start, start + span)
+        start, span = start + span, span * 4
+    return [moment(each) for each in found[:count]]
 
 
 def previous_time(schedule: Schedule, before: datetime) -> datetime | None:
     """Return the last time before a moment; None: there is none in forty years."""
-    end, span = before - timedelta(microseconds=1), _DAY
-    while before - end < _FARTHEST:
-        if found := due_s(schedule, second(end - span), second(end)):
+    last, span = second(before - timedelta(microseconds=1)), _FIRST_SPAN_S
+    end = last
+    while last - end < _FARTHEST_S:
+        if found := due_s(schedule, end - span, end):
             return moment(found[-1])
-        end, span = end - span, span * 2
+        end, span = end - span, span * 4
     return None
 
 
@@ -78,7 +82,7 @@ def due_s(schedule: Schedule, after: int, until: int) -> list[int]:
             found += [midnight + each for each in cron.times[first:last]]
         else:
             is_changed = True
-            found += [each for each in _through(change, cron, day) if after < each <= until]
+            found += _through(change, cron, day, after, until)
     return sorted(set(found)) if is_changed else found
 
 
@@ -124,13 +128,23 @@ def _change(timezone: str, day: int) -> _Change:
     return _Change(before, high, after)
 
 
-def _through(change: _Change, cron: Cron, day: int) -> list[int]:
-    """Return the times of a day on which, or beside which, the clock is changed."""
+def _through(change: _Change, cron: Cron, day: int, after: int, until: int) -> list[int]:
+    """Return the times of a day on which, or beside which, the clock is changed; only those of a span."""
     assert change.at is not None
     midnight = day * _DAY_S
-    earlier = [each for wall in cron.times if (each := midnight + wall - change.before) < change.at]
+
+    def between(first: int, last: int, ahead: int) -> list[int]:
+        """Return the times after one second and up to another while the clock is so far ahead of UTC."""
+        shift = midnight - ahead
+        start, end = bisect_right(cron.times, first - shift), bisect_right(cron.times, last - shift)
+        return [shift + wall for wall in cron.times[start:end]]
+
+    earlier = between(after, min(until, change.at - 1), change.before)
     if cron.is_interval:
-        return earlier + [each for wall in cron.times if (each := midnight + wall - change.after) >= change.at]
+        return earlier + between(max(after, change.at - 1), until, change.after)
     # A time that comes twice counts once, at first. One that the clock leaves out counts when the clock is changed.
-    later = cron.times[len(earlier) :]
-    return earlier + [max(midnight + wall - change.after, change.at) for wall in later]
+    gap = change.after - change.before
+    later = between(max(after, change.at - min(gap, 0) - 1), until, change.after)
+    if after < change.at <= until and between(change.at - 1, change.at + gap - 1, change.before):
+        later.append(change.at)
+    return earlier + later

@@ -67,6 +67,8 @@ def look(
     """
     times = due_s(schedule, second(looked_at), second(now))
     late = bisect_left(times, (now - timedelta(seconds=LATE_S)).timestamp())
+    if late and schedule.missed == "all":
+        late = len(times)  # those of the last minute queue behind the missed ones
     missed, in_time = times[:late], times[late:]
     # The run of a time that was not missed covers the missed ones, too.
     most = {"skip": 0, "latest": 0 if in_time else 1, "all": MOST_MISSED}[schedule.missed]

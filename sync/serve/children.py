@@ -9,6 +9,7 @@ from pathlib import Path
 from subprocess import Popen
 
 from ..detached_process import start_detached
+from ..store.owner import Owner, current_owner, signal_process
 from .files import ServedFile
 
 #: Output of a tick's process is kept so long.
@@ -24,6 +25,8 @@ class Children:
         #: Of ticks, by number; and of `recover`, by pipeline.
         self.runs: dict[int, tuple[ServedFile, Popen[bytes]]] = {}
         self.recoveries: dict[str, Popen[bytes]] = {}
+        #: Pipeline and process of `runs prune`.
+        self._prune: tuple[str, Popen[bytes]] | None = None
 
     @property
     def running(self) -> frozenset[str]:
@@ -51,6 +54,25 @@ class Children:
         arguments = ["recover", str(file.path)]
         self.recoveries[file.pipeline] = start_detached(arguments, folder=file.path.parent, log_file=log_file)
 
+    @property
+    def is_pruning(self) -> bool:
+        """Whether a process removes old runs, or `pruned` has not told of it yet."""
+        return self._prune is not None
+
+    def prune_runs(self, file: ServedFile) -> None:
+        """Start a process that removes the runs past the limits of the file's `history`."""
+        log_file = self._folder / f"prune-{file.path.stem}.log"
+        log_file.unlink(missing_ok=True)
+        arguments = ["runs", "prune", str(file.path)]
+        self._prune = (file.pipeline, start_detached(arguments, folder=file.path.parent, log_file=log_file))
+
+    def pruned(self) -> tuple[str, int] | None:
+        """Return pipeline and exit code of the process that has removed old runs, once it has ended."""
+        if self._prune is None or (code := self._prune[1].poll()) is None:
+            return None
+        pipeline, self._prune = self._prune[0], None
+        return pipeline, code
+
     def reap(self) -> dict[int, tuple[ServedFile, int]]:
         """Forget the processes that have ended; return the ticks among them with their exit codes."""
         ended = {
@@ -59,6 +81,11 @@ class Children:
         self.runs = {tick: each for tick, each in self.runs.items() if tick not in ended}
         self.recoveries = {name: process for name, process in self.recoveries.items() if process.poll() is None}
         return ended
+
+    @staticmethod
+    def signal(owner: Owner, number: signal.Signals) -> bool:
+        """Send a signal to a process of this machine, whoever started it; False: it is not visible from here."""
+        return signal_process(owner, current_owner(), number)
 
     def stop(self) -> None:
         """Ask all of them to stop: each ends its run as after Ctrl-C."""

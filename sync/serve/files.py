@@ -31,6 +31,15 @@ class ServedFile(Struct, frozen=True):
     schedule: Schedule | None
 
 
+class Taken(Struct, frozen=True):
+    """What the files of a folder say at a moment."""
+
+    #: Pipeline -> head of its file.
+    heads: Mapping[str, Head]
+    #: File -> why it is broken.
+    broken: Mapping[Path, str]
+
+
 class _Seen(Struct):
     stamp: _Stamp
     #: Monotonic time at which the stamp was first seen.

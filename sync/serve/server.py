@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Set
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from signal import Signals
 from typing import Protocol
 
 from ..clock import Clock
 from ..errors import StateError, StoreUnreachable
 from ..schedules import Look, next_times
 from ..store import Store
-from ..store.servers import OpenTick, Standing
+from ..store.owner import Owner
+from ..store.servers import OpenTick, Standing, is_ahead
 from ..store.ticks import Tick
-from .files import PipelineFiles, ServedFile
+from .files import PipelineFiles, ServedFile, Taken
+from .late_runs import LateRuns
+from .old_runs import OldRuns
 from .versions import own_version
 
-#: Seconds between two looks at the folder, at due deliveries, and between two signs of life.
-FILES_S, DELIVERIES_S, HEARTBEAT_S = 2.0, 5.0, 10.0
-#: A process has so long to claim its tick before another one is started; after each that failed twice as long.
-CLAIM_FIRST_S, CLAIM_LAST_S = 30.0, 300.0
+#: Seconds between two looks at the folder, at due deliveries, between two signs of life, and two looks for late runs.
+FILES_S, DELIVERIES_S, HEARTBEAT_S, LATE_S = 2.0, 5.0, 10.0, 10.0
+#: A process has so long to claim its tick before another one is started.
+CLAIM_S = 30.0
 #: `recover` is started again after so long, doubling.
 RECOVER_FIRST_S, RECOVER_LAST_S = 10.0, 300.0
-#: A clock of the store that is behind for less is not worth a word.
-BEHIND_S = 5.0
+#: Exit codes of processes that a signal has stopped are larger.
+_SIGNAL = 128
+#: Most characters of an error of a process.
+_MOST_ERROR = 500
 
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -46,11 +53,24 @@ class Processes(Protocol):
     def recover(self, file: ServedFile) -> None:
         """Start `recover`."""
 
+    @property
+    def is_pruning(self) -> bool:
+        """Whether a process removes old runs."""
+
+    def prune_runs(self, file: ServedFile) -> None:
+        """Start a process that removes old runs of a pipeline."""
+
+    def pruned(self) -> tuple[str, int] | None:
+        """Return pipeline and exit code of the process that has removed old runs, once it has ended."""
+
     def reap(self) -> dict[int, tuple[ServedFile, int]]:
         """Forget the processes that have ended; return the ticks among them with their exit codes."""
 
     def log_of(self, tick: int) -> Path:
         """Return the file with the output of a tick's process."""
+
+    def signal(self, owner: Owner, number: Signals) -> bool:
+        """Send a signal to a process that this machine may have; False: it is not visible from here."""
 
 
 class Server:
@@ -78,7 +98,7 @@ class Server:
         self._say = say
         self._url = url
         self._told: dict[str, str] = {}
-        self._next_at = dict.fromkeys(("files", "deliveries", "heartbeat"), 0.0)
+        self._next_at = dict.fromkeys(("files", "deliveries", "heartbeat", "late"), 0.0)
         #: Pipeline -> when its schedule is due next, by the store's clock.
         self._due_at: dict[str, datetime] = {}
         self._now = _START
@@ -87,9 +107,16 @@ class Server:
         #: Pipeline -> its file, whose schedule the store has.
         self._in_force: dict[str, ServedFile] = {}
         self._due_deliveries: frozenset[str] = frozenset()
-        #: Tick or pipeline -> how often its process was started in vain, and when it may be started again.
-        self._tries: dict[int, int] = {}
+        #: Pipeline -> why its last times were skipped.
+        self._skips: dict[str, str] = {}
+        #: Pipeline -> how often `recover` was started in vain, and when it may be started again.
         self._recoveries: dict[str, tuple[int, float]] = {}
+        self._late_runs = LateRuns(processes.signal, clock, say)
+        self._old_runs = OldRuns(store, clock)
+        #: What the files said when the last turn ended, for other threads; None: no turn has come to its end.
+        self.taken: Taken | None = None
+        #: Monotonic time of the end of the last turn.
+        self.turned_at = -math.inf
 
     def turn(self) -> None:
         """Do what is to be done now. A store that does not answer is told once, and asked again at the next turn."""
@@ -112,11 +139,16 @@ class Server:
             self._report()
         for tick, (file, code) in self._processes.reap().items():
             self._tell_end(tick, file, code)
+        if self._is_time("late", LATE_S):
+            self._late_runs.end(self._store.late_runs())
         standing = self._store.standing()
         if self._look(standing):
             standing = self._store.standing()
         self._recover(standing)
         self._start(standing)
+        self._prune()
+        self.taken = Taken(self._files.heads, self._files.broken)
+        self.turned_at = self._clock.monotonic()
 
     # -- files ---------------------------------------------------------------------------------------------------
 
@@ -181,7 +213,7 @@ class Server:
             self._due_at = dict.fromkeys(self._due_at, _START)
         self._now = now
         behind = {name: at for name, at in standing.ahead.items() if name in self._files.usable}
-        is_behind = any((at - now).total_seconds() > BEHIND_S for at in behind.values())
+        is_behind = any(is_ahead(at, now) for at in behind.values())
         names = ", ".join(sorted(behind))
         self._tell(
             "clock",
@@ -202,9 +234,15 @@ class Server:
         return any(found.ticks for found in looks.values())
 
     def _tell_look(self, name: str, found: Look) -> None:
+        """Say which times were skipped, but not again while nothing else happens: a short schedule skips many."""
         for each in found.skipped:
-            times = f"{each.first:%Y-%m-%d %H:%MZ}" + (f" to {each.last:%Y-%m-%d %H:%MZ}" if each.count > 1 else "")
-            self._say(f"{name}: {times} skipped ({each.count}): {each.why}", "info")
+            if self._skips.get(name) != each.why:
+                last = f" to {each.last:%Y-%m-%d %H:%M:%SZ}" if each.count > 1 else ""
+                text = f"{each.first:%Y-%m-%d %H:%M:%SZ}{last} skipped ({each.count}): {each.why}"
+                self._say(f"{name}: {text}", "info")
+            self._skips[name] = each.why
+        if found.ticks:
+            self._skips.pop(name, None)
 
     # -- processes -----------------------------------------------------------------------------------------------
 
@@ -217,15 +255,15 @@ class Server:
             file = self._files.usable.get(tick.pipeline)
             if file is None or tick.pipeline in blocked or free <= 0 or not self._files.is_settled(file):
                 continue
-            wait_s = min(CLAIM_LAST_S, CLAIM_FIRST_S * 2.0 ** self._tries.get(tick.id, 0))
-            if not self._store.offer_tick(tick.id, wait_s):
+            if not self._store.offer_tick(tick.id, CLAIM_S):
                 continue
             self._say(f"{tick.pipeline}: tick {tick.id} of {tick.due_at:%Y-%m-%d %H:%M:%SZ} starts", "info")
             try:
                 self._processes.run(file, tick.id)
             except OSError as error:
-                self._tries[tick.id] = self._tries.get(tick.id, 0) + 1
-                self._say(f"{tick.pipeline}: no process can be started: {error.strerror or error}", "warning")
+                why = f"no process can be started: {error.strerror or error}"
+                self._store.fail_start(tick.id, why)
+                self._say(f"{tick.pipeline}: {why}", "warning")
             blocked |= {tick.pipeline}
             free -= 1
 
@@ -235,20 +273,18 @@ class Server:
         except StoreUnreachable:
             raise
         except StateError:  # pruned
-            self._tries.pop(number, None)
             return
         log = self._processes.log_of(number)
         output = f"its output: {log}"
         if tick.state == "run":
-            self._tries.pop(number, None)
             self._say(f"{file.pipeline}: tick {number}, run {tick.run_id} ended with exit code {code}", "info")
         elif tick.state in ("waiting", "claimed"):
-            why = tick.why or (f"exit code {code}{_last_error(log)}" if code else "another run goes")
-            if code:
-                self._tries[number] = self._tries.get(number, 0) + 1
+            why = f"exit code {code}{_last_error(log)}"
+            is_stopped = code > _SIGNAL  # it gave the claim back
+            if code == 0 or is_stopped or not self._store.fail_start(number, why):
+                why = tick.why or ("another run goes" if code == 0 else why)
             self._say(f"{file.pipeline}: tick {number} waits: {why}; {output}", "warning")
         else:
-            self._tries.pop(number, None)
             self._say(f"{file.pipeline}: tick {number} was {tick.state}: {tick.why}; {output}", "warning")
 
     def _recover(self, standing: Standing) -> None:
@@ -273,6 +309,19 @@ class Server:
                 self._say(f"{name}: no process can be started: {error.strerror or error}", "warning")
             wait_s = min(RECOVER_LAST_S, RECOVER_FIRST_S * 2.0 ** min(times, 30))
             self._recoveries[name] = (times + 1, now + wait_s)
+
+    def _prune(self) -> None:
+        """Start the removal of old runs, of one pipeline at a time."""
+        if (ended := self._processes.pruned()) is not None and ended[1] != 0:
+            self._say(f"{ended[0]}: old runs stay: `runs prune` ended with exit code {ended[1]}", "warning")
+        name = None if self._processes.is_pruning else self._old_runs.find(self._files.heads)
+        if name is None or not self._files.is_settled(file := self._files.usable[name]):
+            return
+        self._say(f"{name}: runs are past its history: runs prune starts", "info")
+        try:
+            self._processes.prune_runs(file)
+        except OSError as error:
+            self._say(f"{name}: no process can be started: {error.strerror or error}", "warning")
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
@@ -325,4 +374,4 @@ def _last_error(log: Path) -> str:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    return next((f": {line}" for line in reversed(lines) if line.startswith("error")), "")
+    return next((f": {line[:_MOST_ERROR]}" for line in reversed(lines) if line.startswith("error")), "")

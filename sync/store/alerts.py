@@ -37,7 +37,7 @@ class Finding(Struct, frozen=True, kw_only=True):
     pipeline: str
     #: Empty: the whole pipeline.
     stream: str = ""
-    #: late, volume, run, dead, due, missing or broken.
+    #: late, volume, failed, run, refused, start, clock, dead, due, missing, broken or gone.
     kind: str
     #: A sentence without its subject.
     what: str

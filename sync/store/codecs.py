@@ -48,7 +48,7 @@ def _codecs(times: Codec) -> dict[str, Codec]:
         times: (
             "now earliest lease_until cancel_requested_at execution_date created_at started_at ended_at not_before "
             "leased_at saved_at interval_start interval_end due_at looked_at paused_until resumed_at offered_until "
-            "skipped_to seen_at since last_success begun_at watched_until written_at expires_at used_at"
+            "skipped_to seen_at since last_success begun_at watched_until late_at written_at expires_at used_at"
         ),
         _AS_FLAG: (
             "is_active is_gate_released is_last is_numbered is_gated is_open is_deleted is_paused is_closed "

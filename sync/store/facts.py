@@ -11,11 +11,13 @@ from msgspec import Struct
 from ..schedules.expect import Expect
 from .connection import Row, StoreConnection, value_of
 from .model import DATA_EXPORTER, SUCCESS
-from .servers import is_paused, pause_end
+from .servers import is_ahead, is_paused, pause_end
 from .statements import insert, one_of
 from .table_names import ATTEMPT, BLOCK_RUN, DELIVERY, EXPECTATION, PIPELINE_RUN, SCHEDULE, STREAM_RUN, TICK
 from .transactions import LEASE_S, Transactions
 
+#: A tick that waits after so many failed starts has waited for ten minutes (see `ticks.DELAY_FIRST_S`).
+_PATIENT_DELAYS = 6
 #: Runs of the first look back; each further look takes four times as many.
 _FIRST_RUNS = 4
 
@@ -45,11 +47,13 @@ _DEAD = f"SELECT count(*) AS number FROM {DELIVERY} WHERE pipeline = :pipeline A
 _DUE = f"""SELECT lease_owner, lease_until, count(*) AS number FROM {DELIVERY} WHERE pipeline = :pipeline
     AND is_open = TRUE AND (state = 'leased' OR not_before IS NULL OR not_before <= :now)
     GROUP BY lease_owner, lease_until"""
-_WAITING = f"""SELECT why FROM {TICK} WHERE pipeline = :pipeline AND (state = 'waiting' OR state = 'claimed')
-    AND due_at <= :now ORDER BY id LIMIT 1"""
-_REFUSED = f"""SELECT due_at, why FROM {TICK} WHERE pipeline = :pipeline AND state = 'refused' AND kind = 'schedule'
+_WAITING = f"""SELECT why, delays FROM {TICK} WHERE pipeline = :pipeline AND (state = 'waiting' OR state = 'claimed')
+    AND due_at <= :now ORDER BY delays DESC, id LIMIT 1"""
+_REFUSED = f"""SELECT due_at, why FROM {TICK} WHERE pipeline = :pipeline AND state = 'refused'
     ORDER BY id DESC LIMIT 1"""
-_PAUSE = f"SELECT is_paused, paused_until, pause_reason, resumed_at FROM {SCHEDULE} WHERE pipeline = :pipeline"
+_SCHEDULE = (
+    f"SELECT is_paused, paused_until, pause_reason, resumed_at, looked_at FROM {SCHEDULE} WHERE pipeline = :pipeline"
+)
 _SEEN = f"SELECT stream, kind, seen_at FROM {EXPECTATION} WHERE pipeline = :pipeline"
 _SEE = f"{insert(EXPECTATION, 'pipeline stream kind seen_at')} ON CONFLICT (pipeline, stream, kind) DO NOTHING"
 
@@ -118,10 +122,14 @@ class Facts(Struct, frozen=True, kw_only=True):
     due_deliveries: int = 0
     #: Why a tick of the pipeline waits; an empty text: no reason is known; None: none waits.
     waiting: str | None = None
-    #: Why the last time of the schedule was refused; None: it was not, or a run has begun since.
+    #: Whether the starts of that tick have failed for ten minutes.
+    starts_fail: bool = False
+    #: Why the last tick that was refused was so; None: none was, or a run has begun since.
     refused: str | None = None
+    #: Up to when the times of the schedule are decided, if this lies ahead: nothing starts until then.
+    ahead: datetime | None = None
     pause: Pause | None = None
-    #: When the last pause ended: the times of the schedule before it have no run.
+    #: When the last pause ended, or the schedule was changed: the times of the schedule before it have no run.
     resumed_at: datetime | None = None
 
     @property
@@ -163,7 +171,8 @@ class FactReads:
             dues = connection.rows(_DUE, {**names, "now": now})
             waiting = connection.row(_WAITING, {**names, "now": now})
             refused = connection.row(_REFUSED, names)
-            pause, resumed_at = _pause(connection.row(_PAUSE, names), now)
+            schedule = connection.row(_SCHEDULE, names)
+            pause, resumed_at = _pause(schedule, now)
             latest = history.latest
             if refused is not None and latest is not None and latest.started_at >= refused.due_at:
                 refused = None
@@ -179,7 +188,9 @@ class FactReads:
                 dead_deliveries=connection.value(_DEAD, names),
                 due_deliveries=sum(row.number for row in dues if not self._is_leased(row, now)),
                 waiting=None if waiting is None else waiting.why or "",
+                starts_fail=waiting is not None and waiting.delays > _PATIENT_DELAYS,
                 refused=None if refused is None else refused.why,
+                ahead=None if schedule is None or not is_ahead(schedule.looked_at, now) else schedule.looked_at,
                 pause=pause,
                 resumed_at=resumed_at,
             )

@@ -220,7 +220,7 @@ class MappedRunWrites:
     def _give(connection: StoreConnection, run: LockedRun, hold_s: int) -> None:
         owner = Owner.of_held_run().encode()
         until = run.now + timedelta(seconds=hold_s)
-        set_run(connection, run.id, owner=owner, hold_s=hold_s, lease_until=until)
+        set_run(connection, run.id, owner=owner, hold_s=hold_s, lease_until=until, late_at=None)
 
     def _claim(self, connection: StoreConnection, run: LockedRun, stream: str, nonce: str, worker: Owner) -> None:
         counters, rows = ask_counters(connection, run.id)(), ask_streams(connection, run.id, [stream])()

@@ -306,8 +306,8 @@ STEPS: dict[str, tuple[Step, ...]] = {
     ),
     # Of a schedule tick: its role (`missed`, `waits` or NULL); which server alone starts its process, and until when;
     # of a skipped one, the last of its times (`due_at` is the first) and their number. The schedule in force of each
-    # pipeline (NULL: none any more); its times up to `looked_at` are decided; `resumed_at`: when its last pause ended.
-    # The servers, and what their files say.
+    # pipeline (NULL: none any more); its times up to `looked_at` are decided; `resumed_at`: when its last pause
+    # ended, or it was changed. The servers, and what their files say.
     "0014": (
         "ALTER TABLE _syncblocks_tick ADD COLUMN role TEXT",
         "ALTER TABLE _syncblocks_tick ADD COLUMN offered_by TEXT",
@@ -366,7 +366,8 @@ STEPS: dict[str, tuple[Step, ...]] = {
     ),
     # Of a tick: who ordered it, a hash of the order, and the run that it retries. Of a server: its address and version.
     # Until when somebody watches a run, what it has reached meanwhile, and the end of its log. Who may call the API
-    # (digests of tokens), who is signed in, codes that sign in once, and who has done what.
+    # (digests of tokens), who is signed in, codes that sign in once, and who has done what. late_at: when
+    # `run_timeout_s` of the run's latest attempt is over (NULL: never).
     "0016": (
         "ALTER TABLE _syncblocks_tick ADD COLUMN ordered_by TEXT",
         "ALTER TABLE _syncblocks_tick ADD COLUMN order_hash TEXT",
@@ -374,6 +375,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
         "ALTER TABLE _syncblocks_server ADD COLUMN url TEXT",
         "ALTER TABLE _syncblocks_server ADD COLUMN version TEXT",
         "ALTER TABLE _syncblocks_pipeline_run ADD COLUMN watched_until TIMESTAMP WITH TIME ZONE",
+        "ALTER TABLE _syncblocks_pipeline_run ADD COLUMN late_at TIMESTAMP WITH TIME ZONE",
         """CREATE TABLE _syncblocks_progress (
             run_id INTEGER NOT NULL PRIMARY KEY,
             progress TEXT NOT NULL,

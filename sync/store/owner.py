@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,30 @@ def is_process_alive(theirs: Owner, mine: Owner) -> bool | None:
     if not is_visible:
         return None
     return _start_ticks(theirs.pid) == theirs.started
+
+
+def signal_process(theirs: Owner, mine: Owner, number: int) -> bool:
+    """Send a signal to a process of this machine; False: there is none, or it is not visible from here.
+
+    Raises:
+        PermissionError: it is another user's.
+    """
+    if not is_process_alive(theirs, mine):
+        return False
+    try:
+        process = os.pidfd_open(theirs.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        # Looked at again: the pid may have become another process's before it was opened.
+        is_same = is_process_alive(theirs, mine) is True
+        if is_same:
+            signal.pidfd_send_signal(process, number)
+        return is_same
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(process)
 
 
 def _read(path: Path) -> str:

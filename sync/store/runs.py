@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..errors import AlreadyRunning, NothingToRetry, NotLatest, RunFinished, StateError
@@ -76,6 +76,7 @@ class Runs:
         interval: tuple[datetime, datetime] | None = None,
         tick: int | None = None,
         plan: AttemptPlan | None = None,
+        limit_s: float | None = None,
     ) -> PipelineRun:
         """Begin a run, owned by this process, in its first attempt.
 
@@ -89,6 +90,7 @@ class Runs:
             tick: The claimed tick that this run carries out.
             plan: What is known already (the callbacks of `pipeline`), so that a run that dies before
                 `begin_attempt` is told of, too.
+            limit_s: Seconds that its streams may take.
 
         Raises:
             AlreadyRunning: the pipeline has an active run, alive or dead.
@@ -111,6 +113,7 @@ class Runs:
                 "variables": dict(variables or {}),
                 "interval_start": None if interval is None else interval[0],
                 "interval_end": None if interval is None else interval[1],
+                "late_at": _late_at(now, limit_s),
                 "last_seq": 0,
             }
             run_id = connection.value(f"{insert(PIPELINE_RUN, row)} RETURNING id", row)
@@ -121,8 +124,15 @@ class Runs:
                 write_plan(connection, pipeline, run_id, 1, plan)
         return self.run(run_id)
 
-    def begin_retry(self, run_id: int, *, tick: int | None = None, plan: AttemptPlan | None = None) -> PipelineRun:
-        """Begin the next attempt of a finished run, owned by this process.
+    def begin_retry(
+        self,
+        run_id: int,
+        *,
+        tick: int | None = None,
+        plan: AttemptPlan | None = None,
+        limit_s: float | None = None,
+    ) -> PipelineRun:
+        """Begin the next attempt of a finished run, owned by this process; see `begin_run`.
 
         Raises:
             AlreadyRunning: the pipeline has an active run.
@@ -140,6 +150,7 @@ class Runs:
                 is_active=True,
                 owner=self._transactions.owner,
                 lease_until=lease_end(run.now),
+                late_at=_late_at(run.now, limit_s),
                 cancel_requested_at=None,
             )
             begin_attempt(connection, run_id, run.attempt + 1, run.now)
@@ -188,7 +199,7 @@ class Runs:
             if run.owner != me and self._is_alive(run, run.now):
                 holder = holder_text(Owner.decode(run.owner), run.hold_s, run.lease_until)
                 raise AlreadyRunning(run.pipeline, run_id, holder)
-            set_run(connection, run_id, owner=me, lease_until=lease_end(run.now), hold_s=None)
+            set_run(connection, run_id, owner=me, lease_until=lease_end(run.now), late_at=None, hold_s=None)
             if run.owner != me:
                 void_leases(connection, run.pipeline, run.owner, run.now)
             self._plans.forget(run_id)
@@ -427,6 +438,10 @@ def begin_attempt(connection: StoreConnection, run_id: int, number: int, now: da
         "started_at": now,
     }
     connection.run(insert(ATTEMPT, row), row)
+
+
+def _late_at(now: datetime, limit_s: float | None) -> datetime | None:
+    return None if limit_s is None else now + timedelta(seconds=limit_s)
 
 
 def set_run(connection: StoreConnection, run_id: int, **values: Any) -> None:

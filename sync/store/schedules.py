@@ -53,7 +53,7 @@ class KnownSchedule(Struct, frozen=True, kw_only=True):
     #: None: until it is resumed.
     paused_until: datetime | None
     pause_reason: str | None
-    #: When the last pause ended.
+    #: When the last pause ended, or the schedule was changed.
     resumed_at: datetime | None
 
     def is_paused_at(self, moment: datetime) -> bool:
@@ -101,7 +101,7 @@ class Schedules:
                         break
                 else:
                     self._skip_until(connection, row, now, CHANGED)
-                    _set(connection, row.pipeline, schedule=encoded(found[row.pipeline][1]))
+                    _set(connection, row.pipeline, schedule=encoded(found[row.pipeline][1]), resumed_at=now)
             for row in rows:
                 file = found[row.pipeline][0]
                 if row.pipeline not in conflicts and row.file != file:
@@ -223,7 +223,7 @@ class Schedules:
             skipped = connection.changed(_SKIP, {"pipeline": pipeline, "state": "skipped", "why": RESET})
             self._skip_until(connection, rows[0], now, RESET)
             connection.run(f"{_RENAME} AND kind = 'schedule'", {"pipeline": pipeline, "now": now})
-            _set(connection, pipeline, looked_at=now)
+            _set(connection, pipeline, looked_at=now, resumed_at=now)
             return skipped
 
     # -- in a transaction ----------------------------------------------------------------------------------------

@@ -11,14 +11,18 @@ from msgspec import Struct
 from syncblocks.connectors.struct_helpers import asdict
 
 from .connection import Row, StoreConnection
+from .model import RUNNING
 from .owner import Owner
 from .statements import insert, one_of, update
-from .table_names import DELIVERY, PIPELINE_RUN, SCHEDULE, SERVER, TICK
+from .table_names import ATTEMPT, DELIVERY, PIPELINE_RUN, SCHEDULE, SERVER, TICK
 from .ticks import Tick, decoded, is_free, is_offered
 from .transactions import LEASE_S, Transactions, lease_end
 
 if TYPE_CHECKING:
     from ..schedules import Schedule
+
+#: A clock of the store that is behind for less is not worth a word.
+BEHIND = timedelta(seconds=5)
 
 # With all columns: the store may have an earlier version.
 _SERVERS = f"SELECT * FROM {SERVER}"
@@ -29,6 +33,9 @@ _RENEW = update(SERVER, "lease_until", "owner = :owner")
 _LEAVE = f"DELETE FROM {SERVER} WHERE owner = :owner"
 _OPEN_TICKS = f"SELECT * FROM {TICK} WHERE state = 'waiting' OR state = 'claimed' ORDER BY id"
 _ACTIVE = f"SELECT pipeline, owner, lease_until, hold_s FROM {PIPELINE_RUN} WHERE is_active = TRUE"
+_LATE = f"""SELECT r.id, r.attempt, r.pipeline, r.owner, r.late_at FROM {PIPELINE_RUN} r
+    JOIN {ATTEMPT} a ON a.run_id = r.id AND a.attempt = r.attempt
+    WHERE r.is_active = TRUE AND r.late_at < :now AND a.status = '{RUNNING}'"""
 _HELD_BACK = f"""SELECT pipeline, looked_at, is_paused, paused_until FROM {SCHEDULE}
     WHERE looked_at > :now OR is_paused = TRUE"""
 _DUE = f"""SELECT DISTINCT pipeline, lease_owner, lease_until FROM {DELIVERY}
@@ -56,6 +63,18 @@ class OpenTick(Struct, frozen=True):
     is_startable: bool
     #: Whether a process has claimed it, or a server starts one.
     has_process: bool
+
+
+class LateRun(Struct, frozen=True, kw_only=True):
+    """A run that has not ended although its `run_timeout_s` is over."""
+
+    id: int
+    attempt: int
+    pipeline: str
+    #: Its process.
+    owner: Owner
+    #: Seconds since then.
+    late_s: float
 
 
 class Standing(Struct, frozen=True, kw_only=True):
@@ -156,6 +175,22 @@ class Servers:
         has_process = is_offered(self._transactions, row, now) or (row.state == "claimed" and not may_claim)
         return OpenTick(decoded(row), may_claim and not has_process, has_process)
 
+    def late_runs(self) -> tuple[LateRun, ...]:
+        """Return the runs whose streams run although their `run_timeout_s` is over."""
+        with self._transactions.read() as connection:
+            now = self._transactions.now(connection)
+            rows = connection.rows(_LATE, {"now": now})
+        return tuple(
+            LateRun(
+                id=row.id,
+                attempt=row.attempt,
+                pipeline=row.pipeline,
+                owner=Owner.decode(row.owner),
+                late_s=(now - row.late_at).total_seconds(),
+            )
+            for row in rows
+        )
+
     def due_pipelines(self, pipelines: Collection[str]) -> frozenset[str]:
         """Return which of some pipelines have a delivery that is due, and that no living process has leased."""
         is_one, values = one_of("pipeline", pipelines)
@@ -177,6 +212,11 @@ def live_servers(transactions: Transactions, connection: StoreConnection, now: d
 def encoded(schedule: Schedule | None) -> dict[str, Any] | None:
     """Return a schedule as the store keeps it; equal for equal schedules."""
     return None if schedule is None else dict(asdict(schedule))
+
+
+def is_ahead(looked_at: datetime, now: datetime) -> bool:
+    """Whether the times of a schedule are decided up to a moment that the store's clock will not reach soon."""
+    return looked_at - now > BEHIND
 
 
 def is_paused(row: Row, now: datetime) -> bool:

@@ -107,6 +107,7 @@ class Store:
         self.give_back_tick = ticks.give_back
         self.refuse_tick = ticks.refuse
         self.offer_tick = ticks.offer
+        self.fail_start = ticks.fail_start
         self.causes_of = ticks.causes_of
         pruning = Pruning(self._transactions)
         self.past_runs = pruning.past_runs
@@ -121,6 +122,7 @@ class Store:
         self.is_served = servers.is_served
         self.standing = servers.standing
         self.due_pipelines = servers.due_pipelines
+        self.late_runs = servers.late_runs
         self.mend = Torn(self._transactions, self._plans).mend
         watching = Watching(self._transactions)
         self.watch = watching.watch

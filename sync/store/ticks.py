@@ -18,7 +18,7 @@ from .transactions import Transactions, lease_end
 
 #: A claim whose process died is taken again so many times; after that the tick is refused.
 MOST_TAKEN_AGAIN = 3
-#: How long a tick waits that was given back with a reason: from the first value it doubles up to the last.
+#: How long a tick waits whose start has failed: from the first value it doubles up to the last.
 DELAY_FIRST_S, DELAY_LAST_S = 10.0, 300.0
 #: A server leaves a tick to another one at most so long, whatever is written there.
 _MOST_OFFERED_S = 600.0
@@ -244,10 +244,24 @@ class Ticks:
                 return
             back: dict[str, Any] = {"state": "waiting", "owner": None, "claims": row.claims - 1}
             if why is not None:
-                delay = timedelta(seconds=min(DELAY_LAST_S, DELAY_FIRST_S * 2.0 ** min(row.delays, 30)))
-                until = self._transactions.now(connection) + delay
-                back |= {"why": why, "delays": row.delays + 1, "not_before": until}
+                back |= _delayed(row, why, self._transactions.now(connection))
             _set(connection, number, **back)
+
+    def fail_start(self, number: int, why: str) -> bool:
+        """Let a tick wait whose process ended before it claimed the tick.
+
+        Returns:
+            False if the tick has ended, waits already, is claimed, or its process is not one that this server started.
+        """
+        with self._transactions.write("fail_start") as connection:
+            row = connection.row(_LOCKED, {"id": number})
+            now = self._transactions.now(connection)
+            if row is None or row.offered_by != self._transactions.owner or row.state != "waiting":
+                return False
+            if not is_free(self._transactions, row, now):
+                return False
+            _set(connection, number, offered_until=None, **_delayed(row, why, now))
+            return True
 
     def refuse(self, number: int, why: str) -> None:
         """End a tick that this process has claimed, without a run; else do nothing."""
@@ -273,6 +287,12 @@ def is_free(transactions: Transactions, row: Row, now: datetime) -> bool:
         # A tick that waits for longer than the longest delay has its time from a clock that was ahead.
         return row.not_before is None or not now < row.not_before <= now + timedelta(seconds=DELAY_LAST_S)
     return row.state == "claimed" and not transactions.is_alive(row.owner, row.lease_until, now)
+
+
+def _delayed(row: Row, why: str, now: datetime) -> dict[str, Any]:
+    """Return what a tick has that waits because of a reason, longer each time."""
+    delay = timedelta(seconds=min(DELAY_LAST_S, DELAY_FIRST_S * 2.0 ** min(row.delays, 30)))
+    return {"why": why, "delays": row.delays + 1, "not_before": now + delay}
 
 
 def is_offered(transactions: Transactions, row: Row, now: datetime) -> bool:

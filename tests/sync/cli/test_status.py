@@ -92,9 +92,9 @@ def test_each_pipeline_has_one_word_and_the_worst_comes_first(run_cli: RunCLI, t
         ("i_twin.yaml", "broken"),
         ("d_late", "late"),
         ("m_unscheduled", "late"),
+        ("n_refused", "failed"),
         ("k_few", "on time"),
         ("c_failed", "failed"),
-        ("n_refused", "failed"),
         ("j_waiting", "waiting"),
         ("l_paused", "paused"),
         ("f_running", "running"),
@@ -136,6 +136,48 @@ def test_a_store_that_cannot_be_opened_is_broken_and_the_others_are_shown(run_cl
     ]
 
 
+def test_a_failed_run_is_shown_and_is_late_only_if_something_is_expected(run_cli: RunCLI, tmp_path: Path) -> None:
+    for name, more in (("plain", ""), ("expecting", "expect: {every: 1h}\n")):
+        write(tmp_path, name, more)
+    with Store.open(store_of(tmp_path)) as store:
+        for name in ("plain", "expecting"):
+            run = begin(store, attempt_plan([plan := stream_plan("s")], parents=()), name)
+            store.claim(run.id, ["s"])
+            store.close_stream(run.id, outcome(plan, "failure"))
+            store.finish_run(run.id)
+    done = run_cli(["status"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "plain: run 1 ended as failure" in done.stdout
+    assert "expecting: " not in done.stdout
+    with http_listener() as listener:
+        env = {"ALERTS": f"json://127.0.0.1:{listener.port}"}
+        for _ in range(2):
+            assert run_cli(["status", "--alert", "ALERTS"], tmp_path, env=env).returncode == 0
+        assert len(listener.requests) == 1
+        assert names_in(listener, 0).keys() == {"plain"}
+
+
+def test_a_schedule_whose_file_is_gone_and_a_clock_behind_are_shown(run_cli: RunCLI, tmp_path: Path) -> None:
+    write(tmp_path, "crm", "schedule: {every: 1d}\n")
+    with Store.open(store_of(tmp_path)) as store:
+        for name in ("crm", "away", "spoilt"):
+            store.schedules.see({name: (str(tmp_path / f"{name}.yaml"), Schedule(every_s=86_400))})
+        query(store.url, "update _syncblocks_schedule set looked_at = '2100-01-02 03:04:05' where pipeline = 'crm'")
+    (tmp_path / "spoilt.yaml").write_text("source: [\ndestination: x\n")
+    done = run_cli(["status", "--json"], tmp_path)
+    told = {each["pipeline"]: each for each in json.loads(done.stdout)["pipelines"]}
+    assert (done.returncode, told.keys()) == (1, {"crm", "away", "spoilt.yaml"})
+    assert told["away"]["why"] == "its file away.yaml is gone; `syncblocks schedule forget away` if this is meant"
+    assert (told["crm"]["status"], told["crm"]["findings"][0]["kind"]) == ("waiting", "clock")
+    (tmp_path / "spoilt.yaml").unlink()
+    (tmp_path / "crm.yaml").rename(tmp_path / "other.yaml")
+    (tmp_path / "other.yaml").write_text((tmp_path / "other.yaml").read_text() + "pipeline: crm\n")
+    for name in ("away", "spoilt"):
+        assert run_cli(["schedule", "forget", name], tmp_path).returncode == 0
+    (only,) = json.loads(run_cli(["status", "--json"], tmp_path).stdout)["pipelines"]
+    assert (only["pipeline"], Path(only["file"]).name) == ("crm", "other.yaml")
+
+
 # -- two in the morning ----------------------------------------------------------------------------------------------
 
 
@@ -157,7 +199,7 @@ def write_night(folder: Path) -> None:
         "fine": "expect: {every: 1d, rows: {min: 1}}\n",
         "down": "expect: {every: 1h}\n",
         "empty": "expect: {rows: {min: 1}}\n",
-        "killed": "transformers: [{file: hang.py}]\n",
+        "killed": "transformers: [{file: hang.py}]\nexpect: {every: 1d}\n",
         "never": "expect: {every: 1d}\n",
         "spoilt": "expect: {every: 1d}\n",
     }.items():

@@ -9,6 +9,7 @@ import pytest
 
 from syncblocks import load_pipeline
 from syncblocks.sync.config.head import read_head
+from syncblocks.sync.config.private_folder import tick_folder
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.schedules import Schedule
 from syncblocks.sync.schedules.expect import Expect, Volume
@@ -167,3 +168,37 @@ def test_what_a_server_reads_takes_no_template(tmp_path: Path, line: str, key: s
     with pytest.raises(ConfigError, match="takes no template") as caught:
         read_head(write(tmp_path, line))
     assert caught.value.key == key
+
+
+def test_a_file_that_says_no_store_has_that_of_the_environment(tmp_path: Path) -> None:
+    path = write(tmp_path, FILE.replace("secret('gone')", "env_var('X', 'y')"))
+    for url, secrets in (
+        ("postgresql://sync:pa55word@db.example/runs", {"pa55word"}),
+        (f"sqlite:///{tmp_path}/runs.db", set()),
+    ):
+        environ = {"SYNCBLOCKS_STORE": f" {url} "}
+        pipeline = load_pipeline(path, environ=environ)
+        assert (read_head(path).store(environ), pipeline.store_url) == ((url, secrets), url)
+        assert secrets <= pipeline.secret_values
+        assert (pipeline.warnings, pipeline.written_secrets) == ((), ())
+    assert read_head(path).store({"SYNCBLOCKS_STORE": ""}).url == f"sqlite:///{tmp_path}/.syncblocks/store.db"
+    said = write(tmp_path, f"{path.read_text()}store: sqlite:///said.db\n")
+    assert read_head(said).store(environ).url == load_pipeline(said, environ=environ).store_url
+    assert read_head(said).store(environ).url == f"sqlite:///{tmp_path}/said.db"
+
+
+def test_a_wrong_store_of_the_environment_is_told_without_its_value(tmp_path: Path) -> None:
+    path = write(tmp_path, FILE.replace("secret('gone')", "env_var('X', 'y')"))
+    environ = {"SYNCBLOCKS_STORE": "mysql://u:pa55word@h/x"}
+    for read in (lambda: load_pipeline(path, environ=environ), lambda: read_head(path).store(environ)):
+        with pytest.raises(ConfigError, match=r"^\$SYNCBLOCKS_STORE: there is no such kind of run store") as caught:
+            read()
+        assert "pa55word" not in str(caught.value)
+
+
+@pytest.mark.parametrize("store", ["sqlite:///state/runs.db", "postgresql://db.example/runs"])
+def test_the_output_of_ticks_has_one_folder_whoever_starts_them(tmp_path: Path, store: str) -> None:
+    more = f"store: {store}\nexecutor: {{dask: 'tcp://h:1', spool: shared}}\n"
+    pipeline = load_pipeline(write(tmp_path, FILE.replace("secret('gone')", "env_var('X', 'y')") + more))
+    assert pipeline.tick_log(7) == tick_folder(read_head(tmp_path / "crm.yaml").store().url, tmp_path) / "7.log"
+    assert pipeline.tick_log(7).parent in (tmp_path / "state" / "ticks", tmp_path / ".syncblocks" / "ticks")

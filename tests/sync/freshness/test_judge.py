@@ -121,15 +121,15 @@ def test_records_of_a_span_are_judged_once_the_whole_span_was_looked_at() -> Non
         assert (judgement.findings, judgement.unjudged) == ((), {("", "volume")})
 
 
-def run(*, is_active: bool, is_alive: bool) -> RunFacts:
+def run(*, is_active: bool, is_alive: bool, status: str = "success") -> RunFacts:
     return RunFacts(
         id=7,
-        status="running",
+        status=status,
         is_active=is_active,
         is_alive=is_alive,
         lease_until=ago(3),
         started_at=ago(9),
-        ended_at=None,
+        ended_at=None if is_active else ago(3),
     )
 
 
@@ -139,6 +139,47 @@ def test_what_is_stuck_is_told_whatever_the_file_expects() -> None:
     left = judged(run=run(is_active=False, is_alive=False), due_deliveries=1)
     assert [each.what for each in left.findings] == ["1 callback due, and no process delivers"]
     assert found(judged(run=run(is_active=True, is_alive=True), due_deliveries=1)) == []
+
+
+def test_a_start_that_fails_or_was_refused_and_a_clock_behind_are_told_whatever_the_file_expects() -> None:
+    assert found(judged(refused="no key", waiting="down")) == [("", "refused", None)]
+    (finding,) = judged(waiting="down", starts_fail=True).findings
+    assert (finding.kind, finding.what) == ("start", "its run has not begun for over 10 minutes: down")
+    (finding,) = judged(ahead=NOON + timedelta(minutes=5)).findings
+    assert (finding.kind, "nothing starts before 2027-06-01 12:05 UTC" in finding.what) == ("clock", True)
+
+
+@pytest.mark.parametrize(
+    ("expect", "expects", "is_told"),
+    [
+        (None, {}, True),
+        (Expect(rows=Volume(1)), {}, True),
+        (HOUR, {}, False),
+        (None, {"a": DAY}, False),
+    ],
+)
+def test_a_run_that_failed_is_told_where_nothing_says_how_late_a_success_may_come(
+    expect: Expect | None, expects: dict[str, Expect], is_told: bool
+) -> None:
+    failed = judged(
+        expect, expects=expects, streams=streams(a=5), run=run(is_active=False, is_alive=False, status="failure")
+    )
+    assert found(failed) == ([("", "failed", ago(3))] if is_told else [])
+    again = judged(expect, expects=expects, streams=streams(a=5), run=run(is_active=True, is_alive=True))
+    assert (found(again), ("", "failed") in again.unjudged) == ([], True)
+
+
+def test_after_a_gap_without_a_server_nothing_is_late_that_catches_up() -> None:
+    facts = Facts(now=NOON, streams=streams(a=600), selected=("a",))
+    seen = {("", "late"): ago(10_000)}
+    judgement = judge("crm", None, HOUR, facts, seen, is_catching_up=True)
+    assert (judgement.findings, judgement.unjudged) == ((), {("", "late"), ("", "volume")})
+    assert [each.kind for each in judge("crm", None, HOUR, facts, seen).findings] == ["late"]
+
+
+def test_age_counts_from_the_end_of_a_pause_and_from_a_change_of_the_schedule() -> None:
+    assert found(judged(HOUR, streams=streams(a=600), resumed_at=ago(30))) == []
+    assert found(judged(HOUR, streams=streams(a=600), resumed_at=ago(61))) == [("", "late", ago(1))]
 
 
 def test_the_last_success_of_a_pipeline_is_that_of_its_oldest_stream() -> None:

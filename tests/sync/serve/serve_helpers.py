@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ class Noted:
         self.recovered: list[str] = []
         self.running: set[str] = set()
         self.recovering: set[str] = set()
+        self.pruning: list[str] = []
+        self.prune_ends: list[tuple[str, int]] = []
+        self.signals: list[tuple[int, str]] = []
         self.ended: dict[int, tuple[ServedFile, int]] = {}
 
     def run(self, file: ServedFile, tick: int) -> None:
@@ -42,9 +46,23 @@ class Noted:
     def recover(self, file: ServedFile) -> None:
         self.recovered.append(file.pipeline)
 
+    @property
+    def is_pruning(self) -> bool:
+        return bool(self.prune_ends)
+
+    def prune_runs(self, file: ServedFile) -> None:
+        self.pruning.append(file.pipeline)
+
+    def pruned(self) -> tuple[str, int] | None:
+        return self.prune_ends.pop() if self.prune_ends else None
+
     def reap(self) -> dict[int, tuple[ServedFile, int]]:
         ended, self.ended = self.ended, {}
         return ended
+
+    def signal(self, owner: Owner, number: signal.Signals) -> bool:
+        self.signals.append((owner.pid, number.name))
+        return True
 
     def log_of(self, tick: int) -> Path:
         return self.logs / f"{tick}.log"
@@ -69,10 +87,9 @@ class Place:
         keys: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> None:
-        """Write a pipeline file: `keys` beside `schedule`, `more` in it."""
+        """Write a pipeline file: `keys` beside `schedule`, `more` in it; without a schedule, `more` of the file."""
         document: dict[str, Any] = {"pipeline": name, "store": self.url, **PIPELINE, **(keys or {})}
-        if cron is not None:
-            document["schedule"] = {"cron": cron, **more}
+        document |= more if cron is None else {"schedule": {"cron": cron, **more}}
         (self.folder / (file or f"{name}.yaml")).write_text(yaml.safe_dump(document))
 
     def store(self, pid: int = 1) -> Store:

@@ -7,10 +7,12 @@ import os
 import pty
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "crm.yaml").write_text(FILE)
     (tmp_path / "rows.csv").write_text("id\n1\n2\n")
     return tmp_path
+
+
+SERVERS = "SELECT count(*) FROM _syncblocks_server"
 
 
 def url_of(folder: Path) -> str:
@@ -169,12 +174,57 @@ def test_the_link_that_signs_in_goes_to_a_terminal_and_not_to_a_log(folder: Path
     assert "code=" not in "".join(lines)
 
 
+@pytest.mark.full
+def test_old_runs_go_with_their_output_while_a_server_lives(folder: Path, zygote: Zygote, run_cli: RunCLI) -> None:
+    (folder / "crm.yaml").write_text(RARE)
+    for key in ("1", "2"):
+        assert run_cli(["run", "--tick", str(order(folder, key))], folder).returncode == 0
+    query(
+        url_of(folder), "UPDATE _syncblocks_tick SET due_at = '2020-01-01 00:00:00.000000'"
+    )  # an order is kept a week
+    output = folder / ".syncblocks" / "ticks"
+    output.mkdir()
+    for tick in (1, 2):
+        (output / f"{tick}.log").write_text("output\n")
+    (folder / "crm.yaml").write_text(RARE + "history: {keep_runs: 1}\n")
+    server = zygote.start(folder, ["serve", "--port", "0"])
+    until(server, lambda: query(url_of(folder), "SELECT id FROM _syncblocks_pipeline_run") == [(2,)])
+    assert {path.name for path in output.iterdir()} == {"2.log", "prune-crm.log"}
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0, server.log()
+
+
+@pytest.mark.full
+def test_a_server_ends_soon_after_sigterm_though_its_run_store_blocks(folder: Path, zygote: Zygote) -> None:
+    (folder / "crm.yaml").write_text(RARE)
+    server = zygote.start(folder, ["serve", "--port", "0"])
+    until(server, lambda: Path(url_of(folder)[10:]).exists() and query(url_of(folder), SERVERS) == [(1,)])
+    with closing(sqlite3.connect(url_of(folder)[10:], isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0, server.log()  # the lock lasts longer
+    assert "stopped while the run store does not answer" in server.log()
+
+
 def test_a_folder_without_a_pipeline_file_is_refused(run_cli: RunCLI, tmp_path: Path) -> None:
     done = run_cli(["serve", "--port", "0"], tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "holds no pipeline file: make one with `syncblocks init`" in done.stderr
     done = run_cli(["serve", "gone"], tmp_path)
     assert (done.returncode, "gone: is no folder" in done.stderr) == (2, True)
+
+
+def test_the_store_of_the_environment_is_that_of_all_commands(run_cli: RunCLI, folder: Path, postgres_url: str) -> None:
+    secret = postgres_url.replace("postgres@", "postgres:pa55word@")
+    env = {"SYNCBLOCKS_STORE": secret}
+    for command in (["run"], ["status"], ["schedule", "pause"], ["runs", "list"]):
+        done = run_cli(command, folder, env=env)
+        assert (done.returncode, "pa55word" in done.stdout + done.stderr) == (0, False), done.stderr
+    (folder / "crm.yaml").unlink()
+    assert run_cli(["schedule", "forget", "crm"], folder, env=env).returncode == 0
+    assert not (folder / ".syncblocks" / "store.db").exists()
+    done = run_cli(["status"], folder, env={"SYNCBLOCKS_STORE": secret.replace("postgresql", "oracle")})
+    assert (done.returncode, "pa55word" in done.stdout + done.stderr) == (2, False)
 
 
 def test_pause_resume_reset_and_forget(run_cli: RunCLI, folder: Path) -> None:

@@ -167,14 +167,13 @@ def test_all_missed_times_queue_and_are_not_skipped_for_each_other(place: Place,
     place.clock.move(300)
     server = place.server(store, noted)
     waiting = [minute for minute, state, *_ in place.ticks() if state == "waiting"]
-    # 07 was in time, while 05 and 06 waited.
-    assert waiting == ["06", "08", "09", "10", "11"]
+    assert waiting == ["06", "07", "08", "09", "10", "11", "12"]
     end(child, run)
     for number in range(1, len(waiting) + 1):
         server.turn()
         assert len(noted.started) == number + 1
         end(child, begin(child, noted.started[-1]))
-    assert {(state, why) for _, state, why, _ in place.ticks()} == {("run", None), ("skipped", STILL_GOES)}
+    assert {(state, why) for _, state, why, _ in place.ticks()} == {("run", None)}
 
 
 def test_a_changed_schedule_replaces_the_former_one_and_other_edits_change_nothing(place: Place, store: Store) -> None:
@@ -452,3 +451,57 @@ def test_no_more_than_a_hundred_missed_times_are_kept(place: Place, store: Store
     place.clock.move(60 * 150)
     place.server(store, Noted())
     assert len([1 for each in place.ticks() if each[1] == "waiting"]) == MOST_MISSED
+
+
+def test_a_run_that_outlives_its_run_timeout_gets_sigterm_and_then_sigkill(
+    place: Place, store: Store, child: Store
+) -> None:
+    place.write(cron=None)
+    noted = Noted()
+    server = place.server(store, noted)
+    run = child.begin_run("crm", execution_date=place.clock.now(), limit_s=30)
+    place.minutes(1, server)
+    assert noted.signals == []  # the run cancels itself
+    place.minutes(1, server)
+    assert noted.signals == [(CHILD, "SIGTERM")]
+    place.minutes(1, server)
+    assert noted.signals == [(CHILD, "SIGTERM"), (CHILD, "SIGKILL")]
+    place.minutes(1, server)
+    end(child, run.id)
+    run = child.begin_retry(run.id, limit_s=30)
+    child.end_attempt(run.id)
+    place.minutes(3, server)  # it delivers, which counts for no limit
+    assert len(noted.signals) == 2
+
+
+def test_old_runs_are_removed_hourly_by_a_process_where_there_are_any(place: Place, store: Store, child: Store) -> None:
+    place.write(cron=None, history={"keep_runs": 1})
+    place.write("kept", cron=None)
+    noted = Noted()
+    server = place.server(store, noted)
+    for name in ("crm", "crm", "crm", "kept", "kept"):
+        end(child, child.begin_run(name, execution_date=place.clock.now()).id)
+    place.minutes(59, server)
+    assert noted.pruning == []
+    place.minutes(2, server)
+    assert noted.pruning == ["crm"]
+    noted.prune_ends = [("crm", 1)]
+    place.minutes(60, server)
+    assert noted.pruning == ["crm", "crm"]
+    assert "crm: old runs stay: `runs prune` ended with exit code 1" in place.said
+
+
+def test_a_server_that_comes_late_asks_first_and_who_recovers_has_no_limit(
+    place: Place, store: Store, child: Store
+) -> None:
+    place.write(cron=None)
+    run = child.begin_run("crm", execution_date=place.clock.now(), limit_s=30)
+    place.clock.move(3600)
+    noted = Noted()
+    server = place.server(store, noted)
+    assert noted.signals == [(CHILD, "SIGTERM")]
+    place.dead.add(CHILD)
+    with place.store(8) as other:
+        other.take_over_run(run.id)
+        place.minutes(2, server)
+    assert len(noted.signals) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from syncblocks.connectors.struct_helpers import asdict, replace
 from syncblocks.sync.errors import AlreadyRunning, StateError
 from syncblocks.sync.store import LostRun, Store
 from syncblocks.sync.store.model import PIPELINE, StateCopy
-from syncblocks.sync.store.owner import Owner, current_owner, is_process_alive
+from syncblocks.sync.store.owner import Owner, current_owner, is_process_alive, signal_process
 from syncblocks.sync.store.state import VERSIONS_KEPT
 from syncblocks.sync.store.transactions import LEASE_S
 from tests.sync.store.store_helpers import (
@@ -214,6 +216,19 @@ def test_owners_are_told_apart_by_boot_namespace_pid_and_start(tmp_path: Path) -
     assert is_process_alive(replace(me, boot_id="x"), me) is None
     assert is_process_alive(replace(me, pid_namespace="x"), me) is None
     assert is_process_alive(replace(me, boot_id="", pid=1), replace(me, boot_id="")) is None
+
+
+def test_a_signal_reaches_the_process_of_an_owner_and_no_other_one_with_its_pid() -> None:
+    me = current_owner()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        started = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19])
+        owner = replace(me, pid=process.pid, started=started)
+        for other in (replace(owner, started=started - 1), replace(owner, boot_id="x")):
+            assert not signal_process(other, me, signal.SIGKILL)
+        assert process.poll() is None
+        assert signal_process(owner, me, signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
+    assert not signal_process(owner, me, signal.SIGTERM)
 
 
 def test_a_finished_run_is_neither_taken_over_nor_cancelled(store: Store) -> None:

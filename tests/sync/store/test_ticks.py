@@ -207,3 +207,21 @@ def test_what_ends_a_process_before_its_run_decides_what_becomes_of_the_tick(
             waits = None if now.not_before is None else (now.not_before - clock.now()).total_seconds()
             assert waits == waits_s
     assert query(here.url, "SELECT claims FROM _syncblocks_tick") == [(1 if state == "refused" else 0,)]
+
+
+def test_a_start_that_failed_before_the_claim_delays_the_tick_and_says_why(
+    here: Store, there: Store, clock: FixedClock
+) -> None:
+    tick = ordered(here).id
+    assert not here.fail_start(tick, "no offer")
+    assert here.offer_tick(tick, 30)
+    assert not there.fail_start(tick, "another server's process")
+    assert (here.fail_start(tick, "exit code 1"), here.fail_start(tick, "told twice")) == (True, False)
+    found = here.tick(tick)
+    assert (found.why, found.not_before) == ("exit code 1", clock.now() + timedelta(seconds=10))
+    assert here.claim_tick(tick) is None
+    clock.move(11)
+    assert there.offer_tick(tick, 30)  # by another server, as soon as it waits no more
+    assert not here.fail_start(tick, "late news")
+    assert there.claim_tick(tick) is not None
+    assert not there.fail_start(tick, "claimed")

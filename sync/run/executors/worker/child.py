@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from ....config.head_keys import STORE_VARIABLE
 from ....delivery.masked_output import masked_output
 from ....errors import SyncError
 from ....own_process import set_up_process
@@ -39,8 +40,6 @@ log = logging.getLogger("syncblocks")
 BEAT_S = 5.0
 #: Seconds without work, after which the process looks whether its run is over.
 IDLE_POLL_S = 1.0
-#: Environment variable with the URL of the run store, before the file's.
-STORE = "SYNCBLOCKS_STORE"
 #: Most messages of an answer, and most characters of each.
 MAX_MESSAGES, MAX_TEXT = 50, 2000
 
@@ -127,7 +126,7 @@ class Worker:
         if opened is not None and (opened.run.id, opened.run.attempt) == (reference.run_id, reference.attempt):
             return opened
         self.release()
-        url = os.environ.get(STORE) or open_bundle(self.folder).store_url
+        url = os.environ.get(STORE_VARIABLE) or open_bundle(self.folder).store_url
         with Store.open(url) as store:
             run = store.run(reference.run_id)
             recorded = store.attempt_plan(run.id, reference.attempt)
