@@ -114,6 +114,7 @@ class Store:
         self.remove_runs = pruning.remove_runs
         self.ticks_without_run = pruning.ticks_without_run
         self.remove_ticks = pruning.remove_ticks
+        self.remove_actions = pruning.remove_actions
         servers = Servers(self._transactions)
         self.report_server = servers.report
         self.renew_server = servers.renew
