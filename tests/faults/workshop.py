@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from syncblocks.sync.store.table_names import TABLES
 from tests.zygote import Process, Zygote
 
 #: Writes down every call, one line each, on disk before it returns.
@@ -218,33 +219,11 @@ class Workshop:
             with self._embedded(path) as connection:
                 names = [row[0] for row in connection.execute(sql).fetchall()]
         own = set(self.tables) | {"_syncblocks_ledger"}
-        stored = ("_syncblocks_",) if self.store == self.destination == "postgres" else ()
-        return [name for name in names if name not in own and not (stored and name.startswith(STORE_TABLES))]
+        stored = set(TABLES) if self.store == self.destination == "postgres" else set()
+        return [name for name in names if name not in own | stored]
 
     def _embedded(self, path: Path) -> AbstractContextManager[Any]:
         return self._opened(str(path), _sqlite(path) if self.destination == "sqlite" else _duckdb(path))
-
-
-STORE_TABLES = tuple(
-    f"_syncblocks_{name}"
-    for name in (
-        "pipeline_run",
-        "attempt",
-        "stream_run",
-        "range_claim",
-        "tick",
-        "type_counter",
-        "block_run",
-        "event",
-        "delivery",
-        "state",
-        "version",
-        "schedule",
-        "server",
-        "expectation",
-        "alert",
-    )
-)
 
 
 @contextmanager
