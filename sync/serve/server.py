@@ -15,8 +15,7 @@ from ..errors import StateError, StoreUnreachable
 from ..schedules import Look, next_times
 from ..store import Store
 from ..store.owner import Owner
-from ..store.servers import OpenTick, Standing, is_ahead
-from ..store.ticks import Tick
+from ..store.servers import OpenTick, OrderedTick, Standing, is_ahead
 from .files import PipelineFiles, ServedFile, Taken
 from .late_runs import LateRuns
 from .old_runs import OldRuns
@@ -341,13 +340,13 @@ class Server:
             self._say(text, "warning")
 
 
-def _in_order(standing: Standing) -> list[Tick]:
+def _in_order(standing: Standing) -> list[OrderedTick]:
     """Return the ticks that may start: those of schedules by their time, then the others as they were ordered.
 
     Of a schedule only the oldest tick may start, also while it waits.
     """
     first: dict[str, OpenTick] = {}
-    others: list[Tick] = []
+    others: list[OrderedTick] = []
     for each in standing.ticks:
         tick = each.tick
         if tick.kind == "schedule":

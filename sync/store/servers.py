@@ -15,7 +15,7 @@ from .model import RUNNING
 from .owner import Owner
 from .statements import insert, one_of, update
 from .table_names import ATTEMPT, DELIVERY, PIPELINE_RUN, SCHEDULE, SERVER, TICK
-from .ticks import Tick, decoded, is_free, is_offered
+from .ticks import Kind, is_free, is_offered
 from .transactions import LEASE_S, Transactions, lease_end
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ _REPORT = f"""{insert(SERVER, _COLUMNS)} ON CONFLICT (owner) DO UPDATE
     SET folder = :folder, pipelines = :pipelines, url = :url, version = :version, lease_until = :lease_until"""
 _RENEW = update(SERVER, "lease_until", "owner = :owner")
 _LEAVE = f"DELETE FROM {SERVER} WHERE owner = :owner"
-_OPEN_TICKS = f"SELECT * FROM {TICK} WHERE state = 'waiting' OR state = 'claimed' ORDER BY id"
+# Without options: an event may be large, and this is read at each turn.
+_OPEN_TICKS = f"""SELECT id, pipeline, kind, due_at, state, owner, lease_until, not_before, offered_by, offered_until
+    FROM {TICK} WHERE state = 'waiting' OR state = 'claimed' ORDER BY id"""
 _ACTIVE = f"SELECT pipeline, owner, lease_until, hold_s FROM {PIPELINE_RUN} WHERE is_active = TRUE"
 _LATE = f"""SELECT r.id, r.attempt, r.pipeline, r.owner, r.late_at FROM {PIPELINE_RUN} r
     JOIN {ATTEMPT} a ON a.run_id = r.id AND a.attempt = r.attempt
@@ -55,10 +57,19 @@ class LiveServer(Struct, frozen=True, kw_only=True):
     version: str | None
 
 
+class OrderedTick(Struct, frozen=True):
+    """What decides when the process of a tick may start."""
+
+    id: int
+    pipeline: str
+    kind: Kind
+    due_at: datetime
+
+
 class OpenTick(Struct, frozen=True):
     """A tick that has not ended."""
 
-    tick: Tick
+    tick: OrderedTick
     #: Whether a process may be started for it.
     is_startable: bool
     #: Whether a process has claimed it, or a server starts one.
@@ -173,7 +184,8 @@ class Servers:
     def _open_tick(self, row: Row, now: datetime) -> OpenTick:
         may_claim = is_free(self._transactions, row, now)
         has_process = is_offered(self._transactions, row, now) or (row.state == "claimed" and not may_claim)
-        return OpenTick(decoded(row), may_claim and not has_process, has_process)
+        tick = OrderedTick(row.id, row.pipeline, row.kind, row.due_at)
+        return OpenTick(tick, may_claim and not has_process, has_process)
 
     def late_runs(self) -> tuple[LateRun, ...]:
         """Return the runs whose streams run although their `run_timeout_s` is over."""
