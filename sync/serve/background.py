@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Self
 
 #: A thread that ends has so long, else it is left alone: it is a daemon.
 _END_S = 2.0
+#: What takes long is done less often, so that it takes at most a tenth of the time.
+_PAUSE = 9
 
 
 class Every:
-    """A context manager: does something each so many seconds, for the first time after them."""
+    """A context manager: does something each so many seconds, or less often, for the first time after them."""
 
     def __init__(self, seconds: float, work: Callable[[], None], *, name: str, say: Callable[[str, str], None]) -> None:
         self._seconds = seconds
@@ -30,9 +33,12 @@ class Every:
         self._thread.join(_END_S)
 
     def _run(self) -> None:
-        while not self._ended.wait(self._seconds):
+        pause_s = self._seconds
+        while not self._ended.wait(pause_s):
+            start = time.monotonic()
             try:
                 self._work()
             except Exception as error:  # a fault here must not end what comes after it
                 if not self._ended.is_set():
                     self._say(f"{self._name}: {type(error).__name__}: {error}", "warning")
+            pause_s = max(self._seconds, _PAUSE * (time.monotonic() - start))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ..clock import Clock
 from ..config.head import Head, read_head
 from ..config.yaml_document import Document
 from ..errors import ConfigError
-from ..pipeline_files import is_pipeline_file, yaml_files
+from ..pipeline_files import SUFFIXES, is_pipeline_file
 from ..schedules import Schedule
 
 #: A file is read when it has not changed for so long: until then somebody may still write it.
@@ -41,6 +42,7 @@ class Taken(Struct, frozen=True):
 
 
 class _Seen(Struct):
+    path: Path
     stamp: _Stamp
     #: Monotonic time at which the stamp was first seen.
     since: float
@@ -58,7 +60,8 @@ class PipelineFiles:
         self._store_url = store_url
         self._clock = clock
         self._environ = os.environ if environ is None else environ
-        self._seen: dict[Path, _Seen] = {}
+        #: Name of each file -> what was seen of it.
+        self._seen: dict[str, _Seen] = {}
         #: Pipeline -> its file, for those that may be started.
         self.usable: dict[str, ServedFile] = {}
         #: File -> why none of its pipeline's runs is started.
@@ -75,22 +78,20 @@ class PipelineFiles:
             OSError: the folder cannot be read.
         """
         now = self._clock.monotonic()
-        there = set()
+        there = _stamps(self._folder)
         is_changed = False
-        for path in yaml_files(self._folder):
-            if (stamp := _stamp(path)) is None:
-                continue
-            there.add(path)
-            seen = self._seen.get(path)
+        for name, stamp in there.items():
+            seen = self._seen.get(name)
             if seen is None or seen.stamp != stamp:
                 # What was read before counts until the new text has settled.
                 former = (None, None) if seen is None else (seen.found, seen.head)
-                seen = self._seen[path] = _Seen(stamp, now, found=former[0], head=former[1])
+                seen = _Seen(self._folder / name, stamp, now, found=former[0], head=former[1])
+                self._seen[name] = seen
             if not seen.is_read and now - seen.since >= SETTLED_S:
-                self._read(path, seen)
+                self._read(seen.path, seen)
                 is_changed = True
-        for path in self._seen.keys() - there:
-            del self._seen[path]
+        for name in self._seen.keys() - there.keys():
+            del self._seen[name]
             is_changed = True
         if is_changed:
             self._sort()
@@ -99,12 +100,12 @@ class PipelineFiles:
 
     def is_settled(self, file: ServedFile) -> bool:
         """Whether a file is as it was read; until it is, no process may read it."""
-        seen = self._seen.get(file.path)
+        seen = self._seen.get(file.path.name)
         return seen is not None and seen.is_read and seen.stamp == _stamp(file.path)
 
     def is_awaited(self, path: Path) -> bool:
         """Whether a file is there that was not read yet."""
-        seen = self._seen.get(path)
+        seen = self._seen.get(path.name)
         return seen is not None and not seen.is_read and seen.found is None
 
     def _read(self, path: Path, seen: _Seen) -> None:
@@ -124,9 +125,9 @@ class PipelineFiles:
     def _sort(self) -> None:
         by_name: dict[str, list[ServedFile]] = {}
         broken: dict[Path, str] = {}
-        for path, seen in sorted(self._seen.items()):
+        for _, seen in sorted(self._seen.items()):
             if isinstance(seen.found, ConfigError):
-                broken[path] = str(seen.found)
+                broken[seen.path] = str(seen.found)
             elif seen.found is not None:
                 by_name.setdefault(seen.found.pipeline, []).append(seen.found)
         usable = {name: files[0] for name, files in by_name.items() if len(files) == 1}
@@ -135,7 +136,9 @@ class PipelineFiles:
                 names = ", ".join(each.path.name for each in files)
                 broken[file.path] = f"{file.path}: {len(files)} files are pipeline {name!r}: {names}"
         # Other threads read these: each is replaced as a whole.
-        self.heads = {name: head for name, file in usable.items() if (head := self._seen[file.path].head) is not None}
+        self.heads = {
+            name: head for name, file in usable.items() if (head := self._seen[file.path.name].head) is not None
+        }
         self.usable, self.broken = usable, broken
 
 
@@ -147,9 +150,22 @@ def _small(head: Head) -> Head:
     return replace(head, document=Document(head.document.path, value, {}))
 
 
-def _stamp(path: Path) -> _Stamp | None:
+def _stamps(folder: Path) -> dict[str, _Stamp]:
+    """Return the YAML files of a folder, by name; one call of the system for each, since there may be ten thousand."""
+    found = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name.lower()
+            is_yaml = name.endswith(SUFFIXES) and name not in SUFFIXES
+            if is_yaml and (stamp := _stamp(entry)) is not None:
+                found[entry.name] = stamp
+    return found
+
+
+def _stamp(file: Path | os.DirEntry[str]) -> _Stamp | None:
+    """Return None if it is no file, or no more."""
     try:
-        status = path.stat()
+        status = file.stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    return (status.st_mtime_ns, status.st_size, status.st_ino) if stat.S_ISREG(status.st_mode) else None

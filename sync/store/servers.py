@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from syncblocks.connectors.struct_helpers import asdict
 from .connection import Row, StoreConnection
 from .model import RUNNING
 from .owner import Owner
-from .statements import insert, one_of, update
+from .statements import insert, update
 from .table_names import ATTEMPT, DELIVERY, PIPELINE_RUN, SCHEDULE, SERVER, TICK
 from .ticks import Kind, is_free, is_offered
 from .transactions import LEASE_S, Transactions, lease_end
@@ -41,7 +41,7 @@ _LATE = f"""SELECT r.id, r.attempt, r.pipeline, r.owner, r.late_at FROM {PIPELIN
 _HELD_BACK = f"""SELECT pipeline, looked_at, is_paused, paused_until FROM {SCHEDULE}
     WHERE looked_at > :now OR is_paused = TRUE"""
 _DUE = f"""SELECT DISTINCT pipeline, lease_owner, lease_until FROM {DELIVERY}
-    WHERE {{is_one}} AND is_open = TRUE AND (state = 'leased' OR not_before IS NULL OR not_before <= :now)"""
+    WHERE is_open = TRUE AND (state = 'leased' OR not_before IS NULL OR not_before <= :now)"""
 
 
 class LiveServer(Struct, frozen=True, kw_only=True):
@@ -203,12 +203,11 @@ class Servers:
             for row in rows
         )
 
-    def due_pipelines(self, pipelines: Collection[str]) -> frozenset[str]:
+    def due_pipelines(self, pipelines: Container[str]) -> frozenset[str]:
         """Return which of some pipelines have a delivery that is due, and that no living process has leased."""
-        is_one, values = one_of("pipeline", pipelines)
         with self._transactions.read() as connection:
             now = self._transactions.now(connection)
-            rows = connection.rows(_DUE.format(is_one=is_one), {**values, "now": now})
+            rows = [row for row in connection.rows(_DUE, {"now": now}) if row.pipeline in pipelines]
         return frozenset(
             row.pipeline
             for row in rows

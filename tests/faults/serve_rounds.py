@@ -31,7 +31,7 @@ NEVER = "366d"
 #: Where a server, and where each process that it starts, is killed; empty: nowhere.
 SERVER_FAULTS = ("", "", "store.look_at_schedules.inside:2:kill", "store.look_at_schedules.after:2:kill")
 SERVER_FAULTS += ("store.offer_tick.after:2:kill",)
-CHILD_FAULTS = ("", "", "", "store.claim_tick.after:1:kill", "store.begin_run.before:1:kill")
+CHILD_FAULTS = (*[""] * 8, "store.claim_tick.after:1:kill", "store.begin_run.before:1:kill")
 CHILD_FAULTS += ("store.begin_run.inside:1:kill", "store.begin_run.after:1:kill")
 
 

@@ -175,6 +175,24 @@ def test_the_link_that_signs_in_goes_to_a_terminal_and_not_to_a_log(folder: Path
 
 
 @pytest.mark.full
+def test_a_run_whose_process_hangs_past_its_run_timeout_is_ended(folder: Path, zygote: Zygote) -> None:
+    (folder / "slow.py").write_text("import time\n\n@transformer\ndef slow(records):\n    time.sleep(600)\n")
+    (folder / "crm.yaml").write_text(RARE + "transformers: [{file: slow.py}]\nrun_timeout_s: 1\n")
+    run = zygote.start(folder, ["run"])
+    active = "SELECT count(*) FROM _syncblocks_stream_run WHERE status = 'running'"
+    until(run, lambda: Path(url_of(folder)[10:]).exists() and query(url_of(folder), active) == [(1,)])
+    run.signal(signal.SIGSTOP)
+    module = "syncblocks.sync.serve"
+    soon = {f"{module}.late_runs.PATIENCE_S": 1.0, f"{module}.server.LATE_S": 0.5}
+    server = zygote.start(folder, ["serve", "--port", "0"], constants=soon)
+    until(server, lambda: is_over(folder))
+    assert run.wait() == -signal.SIGKILL
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    assert [name for name in ("SIGTERM", "SIGKILL") if f"{name} to process {run.pid} on" not in server.log()] == []
+
+
+@pytest.mark.full
 def test_old_runs_go_with_their_output_while_a_server_lives(folder: Path, zygote: Zygote, run_cli: RunCLI) -> None:
     (folder / "crm.yaml").write_text(RARE)
     for key in ("1", "2"):
