@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from syncblocks.connectors.stream import Bookmark
 
 from ..flow.feed import Feed, Readable, start_reading
+from ..plan.log_based import is_logged
 from .errors import LedgerUnreadable
 from .stream import StreamRun
 
@@ -72,9 +73,40 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     ready = [run for run in runs if run.name not in errors]
     if not ready:
         return errors
-    context = ready[0].context
     if len(ready) == 1 and ready[0].reads_ranges and _try_ranges(ready[0], errors):
         return errors
+    if is_logged(ready[0].planned.stream):
+        _try_log(ready, bookmarks, errors)
+    else:
+        _load_group(_source_of(ready[0]), ready, bookmarks, errors)
+    return errors
+
+
+def _try_log(
+    ready: Sequence[StreamRun], bookmarks: Mapping[str, Bookmark | None], errors: dict[str, BaseException | None]
+) -> None:
+    """Load streams that are read out of the log."""
+    from .log_based import confirm, opened_log  # few pipelines have any
+
+    try:
+        with opened_log(ready) as opened:
+            _load_group(opened, ready, bookmarks, errors)
+            if not any(errors.values()):
+                confirm(opened, ready)
+    except BaseException as error:  # decided in StreamRun.end
+        for run in ready:
+            run.blocks.fail_in_source()
+            errors.setdefault(run.name, error)
+
+
+def _load_group(
+    source: Readable,
+    ready: Sequence[StreamRun],
+    bookmarks: Mapping[str, Bookmark | None],
+    errors: dict[str, BaseException | None],
+) -> None:
+    """Load each stream of a group in a thread of its own, while one thread reads all of them."""
+    context = ready[0].context
     wire = ready[0].planned.wire  # the same for all streams of a group
     # If the destination allows fewer loads at once than the group has streams, the others wait on disk.
     limit = context.destination.max_loads or len(ready)
@@ -90,7 +122,7 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
             return SpooledFeed(name, context.spool_folder, context.budget, keys[name])
         return Feed(name, context.budget, keys[name])
 
-    feeds = start_reading(_source_of(ready[0]), [run.planned.stream for run in ready], bookmarks, wire, make_feed)
+    feeds = start_reading(source, [run.planned.stream for run in ready], bookmarks, wire, make_feed)
 
     def load(run: StreamRun) -> None:
         if run.name in waiting:
@@ -106,7 +138,6 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     load(ready[0])
     for thread in threads:
         thread.join()
-    return errors
 
 
 def _source_of(run: StreamRun) -> Readable:

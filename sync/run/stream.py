@@ -33,6 +33,7 @@ from ..errors import SyncError
 from ..failpoints import failpoint
 from ..flow.feed import Feed
 from ..plan.history import falls_behind, history_load
+from ..plan.log_based import is_logged
 from ..plan.plan import PlannedStream
 from ..plan.start import ledger_row, source_of, starting_point, unmarked
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
@@ -92,6 +93,8 @@ class StreamRun:
         self._columns: Mapping[str, str] = {}
         #: What it keeps of a history.
         self._known_history: Mapping[str, Any] = {}
+        #: From which log it is read.
+        self._log: Mapping[str, Any] = {}
         #: When the keys were last compared, from the ledger.
         self._compared_at: datetime | None = None
         #: Reads the table while its keys are compared.
@@ -224,6 +227,7 @@ class StreamRun:
         if self._has_moved(row) and falls_behind(self.planned, row):
             raise SyncError("another run has written newer versions since this one was planned: run it again")
         self._columns, self._known_history, self._compared_at = row.columns, row.history, row.compared_at
+        self._log = row.log
         return row
 
     def _note_source(self) -> None:
@@ -234,7 +238,8 @@ class StreamRun:
 
     def _forget(self) -> LedgerRow:
         """Make the ledger forget a lost table: after a crash, its bookmark would count for the table made anew."""
-        self.context.destination.set_bookmark(self.planned.key, None, forget=True)
+        # What is at the source for a log stays ours.
+        self.context.destination.set_bookmark(self.planned.key, None, forget=not is_logged(self.planned.stream))
         self._is_row_stale = False
         return self._take_over(is_row_kept=False)
 
@@ -291,6 +296,14 @@ class StreamRun:
         if isinstance(start, str):
             raise SyncError(start)
         return start.bookmark
+
+    def note_log(self, log: Mapping[str, Any]) -> None:
+        """Write into the ledger from which log the stream is read."""
+        notes = self.context.destination_can.notes_log
+        assert notes is not None, "the plan checks this"
+        if dict(self._log) != dict(log):
+            notes.note_log(self.planned.key, self._token, log)
+            self._log = log
 
     def fill(self) -> None:
         """Give records that are there the values of columns that are new to them; before the source is read."""
@@ -407,6 +420,7 @@ class StreamRun:
             former_key=self.planned.former_key,
             columns=self._columns,
             compared_at=self._compared_at,
+            log=self._log,
             begun_in=self._begun_in,
             forgets_files=self._start is None and stream.read.tracks_files,
             history=self._history(),

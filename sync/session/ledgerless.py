@@ -98,6 +98,7 @@ class Ledgerless:
             keeps_files=None,
             knows_privileges=None,
             lists_ledger=None,
+            notes_log=None,
             refuses_keys=None,
             listed=inner.listed - {Capability.KEEPS_HISTORY},
             loads_ranges=None if ranges is None else _KeptRanges(self, ranges),

@@ -102,6 +102,7 @@ class TableLoad:
                 history=strategy.kept_history(is_final=checkpoint.is_final),
                 compared_at=load.compared_at,
                 filling=load.filling,
+                log=load.log,
             )
             context.ledger.record(session, context.ledger.table(target.name), row)
         except TakenOver:

@@ -1,0 +1,104 @@
+"""What a read of a database's log has beside other reads: columns, positions, and the read itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+from msgspec import Struct
+
+from .field_facts import Precision, with_facts
+from .stream import Block, Bookmark, Event, LedgerRow, Stream
+from .struct_helpers import replace
+
+#: Columns of an appended change: what it is (`read`, `insert`, `update`, `delete`, `truncate`), when its transaction
+#: was committed, where it stands in the log (texts that sort as the log does), which columns the log leaves out
+#: since they are stored apart and have not changed (a list of names), and the key before the change, if that was
+#: another one (an object of texts).
+OPERATION, COMMITTED_AT, POSITION, UNCHANGED, OLD_KEY = "_op", "_committed_at", "_position", "_unchanged", "_old_key"
+
+LOG_FIELDS = (
+    pa.field(OPERATION, pa.string()),
+    pa.field(COMMITTED_AT, pa.timestamp("us", "UTC")),
+    pa.field(POSITION, pa.string()),
+    pa.field(UNCHANGED, pa.json_()),
+    pa.field(OLD_KEY, pa.json_()),
+)
+
+#: In a bookmark: up to where in the log the table is complete, as the source writes it.
+LOG_POSITION = "log_position"
+
+
+class LogLook(Struct, frozen=True, kw_only=True):
+    """What `ReadsLog.look_at_log` has found."""
+
+    #: What a read needs and does not have, each with what mends it.
+    missing: tuple[str, ...] = ()
+    #: What a person should know.
+    notes: tuple[str, ...] = ()
+
+
+class OpenLog(Protocol):
+    """One read of several streams, begun by `ReadsLog.open_log`."""
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow", /
+    ) -> Iterator[tuple[str, Event | Block]]:
+        """Yield `(stream name, event)`, as `Source.read` does, up to where the log ended when it was opened.
+
+        Without a bookmark a stream's records come first, as they are at some moment, and then the changes since then.
+        Checkpoints come between transactions only; each stream's last event is one.
+        """
+        ...
+
+    def confirm(self, bookmarks: Sequence[Bookmark]) -> None:
+        """Let the source forget its log up to the lowest of these bookmarks, of everything that is read from it."""
+        ...
+
+
+def plain_stream(stream: Stream) -> Stream:
+    """Return a stream without the columns of its changes: as its table has it."""
+    added = {field.name for field in LOG_FIELDS}
+    return replace(stream, schema=pa.schema([field for field in stream.schema if field.name not in added]))
+
+
+def logged_stream(stream: Stream) -> Stream:
+    """Return a stream as its changes are appended."""
+    # Numbers without a limit of digits stay texts: no read of the log sees all of them.
+    fields = [with_facts(field.with_nullable(True), precision=Precision.KNOWN) for field in stream.schema]
+    return replace(
+        stream,
+        schema=pa.schema([*fields, *LOG_FIELDS]),
+        key_properties=(),
+        keeps_own_bookmark=True,
+        locator={**stream.locator, "key": stream.key_properties},
+    )
+
+
+def logged_rows(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
+    """Return the rows of streams that are, or were, read out of a log."""
+    return [row for row in rows if row.log]
+
+
+def position_of(row: LedgerRow) -> str:
+    """Return up to where a table is complete; empty: it has to be copied."""
+    found: Any = (row.bookmark or {}).get(LOG_POSITION, "")
+    return str(found)
+
+
+__all__ = [
+    "COMMITTED_AT",
+    "LOG_FIELDS",
+    "LOG_POSITION",
+    "OLD_KEY",
+    "OPERATION",
+    "POSITION",
+    "UNCHANGED",
+    "LogLook",
+    "OpenLog",
+    "logged_rows",
+    "logged_stream",
+    "plain_stream",
+    "position_of",
+]

@@ -1,0 +1,185 @@
+"""Changes of a table -> records as they are appended, and as they are copied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from ...arrow.gather import Mask, array_of
+from ...errors import FatalConnectorError
+from ...log_based import LOG_FIELDS, plain_stream
+from ...stream import Stream
+from .decoder import Changes
+from .messages import DELETE, INSERT, TRUNCATE, UPDATE, Relation
+from .values import values_of
+
+_WORDS = {INSERT: "insert", UPDATE: "update", DELETE: "delete", TRUNCATE: "truncate"}
+_CODES = np.zeros(256, np.int8)
+for _place, _code in enumerate(_WORDS):
+    _CODES[_code] = _place
+
+#: Digits of a change's number within its transaction and table.
+_DIGITS = 10
+_HEX = np.frombuffer(b"0123456789ABCDEF", np.uint8)
+
+ToSchema = Callable[[pa.RecordBatch, Stream], pa.RecordBatch]
+
+
+class LoggedTable:
+    """One stream whose changes are read: which columns of the log are its own."""
+
+    def __init__(self, stream: Stream, types: Mapping[str, tuple[int, int, int]], to_schema: ToSchema) -> None:
+        """Take the stream with the columns of a change, and what the catalog says of its table's columns now."""
+        self.stream, self.plain = stream, plain_stream(stream)
+        self._types, self._to_schema = types, to_schema
+
+    def records(self, changes: Changes, first: int = 0) -> pa.RecordBatch:
+        """Return changes as records, from one of them on.
+
+        Raises:
+            FatalConnectorError: columns have changed in another way than that some were added.
+        """
+        places = self._places(changes.relation)
+        source = _Rows(changes)
+        columns = []
+        for field in self.plain.schema:
+            place = places.get(field.name)
+            if place is None:  # added since these changes were made
+                columns.append(pa.nulls(len(changes.operations), field.type))
+            else:
+                columns.append(values_of(source.texts(place), field, self.stream.name))
+        names = self.plain.schema.names
+        batch = self._to_schema(pa.RecordBatch.from_arrays(columns, names), self.plain)
+        more = [
+            _words(changes),
+            array_of(pa.timestamp("us", "UTC"), changes.committed_at),
+            positions(changes.commit_lsns, changes.numbers),
+            source.unchanged({place: name for name, place in places.items() if name in names}),
+            source.old_keys(places, self.stream),
+        ]
+        return pa.RecordBatch.from_arrays([*batch.columns, *more], schema=self.stream.schema).slice(first)
+
+    def copied(self, batch: pa.RecordBatch, lsn: int, first: int) -> pa.RecordBatch:
+        """Return records of the table as they are appended: read as of a place in the log, the first one's number."""
+        count = batch.num_rows
+        lsns = np.full(count, lsn - 1, np.int64)  # below all changes since then
+        words = pa.DictionaryArray.from_arrays(array_of(pa.int8(), np.zeros(count, np.int8)), pa.array(["read"]))
+        others = [pa.nulls(count, field.type) for field in LOG_FIELDS]
+        more = [words.dictionary_decode(), others[1], positions(lsns, np.arange(first, first + count)), *others[3:]]
+        return pa.RecordBatch.from_arrays([*batch.columns, *more], schema=self.stream.schema)
+
+    def _places(self, relation: Relation) -> dict[str, int]:
+        for column in relation.columns:
+            known = self._types.get(column.name)
+            if known is None or known[1:] != (column.type_id, column.modifier):
+                what = "dropped or renamed" if known is None else "given another type"
+                raise FatalConnectorError(
+                    f"column {column.name!r} was {what} since a change in the log: "
+                    f"`syncblocks state reset {self.stream.name}` copies the table anew",
+                    connector="postgres",
+                    stream=self.stream.name,
+                )
+        return {column.name: place for place, column in enumerate(relation.columns)}
+
+
+class _Rows:
+    """The values of each change: the new ones, else the old ones, else none."""
+
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
+        count = len(changes.operations)
+        self._new = np.full(count, -1, np.int64)
+        self._new[changes.with_new] = np.arange(len(changes.with_new))
+        self._old = np.full(count, -1, np.int64)
+        self._old[changes.with_old] = np.arange(len(changes.with_old))
+        is_whole = np.zeros(count, bool)
+        is_whole[changes.with_old] = changes.is_old_whole
+        #: Old tuples that have all columns.
+        self._whole = np.where(is_whole, self._old, -1)
+        self._are_new = len(changes.with_new) == count
+
+    def texts(self, place: int) -> pa.Array:
+        """Return a column of all changes."""
+        new, unchanged = self._changes.new.texts(place), self._unchanged(place)
+        if self._are_new and unchanged is None:
+            return new
+        old = self._changes.old.texts(place)
+        at = np.where(self._new >= 0, self._new, np.where(self._old >= 0, self._old + len(new), -1))
+        if unchanged is not None:  # the old tuple knows it, if it is there
+            at = np.where(unchanged, np.where(self._whole >= 0, self._whole + len(new), -1), at)
+        return pa.concat_arrays([new, old]).take(array_of(pa.int64(), np.where(at < 0, 0, at), at < 0))
+
+    def unchanged(self, names: Mapping[int, str]) -> pa.Array:
+        """Return the names of columns whose values nobody has said, as JSON."""
+        found: dict[int, list[str]] = {}
+        for place, name in names.items():
+            marks = self._unchanged(place)
+            if marks is not None:
+                for change in np.flatnonzero(marks & (self._whole < 0)).tolist():
+                    found.setdefault(change, []).append(name)
+        return self._json({change: json.dumps(listed, ensure_ascii=False) for change, listed in found.items()})
+
+    def old_keys(self, places: Mapping[str, int], stream: Stream) -> pa.Array:
+        """Return the key before the change, of updates that have changed it, as JSON."""
+        changes = self._changes
+        are_updates = (changes.operations == UPDATE) & (self._old >= 0)
+        if not are_updates.any():
+            return self._json({})
+        of_identity = [column.name for column in changes.relation.columns if column.is_key]
+        if changes.relation.identity == "f":  # all columns are its identity
+            of_identity = [name for name in stream.locator.get("key", ()) if name in places]
+        old = {name: changes.old.texts(places[name]) for name in of_identity}
+        new = {name: changes.new.texts(places[name]) for name in of_identity}
+        found = {}
+        for change in np.flatnonzero(are_updates).tolist():
+            before = {name: texts[int(self._old[change])] for name, texts in old.items()}
+            after = {name: texts[int(self._new[change])] for name, texts in new.items()}
+            if before != after:
+                shown = {name: _text(value) for name, value in before.items()}
+                found[change] = json.dumps(shown, ensure_ascii=False)
+        return self._json(found)
+
+    def _unchanged(self, place: int) -> Mask | None:
+        marks = self._changes.new.unchanged(place)
+        if marks is None:
+            return None
+        found = np.zeros(len(self._new), bool)
+        found[self._changes.with_new] = marks
+        return found
+
+    def _json(self, found: Mapping[int, str]) -> pa.Array:
+        if not found:
+            return pa.nulls(len(self._new), pa.json_())
+        texts = [found.get(change) for change in range(len(self._new))]
+        return pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts, pa.string()))
+
+
+def _text(value: pa.Scalar) -> str | None:
+    return value.as_py().decode() if value.is_valid else None
+
+
+def _words(changes: Changes) -> pa.Array:
+    codes = array_of(pa.int8(), _CODES[changes.operations])
+    return pa.DictionaryArray.from_arrays(codes, pa.array(list(_WORDS.values()))).dictionary_decode()
+
+
+def positions(lsns: np.ndarray, numbers: np.ndarray) -> pa.Array:
+    """Write places in the log as texts that sort as the log does: 16 hex digits, `-`, and the change's number."""
+    count, width = len(lsns), 17 + _DIGITS
+    made = np.empty((count, width), np.uint8)
+    places = lsns.astype(np.uint64)
+    for digit in range(16):
+        made[:, digit] = _HEX[(places >> np.uint64(60 - 4 * digit) & np.uint64(15)).astype(np.int64)]
+    made[:, 16] = ord("-")
+    rest = numbers.astype(np.int64)
+    for digit in range(_DIGITS):
+        rest, last = np.divmod(rest, 10)
+        made[:, width - 1 - digit] = last + ord("0")
+    offsets = np.arange(0, (count + 1) * width, width, dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(made)])
+
+
+__all__ = ["LoggedTable", "positions"]
