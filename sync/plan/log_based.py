@@ -12,6 +12,7 @@ from syncblocks.connectors.log_based import logged_rows
 from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.stream import LedgerRow, Stream
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..config import Pipeline
@@ -95,13 +96,12 @@ def look_at_log(pipeline: Pipeline, streams: Sequence[PlannedStream], connectors
     tables = [planned.destination_table for planned in logged]
     rows = log_rows(pipeline.pipeline, connectors.destination, connectors.destination_can, tables)
     anew = {planned.key for planned in logged if planned.write.disposition is WriteDisposition.REPLACE}
-    kept = [row for row in rows if row.key not in anew]
+    kept = [replace(row, bookmark=None) if row.key in anew else row for row in rows]
     name = log_name(pipeline.pipeline, connectors.source_name, connectors.destination.identity())
     found = reads.look_at_log(name, [planned.stream for planned in logged], kept)
     if found.missing:
         listed = "".join(f"\n  {each}" for each in found.missing)
-        text = f"the log cannot be read:{listed}"
-        raise ConfigError(text, path=pipeline.path, key=("source",))
+        raise pipeline.error(("source",), f"the log cannot be read:{listed}")
     copied = [planned.name for planned in logged if planned.start.bookmark is None]
     notes = [f"copied first, and read out of the log from then on: {', '.join(copied)}"] if copied else []
     return (*notes, *found.notes)

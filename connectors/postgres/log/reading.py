@@ -90,7 +90,10 @@ class PostgresLog:
         admin = slots.Admin(address)
         self._stack.callback(admin.close)
         names = slots.names_of(self._name, self._rows, self._settings)
-        if missing := slots.look(admin, names, group, self._rows).missing:
+        copied = [stream for stream in group if not (bookmarks.get(stream.name) or {}).get(LOG_POSITION)]
+        anew = {stream.name for stream in copied}
+        known = [replace(row, bookmark=None) if row.key.stream in anew else row for row in self._rows]
+        if missing := slots.look(admin, names, group, known).missing:
             raise FatalConnectorError("; ".join(missing), connector="postgres", has_no_values=True)
         connection = self._connection = LogConnection(address, is_stopped=self._is_stopped)
         self._stack.callback(connection.close)
@@ -102,7 +105,6 @@ class PostgresLog:
             # Before anything is made: whoever finds it after a crash has to know whose it is.
             self._note(stream.name, slots.noted(names, system, facts[slots.oid_of(stream)]))
         failpoint("log.noted")
-        copied = [stream for stream in group if not (bookmarks.get(stream.name) or {}).get(LOG_POSITION)]
         held = [facts[slots.oid_of(stream)] for stream in group if stream not in copied]
         held += self._held(admin, {stream.name for stream in group})
         slots.make(admin, connection, names, held, [facts[slots.oid_of(stream)] for stream in copied])

@@ -173,7 +173,7 @@ def tables_of(admin: Admin, streams: Sequence[Stream]) -> dict[int, TableFacts]:
     return found
 
 
-def look(admin: Admin, names: Names, streams: Sequence[Stream], rows: Sequence[LedgerRow], system: str = "") -> LogLook:
+def look(admin: Admin, names: Names, streams: Sequence[Stream], rows: Sequence[LedgerRow]) -> LogLook:
     """Look at what a read needs; see `ReadsLog.look_at_log`."""
     ((wal_level, most, used, may, role, is_standby, database, may_create, own_system, version),) = admin.query(_SERVER)
     if version < 150000:
