@@ -50,7 +50,7 @@ class PostgresSettings(ServerSettings):
     arrays_as_json: bool = Field(
         False, description="Source: arrays are JSON, `[1, null]`; false: the text of PostgreSQL, `{1,NULL}`"
     )
-    log: LogSettings = Field(LogSettings(), description="Source: slot and publication of LOG_BASED streams")
+    log: LogSettings | None = Field(None, description="Source: slot and publication of LOG_BASED streams")
     text_columns: tuple[str, ...] = Field(
         (),
         description="Source: columns read as text (`schema.table.column`), for values that only PostgreSQL has: NaN "
@@ -147,4 +147,4 @@ def parse_address(url: str) -> PostgresAddress:
     )
 
 
-__all__ = ["PostgresAddress", "PostgresSettings", "parse_address"]
+__all__ = ["LogSettings", "PostgresAddress", "PostgresSettings", "parse_address"]

@@ -33,6 +33,7 @@ COMMANDS = {
     "serve": "serve",
     "status": "status",
     "state": "state",
+    "log": "log",
     "callbacks": "callbacks",
     "transformers": "transformers",
     "connectors": "connectors",

@@ -182,6 +182,7 @@ PASSED_ON = frozenset(
         "names_columns",
         "names_tables",
         "prepares",
+        "reads_log",
         "reads_queries",
         "reads_ranges",
         "runs_statements",
@@ -199,6 +200,7 @@ DROPPED = frozenset(
         "keeps_files",
         "knows_privileges",
         "lists_ledger",
+        "notes_log",
         "refuses_keys",
     }
 )

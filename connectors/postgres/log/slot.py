@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
 
-from ...errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
+from ...errors import ConnectorConfigError, FatalConnectorError, RetriableError
 from ...log_based import LogLook, position_of
 from ...sql.identifiers import literal, quote
 from ...stream import LedgerRow, Stream
 from ..failures import connect_failure, failure
-from ..settings import PostgresAddress, PostgresSettings
+from ..settings import LogSettings, PostgresAddress, PostgresSettings
 from .connection import LogConnection
 from .messages import lsn_text, parse_lsn
 
@@ -133,7 +132,7 @@ def names_of(name: str, rows: Sequence[LedgerRow], settings: PostgresSettings) -
     Raises:
         ConnectorConfigError: the settings say others than the ledger, or what no slot can be called.
     """
-    said = settings.log
+    said = settings.log or LogSettings()
     found = {(str(row.log["slot"]), str(row.log["publication"])) for row in rows}
     if len(found) > 1:
         shown = ", ".join(sorted(slot for slot, _ in found))
@@ -358,10 +357,9 @@ def drop(admin: Admin, rows: Sequence[LedgerRow]) -> list[str]:
             admin.query("select pg_catalog.pg_drop_replication_slot(%s)", slot)
             dropped.append(f"slot {slot!r}")
     for publication in sorted({str(row.log["publication"]) for row in rows}):
-        with suppress(ConnectorError):
-            if admin.query(_PUBLICATION, publication):
-                admin.query(f"drop publication {quote(publication)}")
-                dropped.append(f"publication {publication!r}")
+        if admin.query(_PUBLICATION, publication):
+            admin.query(f"drop publication {quote(publication)}")
+            dropped.append(f"publication {publication!r}")
     return dropped
 
 

@@ -268,3 +268,47 @@ def test_memory_tables_keep_what_the_ledger_says_of_the_log(tmp_path: Path, log_
     assert row.log["columns"]["id"][0] == 1
     assert row.bookmark is not None
     assert row.bookmark.keys() == {"log_position"}
+
+
+def test_log_drop_leaves_nothing_at_the_source_and_the_next_run_copies_anew(logged: Logged, run_cli: RunCLI) -> None:
+    logged.succeed()
+    ((slot, _),) = logged.slots()
+    done = run_cli(["log", "drop", logged.file], logged.folder)
+    assert (done.returncode, done.stdout) == (0, f"logged: dropped slot '{slot}' and publication '{slot}'\n")
+    assert logged.slots() == logged.sql("select pubname from pg_publication") == []
+    assert "nothing to drop" in run_cli(["log", "drop", logged.file], logged.folder).stdout
+    logged.sql("insert into users values (3, 'Cyd')")
+    logged.succeed(full_refresh=True)
+    assert replayed(logged.changes("users")) == source(logged)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["preview", "--stream", "public.orders"], '"total": "1.50"'),
+        (["count"], '"public.orders"'),
+        (["plan"], "copied first, and read out of the log from then on: public.orders, public.users"),
+        (["check"], '"ok": true'),
+    ],
+)
+@pytest.mark.one_of("command")
+def test_commands_that_look_know_such_streams(logged: Logged, run_cli: RunCLI, command: list[str], told: str) -> None:
+    done = run_cli([*command, "--json", logged.file], logged.folder)
+    assert done.returncode == 0, done.stderr
+    assert told in done.stdout
+    assert logged.slots() == []
+
+
+def test_a_place_in_the_log_is_not_set_by_hand(logged: Logged, run_cli: RunCLI) -> None:
+    logged.succeed()
+    for command in (["rewind", "--run", "1"], ["set"]):
+        words = ["state", *command, logged.file, "public.users", *(["id=1"] if command == ["set"] else [])]
+        done = run_cli(words, logged.folder)
+        assert (done.returncode, "its source keeps no older log" in done.stderr) == (2, True), done.stderr
+    assert (
+        "`syncblocks log drop` first"
+        in run_cli(["state", "reset", "--forget", logged.file, "public.users"], logged.folder).stderr
+    )
+    assert run_cli(["state", "reset", logged.file, "public.users"], logged.folder).returncode == 0
+    logged.succeed()
+    assert [each["_op"] for each in logged.changes("users")] == ["read"] * 4
