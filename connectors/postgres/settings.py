@@ -26,8 +26,8 @@ _RAW_PARAMETERS = {
 class LogSettings(BaseModel, frozen=True, extra="forbid"):
     """What LOG_BASED streams are read from."""
 
-    slot: str | None = Field(None, description="Replication slot; default: a name of pipeline, source and destination")
-    publication: str | None = Field(None, description="Publication; default: the same name")
+    slot: str | None = Field(default=None, description="Replication slot; default: a name of the pipeline's own")
+    publication: str | None = Field(default=None, description="Publication; default: the same name")
 
 
 class PostgresSettings(ServerSettings):
