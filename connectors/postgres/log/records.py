@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ...arrow.gather import Mask, array_of
@@ -21,10 +22,13 @@ _CODES = np.zeros(256, np.int8)
 for _place, _code in enumerate(_WORDS):
     _CODES[_code] = _place
 
-#: Digits of a change's number within its transaction and table.
-_DIGITS = 10
-_HEX = np.frombuffer(b"0123456789ABCDEF", np.uint8)
+#: Characters of a place in the log: 16 digits, `-`, and 12 digits of the change's number in its transaction and table.
+_WIDTH = 29
+#: The four digits of each number.
+_HEX = np.frombuffer(b"".join(b"%04X" % n for n in range(1 << 16)), np.uint32)
+_DECIMAL = np.frombuffer(b"".join(b"%04d" % n for n in range(10_000)), np.uint32)
 
+Numbers = npt.NDArray[np.int64]
 ToSchema = Callable[[pa.RecordBatch, Stream], pa.RecordBatch]
 
 
@@ -166,19 +170,23 @@ def _words(changes: Changes) -> pa.Array:
     return pa.DictionaryArray.from_arrays(codes, pa.array(list(_WORDS.values()))).dictionary_decode()
 
 
-def positions(lsns: np.ndarray, numbers: np.ndarray) -> pa.Array:
+def positions(lsns: Numbers, numbers: Numbers) -> pa.Array:
     """Write places in the log as texts that sort as the log does: 16 hex digits, `-`, and the change's number."""
-    count, width = len(lsns), 17 + _DIGITS
-    made = np.empty((count, width), np.uint8)
-    places = lsns.astype(np.uint64)
-    for digit in range(16):
-        made[:, digit] = _HEX[(places >> np.uint64(60 - 4 * digit) & np.uint64(15)).astype(np.int64)]
-    made[:, 16] = ord("-")
-    rest = numbers.astype(np.int64)
-    for digit in range(_DIGITS):
-        rest, last = np.divmod(rest, 10)
-        made[:, width - 1 - digit] = last + ord("0")
-    offsets = np.arange(0, (count + 1) * width, width, dtype=np.int32)
+    count, places = len(lsns), lsns.view(np.uint64)
+    made = np.empty(count * _WIDTH, np.uint8)
+    made[16::_WIDTH] = ord("-")
+
+    def write(at: int, digits: npt.NDArray[np.uint32]) -> None:
+        """Write four digits of each text."""
+        np.ndarray((count,), np.uint32, made.data, at, (_WIDTH,))[:] = digits
+
+    for part in range(4):
+        write(4 * part, _HEX[(places >> np.uint64(48 - 16 * part) & np.uint64(0xFFFF)).view(np.int64)])
+    rest = numbers
+    for at in range(_WIDTH - 4, 16, -4):
+        rest, last = np.divmod(rest, 10_000)
+        write(at, _DECIMAL[last])
+    offsets = np.arange(0, (count + 1) * _WIDTH, _WIDTH, dtype=np.int32)
     return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(made)])
 
 
