@@ -52,8 +52,8 @@ class OpenLog(Protocol):
         """
         ...
 
-    def confirm(self, bookmarks: Sequence[Bookmark]) -> None:
-        """Let the source forget its log up to the lowest of these bookmarks, of everything that is read from it."""
+    def confirm(self) -> None:
+        """End the read: all is committed, so the source may forget what is below the lowest of `held`."""
         ...
 
 

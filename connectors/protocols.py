@@ -407,6 +407,7 @@ class ReadsLog(Protocol):
         streams: Sequence[Stream],
         rows: Sequence[LedgerRow],
         note: Callable[[str, Mapping[str, Any]], None],
+        held: Callable[[], Sequence[Bookmark]],
     ) -> AbstractContextManager[OpenLog]:
         """Open one read of all these streams.
 
@@ -415,6 +416,8 @@ class ReadsLog(Protocol):
             streams: of one pipeline.
             rows: as `look_at_log` gets them.
             note: writes `LedgerRow.log` of a stream; called before anything is made at the source.
+            held: returns what is committed of everything that is read from the log; the source may forget what is
+                below the lowest, and nothing else. Any thread may call it.
 
         Raises:
             FatalConnectorError: something is missing, or the log is not what the rows say.

@@ -163,11 +163,12 @@ class PostgresSource(OnServer, QuerySource):
         streams: Sequence[Stream],
         rows: Sequence[LedgerRow],
         note: Callable[[str, Mapping[str, Any]], None],
+        held: Callable[[], Sequence[Bookmark]],
     ) -> Iterator[OpenLog]:
         """See `ReadsLog`."""
         from .log.reading import PostgresLog
 
-        with PostgresLog(self, self._settings, name, streams, rows, note) as opened:
+        with PostgresLog(self, self._settings, name, streams, rows, note, held) as opened:
             self._logs.append(opened)
             try:
                 yield opened

@@ -13,6 +13,9 @@ from ..plan.log_based import is_logged
 from .errors import LedgerUnreadable
 from .stream import StreamRun
 
+#: Streams of a log that are loaded at once: each takes a connection.
+_LOG_LOADS = 8
+
 
 def run_group(runs: Sequence[StreamRun]) -> None:
     """Run the streams of one group, with their retries, until each has ended.
@@ -86,13 +89,13 @@ def _try_log(
     ready: Sequence[StreamRun], bookmarks: Mapping[str, Bookmark | None], errors: dict[str, BaseException | None]
 ) -> None:
     """Load streams that are read out of the log."""
-    from .log_based import confirm, opened_log  # few pipelines have any
+    from .log_based import opened_log  # few pipelines have any
 
     try:
         with opened_log(ready) as opened:
             _load_group(opened, ready, bookmarks, errors)
             if not any(errors.values()):
-                confirm(opened, ready)
+                opened.confirm()
     except BaseException as error:  # decided in StreamRun.end
         for run in ready:
             run.blocks.fail_in_source()
@@ -110,6 +113,8 @@ def _load_group(
     wire = ready[0].planned.wire  # the same for all streams of a group
     # If the destination allows fewer loads at once than the group has streams, the others wait on disk.
     limit = context.destination.max_loads or len(ready)
+    if is_logged(ready[0].planned.stream):  # of a tap each stream has records, of a log few have
+        limit = min(limit, _LOG_LOADS)
     waiting = {run.name for run in ready[limit:]}
     gate = threading.Semaphore(0)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from syncblocks.connectors.log_based import LOG_POSITION, OpenLog
-from syncblocks.connectors.stream import LedgerRow
+from syncblocks.connectors.stream import Bookmark, LedgerRow
 from syncblocks.connectors.struct_helpers import replace
 
 from ..plan.log_based import holds_log, log_name, log_rows
@@ -23,18 +23,18 @@ def opened_log(runs: Sequence[StreamRun]) -> Iterator[OpenLog]:
     by_name = {run.name: run for run in runs}
     rows = _rows(runs)
 
+    others = [row.bookmark for row in rows if row.bookmark and row.key.stream not in by_name]
+
     def note(stream: str, log: Mapping[str, Any]) -> None:
         by_name[stream].note_log(log)
 
+    def held() -> Sequence[Bookmark]:
+        found = [*others, *(run.log_bookmark for run in runs)]
+        return [bookmark for bookmark in found if bookmark and LOG_POSITION in bookmark]
+
     name = log_name(context.pipeline.pipeline, context.source_name, context.destination.identity())
-    with reads.open_log(name, [run.planned.stream for run in runs], rows, note) as opened:
+    with reads.open_log(name, [run.planned.stream for run in runs], rows, note, held) as opened:
         yield opened
-
-
-def confirm(opened: OpenLog, runs: Sequence[StreamRun]) -> None:
-    """Let the source forget what every table has, also those of streams that this run leaves out."""
-    held = [row.bookmark for row in _rows(runs) if row.bookmark and LOG_POSITION in row.bookmark]
-    opened.confirm(held)
 
 
 def _rows(runs: Sequence[StreamRun]) -> list[LedgerRow]:
@@ -53,4 +53,4 @@ def _rows(runs: Sequence[StreamRun]) -> list[LedgerRow]:
     return found
 
 
-__all__ = ["confirm", "opened_log"]
+__all__ = ["opened_log"]

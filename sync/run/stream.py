@@ -305,6 +305,14 @@ class StreamRun:
             notes.note_log(self.planned.key, self._token, log)
             self._log = log
 
+    @property
+    def log_bookmark(self) -> Bookmark | None:
+        """Up to where in the log the table is complete, by what is committed; None: it has to be copied."""
+        if self._commits:
+            return self._committed
+        # A table that is replaced is as it was until the end.
+        return self._held if self._start is not None or self.planned.commits_once else None
+
     def fill(self) -> None:
         """Give records that are there the values of columns that are new to them; before the source is read."""
         planned, start = self.planned, self._start
@@ -465,8 +473,8 @@ class StreamRun:
     def note_commit(self, commit: Any) -> None:
         """Record what a commit has made durable."""
         if commit.is_confirmed:
-            self._commits += 1
             self._committed = commit.checkpoint.bookmark
+            self._commits += 1  # last: `log_bookmark` is another thread's
         self._rows_written += commit.records
         self._bytes_written += commit.size_bytes
         self._rows_rejected += commit.rejected

@@ -16,7 +16,7 @@ from ..settings import PostgresAddress
 from .messages import lsn_text
 from .values import SESSION
 
-#: Seconds between two signs of life; the server ends a connection that gives none for `wal_sender_timeout` (60).
+#: Most seconds between two signs of life; the server ends a connection that gives none for `wal_sender_timeout` (60).
 ALIVE_S = 10.0
 
 #: Bytes and messages gathered before a block is decoded: as many as the processor's caches hold.
@@ -54,6 +54,7 @@ class LogConnection:
         self._pgconn = self._connection.pgconn
         self._lock = threading.Lock()
         self._confirmed = 0
+        self._held: Callable[[], int] = lambda: 0
         self._ended = threading.Event()
         self._is_streaming = False
         try:
@@ -62,6 +63,9 @@ class LogConnection:
             # Nobody talks over a connection that holds a snapshot for others.
             for name in ("idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout"):
                 self.command(f"set {name} = 0")
+            (row,) = self.command("select setting from pg_catalog.pg_settings where name = 'wal_sender_timeout'")
+            limit_s = int(str(row["setting"])) / 1000
+            self._alive_s = min(ALIVE_S, limit_s / 4) if limit_s else ALIVE_S
         except BaseException:
             self.close()
             raise
@@ -115,11 +119,11 @@ class LogConnection:
 
     # -- the stream ------------------------------------------------------------------------------------------------
 
-    def start(self, slot: str, publication: str, position: int) -> None:
-        """Begin to receive what a slot sends; confirm this position, and no other before `confirm`."""
+    def start(self, slot: str, publication: str, position: int, held: Callable[[], int]) -> None:
+        """Begin to receive what a slot sends; confirm this position, and later what `held` says is committed."""
         options = f"proto_version '1', publication_names '{publication}'"
         self.command(f'START_REPLICATION SLOT "{slot}" LOGICAL {lsn_text(position)} ({options})')
-        self._confirmed, self._is_streaming = position, True
+        self._confirmed, self._held, self._is_streaming = position, held, True
         self._say(is_asking=True)
         threading.Thread(target=self._keep_alive, name="log-alive", daemon=True).start()
 
@@ -196,7 +200,8 @@ class LogConnection:
 
     def _keep_alive(self) -> None:
         """Give a sign of life whatever whoever takes the messages does."""
-        while not self._ended.wait(ALIVE_S):
+        while not self._ended.wait(self._alive_s):
+            self._confirmed = max(self._confirmed, self._held())
             with suppress(Exception):  # a lost connection is noticed where it is read
                 self._say(is_asking=False)
 

@@ -58,7 +58,11 @@ class PostgresLog:
         streams: Sequence[Stream],
         rows: Sequence[LedgerRow],
         note: Callable[[str, Mapping[str, Any]], None],
+        held: Callable[[], Sequence[Bookmark]],
     ) -> None:
+        self._held_by = held
+        #: From where in the log on the tables go on that this read copies.
+        self._copied: list[int] = []
         self._source, self._streams, self._rows, self._note = source, streams, rows, note
         self._settings, self._name = settings, name
         self._stack = ExitStack()
@@ -124,8 +128,12 @@ class PostgresLog:
             )
         self._end = max(self._end, *positions.values())
         lowest = min([*positions.values(), *map(parse_lsn, filter(None, map(position_of, self._rows)))])
-        connection.start(names.slot, names.publication, lowest)
+        connection.start(names.slot, names.publication, lowest, self._held)
         yield from self._changes(connection, tables, positions)
+
+    def _held(self) -> int:
+        """Return what the server may forget while the read goes on: of a copy nothing is committed at first."""
+        return min([_lowest(self._held_by()), *self._copied])
 
     def _others(self) -> list[LedgerRow]:
         """Return the rows of streams that this read leaves out."""
@@ -167,6 +175,7 @@ class PostgresLog:
             exporting = LogConnection(self._source.address, is_stopped=self._is_stopped)
             stack.callback(exporting.close)
             lsn, snapshot = slots.exported(admin, exporting, names)
+            self._copied.append(lsn)
             failpoint("log.exported")
             for table in tables.values():
                 name, number = table.stream.name, 0
@@ -220,11 +229,15 @@ class PostgresLog:
         pace.note(table.stream.name, batch.num_rows)
         yield table.stream.name, batch
 
-    def confirm(self, bookmarks: Sequence[Bookmark]) -> None:
+    def confirm(self) -> None:
         """See `OpenLog`."""
-        if self._connection is not None and bookmarks:
+        if self._connection is not None:
             failpoint("log.confirm")
-            self._connection.confirm(min(parse_lsn(str(each[LOG_POSITION])) for each in bookmarks))
+            self._connection.confirm(_lowest(self._held_by()))
+
+
+def _lowest(bookmarks: Sequence[Bookmark]) -> int:
+    return min((parse_lsn(str(each[LOG_POSITION])) for each in bookmarks), default=0)
 
 
 class _Pace:
