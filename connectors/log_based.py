@@ -26,6 +26,13 @@ LOG_FIELDS = (
     pa.field(OLD_KEY, pa.json_()),
 )
 
+#: Of a change that is merged: the record of its key is written, or goes, or all records of the table go.
+UPSERT, DELETE, TRUNCATE = "upsert", "delete", "truncate"
+
+#: What the columns of a merged change begin with that say under which key the table had the record before the batch,
+#: where `UNCHANGED` names columns.
+_OLD = "_old_"
+
 #: In a bookmark: up to where in the log the table is complete, as the source writes it.
 LOG_POSITION = "log_position"
 
@@ -57,22 +64,46 @@ class OpenLog(Protocol):
         ...
 
 
+def changes_stream(stream: Stream) -> Stream:
+    """Return a merged stream as its changes arrive: `OPERATION`, `UNCHANGED` and a former key behind its columns.
+
+    A delete has values in its key only. A TRUNCATE is a batch of its own, of one record without values. In a batch that
+    has `UNCHANGED` each key is there once.
+    """
+    old = [stream.schema.field(name).with_name(f"{_OLD}{name}").with_nullable(True) for name in stream.key_properties]
+    more = [pa.field(OPERATION, pa.string()), pa.field(UNCHANGED, pa.string()), *old]
+    return replace(stream, schema=pa.schema([*(field.with_nullable(True) for field in stream.schema), *more]))
+
+
+def plain_columns(stream: Stream) -> int:
+    """Return how many of a stream's columns are the table's own, where it is one of changes."""
+    names = stream.schema.names
+    return names.index(OPERATION) if OPERATION in names else len(names)
+
+
 def plain_stream(stream: Stream) -> Stream:
     """Return a stream without the columns of its changes: as its table has it."""
-    added = {field.name for field in LOG_FIELDS}
-    return replace(stream, schema=pa.schema([field for field in stream.schema if field.name not in added]))
+    return replace(stream, schema=pa.schema(list(stream.schema)[: plain_columns(stream)]))
 
 
-def logged_stream(stream: Stream) -> Stream:
-    """Return a stream as its changes are appended."""
+def logged_stream(stream: Stream, own_key: Sequence[str], *, is_appended: bool) -> Stream:
+    """Return a stream that is read out of the log; of one that is appended, as its changes arrive.
+
+    Args:
+        stream: with the key by which it is merged.
+        own_key: of its table.
+        is_appended: every change is kept.
+    """
     # Numbers without a limit of digits stay texts: no read of the log sees all of them.
-    fields = [with_facts(field.with_nullable(True), precision=Precision.KNOWN) for field in stream.schema]
+    fields = [with_facts(field, precision=Precision.KNOWN) for field in stream.schema]
+    if is_appended:
+        fields = [*(field.with_nullable(True) for field in fields), *LOG_FIELDS]
     return replace(
         stream,
-        schema=pa.schema([*fields, *LOG_FIELDS]),
-        key_properties=(),
+        schema=pa.schema(fields),
+        key_properties=() if is_appended else stream.key_properties,
         keeps_own_bookmark=True,
-        locator={**stream.locator, "key": stream.key_properties},
+        locator={**stream.locator, "key": tuple(own_key)},
     )
 
 
@@ -89,16 +120,21 @@ def position_of(row: LedgerRow) -> str:
 
 __all__ = [
     "COMMITTED_AT",
+    "DELETE",
     "LOG_FIELDS",
     "LOG_POSITION",
     "OLD_KEY",
     "OPERATION",
     "POSITION",
+    "TRUNCATE",
     "UNCHANGED",
+    "UPSERT",
     "LogLook",
     "OpenLog",
+    "changes_stream",
     "logged_rows",
     "logged_stream",
+    "plain_columns",
     "plain_stream",
     "position_of",
 ]

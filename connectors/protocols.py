@@ -75,6 +75,8 @@ class Capability(StrEnum):
         "updates_only",
         "Applies `ConflictMethod.UPDATE_ONLY`: only known keys are written.",
     )
+    #: In order: the last change of a key counts, and what a change leaves out stays as it is.
+    APPLIES_CHANGES = "applies_changes", "Applies the changes of a log (`WriteSpec.changes`) to a merged table."
     FILLS_COLUMNS = "fills_columns", "Fills columns of records that are there (`Load.fills`)."
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.log_based import logged_rows
-from syncblocks.connectors.protocols import Destination
+from syncblocks.connectors.protocols import Capability, Destination
 from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.stream import LedgerRow, Stream
 from syncblocks.connectors.struct_helpers import replace
@@ -31,7 +31,13 @@ def is_logged(stream: Stream) -> bool:
 
 
 def check_log(
-    pipeline: Pipeline, stream: SelectedStream, row: LedgerRow | None, connectors: Connectors, *, is_anew: bool
+    pipeline: Pipeline,
+    stream: SelectedStream,
+    row: LedgerRow | None,
+    connectors: Connectors,
+    others: Sequence[str],
+    *,
+    is_anew: bool,
 ) -> None:
     """Refuse a LOG_BASED stream that one of both ends cannot serve.
 
@@ -50,13 +56,34 @@ def check_log(
         reason = "`verify` is not built for it yet: leave it out"
     if row is not None and row.committed_at is not None and not row.log and not is_anew:
         reason = "its table was written by another replication method: run once with `run --full-refresh`"
+    if stream.write.disposition is WriteDisposition.MERGE:
+        reason = reason or _why_no_merge(pipeline, stream, connectors, others)
     if reason:
         raise stream_error(pipeline, stream, f"LOG_BASED: {reason}")
 
 
-def refuse_functions(pipeline: Pipeline, stream: SelectedStream) -> None:
-    """Refuse a transformer's function: it would see deletes, and records that lack values."""
-    raise stream_error(pipeline, stream, "LOG_BASED: functions of transformers are not built for it yet")
+def _why_no_merge(pipeline: Pipeline, stream: SelectedStream, connectors: Connectors, others: Sequence[str]) -> str:
+    """Say why changes of a stream cannot be merged; empty: they can."""
+    if Capability.APPLIES_CHANGES not in connectors.destination_can:
+        return f"its merge is not built for {pipeline.destination.connector} yet: say `write_disposition: append`"
+    own_key = stream.stream.locator.get("key", ())
+    if set(stream.stream.key_properties) != set(own_key):
+        return f"it is merged by its table's primary key ({', '.join(own_key) or 'it has none'}): say no other key"
+    if others:
+        return f"its table is written by others as well ({', '.join(others)}), whose records a TRUNCATE would delete"
+    return ""
+
+
+def check_arrival(pipeline: Pipeline, stream: SelectedStream, declared: Stream, *, is_decided: bool) -> None:
+    """Refuse a transformer's function, which would see deletes and lack values, and other names of merged columns.
+
+    Raises:
+        ConfigError: see above.
+    """
+    if not is_decided:
+        raise stream_error(pipeline, stream, "LOG_BASED: functions of transformers are not built for it yet")
+    if stream.write.disposition is WriteDisposition.MERGE and declared.schema.names != stream.stream.schema.names:
+        raise stream_error(pipeline, stream, "LOG_BASED: `rename` and `naming` are not built for its merge yet")
 
 
 def log_name(pipeline: str, source: str, destination: str) -> str:
@@ -121,6 +148,7 @@ def refuse_apart(streams: Sequence[PlannedStream]) -> tuple[str, ...]:
 
 
 __all__ = [
+    "check_arrival",
     "check_log",
     "holds_log",
     "is_logged",
@@ -128,5 +156,4 @@ __all__ = [
     "log_rows",
     "look_at_log",
     "refuse_apart",
-    "refuse_functions",
 ]

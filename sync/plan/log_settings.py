@@ -35,10 +35,11 @@ def check_settings(stream: Stream, settings: Mapping[str, Any], disposition: str
     Raises:
         ConfigError: see above.
     """
-    if disposition != "append":
-        said = f"`write_disposition: {disposition}`" + ("" if settings.get("write_disposition") else ", the default,")
-        text = f"{said} is not built for LOG_BASED yet: say `write_disposition: append`, which keeps every change"
-        raise fail("write_disposition", text, ["append"])
+    if disposition not in ("append", "merge"):
+        text = f"`write_disposition: {disposition}` is not built for LOG_BASED: say merge, or append"
+        raise fail("write_disposition", text, ["append", "merge"])
+    if disposition == "merge" and settings.get("unique_conflict_method") not in (None, "UPDATE"):
+        raise fail("unique_conflict_method", "LOG_BASED writes every change: leave it out")
     for key in _REFUSED:
         if settings.get(key):
             raise fail(key, f"`{key}` is not built for LOG_BASED yet: leave it out")

@@ -127,7 +127,7 @@ def _load_group(
             return SpooledFeed(name, context.spool_folder, context.budget, keys[name])
         return Feed(name, context.budget, keys[name])
 
-    feeds = start_reading(source, [run.planned.stream for run in ready], bookmarks, wire, make_feed)
+    feeds = start_reading(source, [run.read_stream for run in ready], bookmarks, wire, make_feed)
 
     def load(run: StreamRun) -> None:
         if run.name in waiting:

@@ -33,7 +33,7 @@ def opened_log(runs: Sequence[StreamRun]) -> Iterator[OpenLog]:
         return [bookmark for bookmark in found if bookmark and LOG_POSITION in bookmark]
 
     name = log_name(context.pipeline.pipeline, context.source_name, context.destination.identity())
-    with reads.open_log(name, [run.planned.stream for run in runs], rows, note, held) as opened:
+    with reads.open_log(name, [run.read_stream for run in runs], rows, note, held) as opened:
         yield opened
 
 

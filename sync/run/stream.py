@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError, TableLost
 from syncblocks.connectors.incremental.bookmarks import not_below, values, without_records
+from syncblocks.connectors.log_based import changes_stream
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.ranges import RangesRefused
 from syncblocks.connectors.read_spec import ReplicationMethod
@@ -209,6 +210,8 @@ class StreamRun:
             row = self._forget()
         is_planned = attempt == 1 and not self._has_moved(row)
         self._start = self._starting_point(row, is_planned=is_planned)
+        if planned.write.changes and self._start is None:
+            raise SyncError("its table has to be copied anew, which the next run does: run it again")
         keeps = context.destination_can.keeps_files
         if self._start is not None and not is_planned and planned.stream.read.tracks_files and keeps is not None:
             return {**self._start, FILES: keeps.files_read(planned.key)}
@@ -304,6 +307,12 @@ class StreamRun:
         if dict(self._log) != dict(log):
             notes.note_log(self.planned.key, self._token, log)
             self._log = log
+
+    @property
+    def read_stream(self) -> Stream:
+        """The stream as the source yields it: of a merge out of the log its changes."""
+        stream = self.planned.stream
+        return changes_stream(stream) if self.planned.write.changes else stream
 
     @property
     def log_bookmark(self) -> Bookmark | None:
@@ -420,7 +429,7 @@ class StreamRun:
             stream = replace(stream, key_properties=())
         return Load(
             key=self.planned.key,
-            stream=stream,
+            stream=changes_stream(stream) if self.planned.write.changes else stream,
             write=self.planned.write,
             token=self._token,
             run=run_reference(self.context.run),

@@ -126,6 +126,12 @@ class PostgresLog:
             yield from self._copy(
                 admin, names, {slots.oid_of(each): tables[slots.oid_of(each)] for each in copied}, positions
             )
+        if all(table.is_copied_only for table in tables.values()):
+            return  # their changes since then are read by the next run
+        for table in tables.values():
+            if table.is_copied_only:
+                del positions[table.stream.name]
+        tables = {oid: table for oid, table in tables.items() if not table.is_copied_only}
         self._end = max(self._end, *positions.values())
         lowest = min([*positions.values(), *map(parse_lsn, filter(None, map(position_of, self._rows)))])
         connection.start(names.slot, names.publication, lowest, self._held)
@@ -221,13 +227,14 @@ class PostgresLog:
 
     @staticmethod
     def _records(table: LoggedTable, changes: Changes, first: int, pace: _Pace) -> Iterator[tuple[str, Event]]:
+        name = table.stream.name
         try:
-            batch = table.records(changes, first)
+            for batch in table.batches(changes, first):
+                pace.note(name, batch.num_rows)
+                yield name, batch
         except ConnectorError as error:
-            error.stream = error.stream or table.stream.name
+            error.stream = error.stream or name
             raise
-        pace.note(table.stream.name, batch.num_rows)
-        yield table.stream.name, batch
 
     def confirm(self) -> None:
         """See `OpenLog`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,11 @@ import pyarrow as pa
 
 from ...arrow.gather import Mask, array_of
 from ...errors import FatalConnectorError
-from ...log_based import LOG_FIELDS, plain_stream
+from ...log_based import LOG_FIELDS, OPERATION, POSITION, plain_stream
 from ...stream import Stream
+from ...struct_helpers import replace
 from .decoder import Changes
+from .merged import Merged, merged
 from .messages import DELETE, INSERT, TRUNCATE, UPDATE, Relation
 from .values import values_of
 
@@ -40,12 +42,50 @@ class LoggedTable:
         self.stream, self.plain = stream, plain_stream(stream)
         self._types, self._to_schema = types, to_schema
 
-    def records(self, changes: Changes, first: int = 0) -> pa.RecordBatch:
-        """Return changes as records, from one of them on.
+    @property
+    def is_copied_only(self) -> bool:
+        """Tell whether the table is read as it is, and no changes of it."""
+        return OPERATION not in self.stream.schema.names
+
+    def batches(self, changes: Changes, first: int = 0) -> Iterator[pa.RecordBatch]:
+        """Yield changes as the stream has them, from one of them on.
 
         Raises:
             FatalConnectorError: columns have changed in another way than that some were added.
         """
+        if POSITION in self.stream.schema.names:
+            yield self.records(changes, first)
+            return
+        places = self._places(changes.relation)
+        columns = {places[name]: name for name in self.plain.schema.names if name in places}
+        key = [places[name] for name in self.stream.key_properties]
+        for each in merged(changes, first, columns, key):
+            yield self._merged(changes, each, places)
+
+    def _merged(self, changes: Changes, batch: Merged, places: Mapping[str, int]) -> pa.RecordBatch:
+        count, key = len(batch.operations), self.stream.key_properties
+        olds = replace(self.plain, schema=pa.schema([self.plain.schema.field(name) for name in key]))
+
+        def taken(stream: Stream, found: Mapping[int, Numbers]) -> list[pa.Array]:
+            columns = []
+            for field in stream.schema:
+                place = places.get(field.name)
+                if place is None:  # added since these changes were made
+                    columns.append(pa.nulls(count, field.type))
+                    continue
+                texts = pa.concat_arrays([changes.new.texts(place), changes.old.texts(place)])
+                at = found[place]
+                texts = texts.take(array_of(pa.int64(), np.where(at < 0, 0, at), at < 0)) if len(texts) else None
+                texts = pa.nulls(count, pa.binary()) if texts is None else texts
+                columns.append(values_of(texts, field, self.stream.name))
+            made = self._to_schema(pa.RecordBatch.from_arrays(columns, stream.schema.names), stream)
+            return list(made.columns)
+
+        arrays = [*taken(self.plain, batch.places), batch.operations, batch.unchanged, *taken(olds, batch.origins)]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.stream.schema)
+
+    def records(self, changes: Changes, first: int = 0) -> pa.RecordBatch:
+        """Return changes as records that are appended, from one of them on."""
         places = self._places(changes.relation)
         source = _Rows(changes)
         columns = []
@@ -67,7 +107,9 @@ class LoggedTable:
         return pa.RecordBatch.from_arrays([*batch.columns, *more], schema=self.stream.schema).slice(first)
 
     def copied(self, batch: pa.RecordBatch, lsn: int, first: int) -> pa.RecordBatch:
-        """Return records of the table as they are appended: read as of a place in the log, the first one's number."""
+        """Return records of the table, as it was at a place in the log, as they are written; the first one's number."""
+        if self.is_copied_only:
+            return batch
         count = batch.num_rows
         lsns = np.full(count, lsn - 1, np.int64)  # below all changes since then
         words = pa.DictionaryArray.from_arrays(array_of(pa.int8(), np.zeros(count, np.int8)), pa.array(["read"]))

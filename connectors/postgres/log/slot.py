@@ -50,7 +50,7 @@ where r.prpubid = (select p.oid from pg_catalog.pg_publication p where p.pubname
 _TABLES = """select c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text,
   c.relreplident::text, pg_catalog.pg_has_role(c.relowner, 'USAGE'),
   (select x.relname::text from pg_catalog.pg_index i join pg_catalog.pg_class x on x.oid = i.indexrelid
-    where i.indrelid = c.oid and i.indisprimary),
+    where i.indrelid = c.oid and i.indisprimary and i.indimmediate),
   exists (select 1 from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisreplident),
   (select x.relname::text from pg_catalog.pg_index i join pg_catalog.pg_class x on x.oid = i.indexrelid
     where i.indrelid = c.oid and i.indisunique and i.indimmediate and i.indpred is null and i.indexprs is null
@@ -263,6 +263,9 @@ def _of_table(stream: Stream, table: TableFacts | None, user: str) -> list[str]:
         )
         text = "the log would not say which record is changed, and the server would refuse changes"
         found.append(f"stream {stream.name!r}: {text}: `alter table {table.name} replica identity {way}`")
+    if stream.key_properties and table.identity == "i":
+        way = f"`alter table {table.name} replica identity default`"
+        found.append(f"stream {stream.name!r}: it is merged by its primary key, which the log does not have: {way}")
     if table.kind != "r" or not table.is_permanent:
         found.append(f"stream {stream.name!r}: only ordinary, permanent tables are in the log")
     if not table.is_owned:

@@ -181,6 +181,10 @@ def _strategy(context: LoadContext) -> Strategy:
             from .append import Append
 
             return Append(context)
+        case WriteDisposition.MERGE if context.load.write.changes:
+            from .changes import Changes
+
+            return Changes(context)
         case WriteDisposition.MERGE:
             from .merge import Merge
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import psycopg
 
 from syncblocks import RunResult, run_pipeline
@@ -23,7 +24,11 @@ class Logged:
     def __init__(self, folder: Path, url: str, connector: str = "jsonl", **config: Any) -> None:
         self.folder, self.url, self.connector = folder, url, connector
         self.memory = f"memory-{uuid.uuid4().hex}"
-        own = {"path": str(folder / "out")} if connector == "jsonl" else {"database": self.memory}
+        own = {
+            "jsonl": {"path": str(folder / "out")},
+            "memory": {"database": self.memory},
+            "duckdb": {"path": str(folder / "out.duckdb")},
+        }.get(connector, {})
         self.document: dict[str, Any] = {
             "pipeline": "logged",
             "source": {"connector": "postgres", "config": {"url": url}},
@@ -72,6 +77,15 @@ class Logged:
             files += [alone] if alone.exists() else []
             found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
         return sorted(found, key=lambda record: str(record["_position"]))
+
+    def merged(self, table: str) -> list[tuple[Any, ...]]:
+        """Return a merged table in the destination, by its first column."""
+        query = f"select * from {table} order by 1"
+        if self.connector == "duckdb":
+            with duckdb.connect(self.folder / "out.duckdb", read_only=True) as connection:
+                return connection.execute(query).fetchall()
+        with psycopg.connect(self.document["destination"]["config"]["url"]) as connection:
+            return connection.execute(query.encode()).fetchall()
 
     def slots(self) -> list[tuple[str, str]]:
         return [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -76,23 +78,51 @@ class Writer(threading.Thread):
         connection.execute(what.encode())
 
 
+@pytest.mark.parametrize("connector", ["duckdb", "postgres"])
+def test_merged_tables_are_those_of_the_source(tmp_path: Path, log_url: str, connector: str, postgres_url: str) -> None:
+    logged = Logged(tmp_path, log_url, connector)
+    if connector == "postgres":
+        logged.document["destination"]["config"] = {"url": postgres_url}
+    logged.document["source"]["config"] |= {"checkpoint_records": 500, "checkpoint_s": 0.05}
+    logged.document["streams"] = [{"stream": "public.*", "replication_method": "LOG_BASED"}]
+    logged.sql(TABLES)
+    logged.succeed()
+    with writing(log_url):
+        for _ in range(ROUNDS):
+            logged.succeed()
+            assert sum(row[1] for table in "ab" for row in logged.merged(table)) == 0, "no moment of the source"
+    logged.sql("checkpoint")
+    logged.succeed()
+    for table in "ab":
+        assert logged.merged(table) == logged.sql(f"select * from {table} order by 1")
+
+
+@contextmanager
+def writing(url: str) -> Iterator[None]:
+    """Have many writers change the tables meanwhile."""
+    stop = threading.Event()
+    writers = [Writer(url, number, stop) for number in range(WRITERS)]
+    for writer in writers:
+        writer.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert [writer.error for writer in writers if writer.error] == []
+    assert sum(writer.committed for writer in writers) > 50
+
+
 def test_each_change_of_many_writers_is_there_once(tmp_path: Path, log_url: str) -> None:
     logged = Logged(tmp_path, log_url, "memory")
     logged.document["source"]["config"] |= {"checkpoint_records": 500, "checkpoint_s": 0.05}
     logged.sql(TABLES)
-    stop = threading.Event()
-    writers = [Writer(log_url, number, stop) for number in range(WRITERS)]
-    for writer in writers:
-        writer.start()
-    for _ in range(ROUNDS):
-        logged.succeed()
-        tables = [replayed(logged.changes(table)) for table in "ab"]
-        assert sum(record["v"] for table in tables for record in table.values()) == 0, "no moment of the source"
-    stop.set()
-    for writer in writers:
-        writer.join()
-        assert writer.error is None
-    assert sum(writer.committed for writer in writers) > 50
+    with writing(log_url):
+        for _ in range(ROUNDS):
+            logged.succeed()
+            tables = [replayed(logged.changes(table)) for table in "ab"]
+            assert sum(record["v"] for table in tables for record in table.values()) == 0, "no moment of the source"
     logged.sql("checkpoint")
     logged.succeed()
     for table in "ab":
