@@ -210,8 +210,8 @@ def test_a_server_without_a_logical_log_is_refused(tmp_path: Path, postgres_url:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ({"write_disposition": "merge"}, "`write_disposition: merge` is not built"),
-        ({"write_disposition": None}, "the default, is not built for LOG_BASED yet"),
+        ({"write_disposition": "merge"}, "its merge is not built for jsonl yet: say `write_disposition: append`"),
+        ({"write_disposition": "replace"}, "`write_disposition: replace` is not built for LOG_BASED"),
         ({"where": {"id": 1}}, "`where` is not built"),
         ({"deletes": "hard"}, "`deletes` is not built"),
         ({"limit": 5}, "`limit` is not built"),
