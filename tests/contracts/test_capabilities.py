@@ -86,7 +86,7 @@ _HISTORY = {*_SQL, "keeps_history"}
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
     "arrow": ({"looks_at_times", "flattens_objects", *_FILE_SOURCE}, set()),
     "csv": ({"bounds_records", *_FILE_SOURCE}, _FILE_DESTINATION),
-    "duckdb": (_DUCKDB_SOURCE, {"holds_memory", *_HISTORY}),
+    "duckdb": (_DUCKDB_SOURCE, {"holds_memory", "applies_changes", *_HISTORY}),
     "json": ({"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE}, set()),
     "jsonl": ({"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE}, _FILE_DESTINATION),
     "mariadb": (_SERVER_SOURCE, {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY}),
@@ -117,6 +117,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
             "prepares",
             "loads_ranges",
             "knows_privileges",
+            "applies_changes",
             *_HISTORY,
         },
     ),

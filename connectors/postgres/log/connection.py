@@ -201,8 +201,8 @@ class LogConnection:
     def _keep_alive(self) -> None:
         """Give a sign of life whatever whoever takes the messages does."""
         while not self._ended.wait(self._alive_s):
-            self._confirmed = max(self._confirmed, self._held())
             with suppress(Exception):  # a lost connection is noticed where it is read
+                self._confirmed = max(self._confirmed, self._held())
                 self._say(is_asking=False)
 
     def _say(self, *, is_asking: bool) -> None:

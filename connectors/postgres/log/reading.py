@@ -110,7 +110,7 @@ class PostgresLog:
             self._note(stream.name, slots.noted(names, system, facts[slots.oid_of(stream)]))
         failpoint("log.noted")
         held = [facts[slots.oid_of(stream)] for stream in group if stream not in copied]
-        held += self._held(admin, {stream.name for stream in group})
+        held += self._left_out(admin)
         slots.make(admin, connection, names, held, [facts[slots.oid_of(stream)] for stream in copied])
         failpoint("log.made")
         tables = {
@@ -146,7 +146,7 @@ class PostgresLog:
         names = {stream.name for stream in self._streams}
         return [row for row in self._rows if row.key.stream not in names]
 
-    def _held(self, admin: slots.Admin, names: set[str]) -> list[slots.TableFacts]:
+    def _left_out(self, admin: slots.Admin) -> list[slots.TableFacts]:
         """Return the tables of streams that this read leaves out, and that hold the log."""
         oids = [int(row.log["table"]) for row in self._others() if position_of(row)]
         streams = [Stream(name="", schema=pa.schema([]), locator={"places": {"": oid}}) for oid in oids]

@@ -277,7 +277,7 @@ DATA = (
         "INCREMENTAL",
         "differently: [at or past the bookmark](reliability.md#records-at-the-bookmark); records that were committed already are recognised",
     ),
-    Row("S20", "LOG_BASED", "differently: out of PostgreSQL, and [by append](log-based.md) only"),
+    Row("S20", "LOG_BASED", "differently: out of PostgreSQL, [merged or appended](log-based.md)"),
     Row("S21", "Initial sync of LOG_BASED", "works: [at one moment, without a gap](log-based.md)"),
     Row(
         "S22",

@@ -132,6 +132,24 @@ def test_a_stream_that_fails_goes_on_from_its_own_place(tmp_path: Path, log_url:
     assert [each["_op"] for each in logged.changes("orders")[1:]] == ["insert", "delete"]
 
 
+@pytest.mark.full
+def test_a_slow_destination_neither_ends_the_connection_nor_holds_the_log(tmp_path: Path, log_url: str) -> None:
+    logged = Logged(tmp_path, f"{log_url}?options=-c%20wal_sender_timeout%3D1000", "memory", delay_commit_s=2.5)
+    logged.document["source"]["config"] |= {"checkpoint_records": 1, "checkpoint_s": 0.01}
+    logged.sql(USERS)
+    logged.succeed()
+    logged.sql("insert into users values (3, 'Cyd')")
+    ((_, before),) = logged.slots()
+    done = threading.Thread(target=logged.succeed)
+    done.start()
+    while logged.slots()[0][1] == before and done.is_alive():
+        pass
+    done.join()
+    ((_, after),) = logged.slots()
+    assert logged.sql(f"select '{after}'::pg_lsn > '{before}'::pg_lsn") == [(True,)]
+    assert replayed(logged.changes("users")) == source(logged)
+
+
 def test_a_full_refresh_copies_the_table_and_goes_on(logged: Logged) -> None:
     logged.succeed()
     logged.sql("insert into users values (3, 'Cyd')")
