@@ -112,7 +112,7 @@ def _cast_text(texts: pa.Array, name: Name) -> pa.Array:
 
 def _flags(texts: pa.Array) -> pa.Array:
     found = pc.equal(texts, constant("t"))
-    if not pc.all(pc.or_(found, pc.equal(texts, constant("f")))).as_py():
+    if pc.any(pc.invert(pc.or_(found, pc.equal(texts, constant("f"))))).as_py():
         raise ValueError("no boolean")
     return found
 

@@ -19,6 +19,13 @@ from tests.connectors.postgres.postgres_pair import can, rows, script
 from tests.golden.columns import POSTGRES
 from tests.golden.systems import make
 
+#: As the catalog calls the golden types.
+NATIVE = {
+    "time": "time without time zone",
+    "timestamp": "timestamp without time zone",
+    "timestamptz": "timestamp with time zone",
+}
+
 #: Columns of `odd` that are read as text.
 TEXTS = ("fl", "ip", "ch4")
 
@@ -89,6 +96,14 @@ def test_odd_values_are_what_the_ordinary_reader_reads_whatever_the_database_set
         sql = ODD.replace("current_db", f'"{connection.info.dbname}"')
     found, stream = from_log(log_url, "odd", lambda: script(log_url, sql))
     same(found, ordinary(log_url, stream, "odd"))
+
+
+@pytest.mark.parametrize("count", [0, 3])
+@pytest.mark.parametrize("native", sorted({column.type for column in POSTGRES}))
+def test_a_column_without_a_value_has_none(native: str, count: int) -> None:
+    field = with_facts(pa.field("none", pa.string()), native_type=NATIVE.get(native, native), native_system="postgres")
+    found = values_of(pa.nulls(count, pa.binary()), field, "s")
+    assert (len(found), found.null_count) == (count, count)
 
 
 @pytest.mark.parametrize(
