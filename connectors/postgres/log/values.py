@@ -122,6 +122,7 @@ def _bytes(texts: pa.Array) -> pa.Array:
     _, offsets, data = texts.buffers()
     bounds = np.frombuffer(offsets, np.int32, len(texts) + 1)
     digits = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)
+    digits = digits[: bounds[-1]]  # the buffer may be longer
     lengths = np.diff(bounds)
     # Of a NULL there are no digits, and no beginning.
     has_value = lengths > 0
