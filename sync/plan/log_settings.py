@@ -8,6 +8,7 @@ from typing import Any
 from syncblocks.connectors.log_based import LOG_FIELDS
 from syncblocks.connectors.stream import Stream
 
+from ..config.deletes import Deletes
 from .selected_stream import Failer
 
 #: Settings that are not built for it.
@@ -40,9 +41,12 @@ def check_settings(stream: Stream, settings: Mapping[str, Any], disposition: str
         raise fail("write_disposition", text, ["append", "merge"])
     if disposition == "merge" and settings.get("unique_conflict_method") not in (None, "UPDATE"):
         raise fail("unique_conflict_method", "LOG_BASED writes every change: leave it out")
-    for key in _REFUSED:
-        if settings.get(key):
-            raise fail(key, f"`{key}` is not built for LOG_BASED yet: leave it out")
+    # What a merge does anyway may be said.
+    refused = [key for key in _REFUSED if settings.get(key)]
+    if disposition == "merge" and settings.get("deletes") == Deletes(mode="hard"):
+        refused.remove("deletes")
+    if refused:
+        raise fail(refused[0], f"`{refused[0]}` is not built for LOG_BASED yet: leave it out")
     if settings.get("on_rejected") == "keep":
         raise fail("on_rejected", "`keep` is not built for LOG_BASED yet: leave it out")
     if settings.get("columns") is not None and settings["columns"].mask:

@@ -119,7 +119,8 @@ def configure(
             ),
             checks=tuple(settings.get("checks") or ()),
             warn_checks=tuple(settings.get("warn_checks") or ()),
-            deletes=_deletes(settings),
+            # What the log says is gone goes by itself.
+            deletes=None if method is ReplicationMethod.LOG_BASED else _deletes(settings),
             min_records=_min_records(settings, method, fail),
             before=tuple(settings.get("before") or ()),
             location=location,

@@ -25,6 +25,9 @@ _BLOCK_BYTES, _BLOCK_MESSAGES = 1 << 20, 16_384
 #: Seconds that a block waits for more messages, and that a call waits for a first one.
 _LINGER_S, _WAIT_S = 0.02, 0.2
 
+#: Seconds that the server has to notice that a former reader of the slot is gone, and what it says until then.
+_FREED_S, _IN_USE = 10.0, "55006"
+
 _KEEPALIVE = ord("k")
 
 #: Microseconds from 1970 to 2000.
@@ -122,7 +125,15 @@ class LogConnection:
     def start(self, slot: str, publication: str, position: int, held: Callable[[], int]) -> None:
         """Begin to receive what a slot sends; confirm this position, and later what `held` says is committed."""
         options = f"proto_version '1', publication_names '{publication}'"
-        self.command(f'START_REPLICATION SLOT "{slot}" LOGICAL {lsn_text(position)} ({options})')
+        end = time.monotonic() + _FREED_S
+        while True:
+            try:
+                self.command(f'START_REPLICATION SLOT "{slot}" LOGICAL {lsn_text(position)} ({options})')
+                break
+            except RetriableError as error:
+                if _IN_USE not in str(error) or time.monotonic() > end:
+                    raise
+                self._ended.wait(_WAIT_S)
         self._confirmed, self._held, self._is_streaming = position, held, True
         self._say(is_asking=True)
         threading.Thread(target=self._keep_alive, name="log-alive", daemon=True).start()

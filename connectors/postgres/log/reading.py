@@ -176,7 +176,8 @@ class PostgresLog:
         with ExitStack() as stack:
             # A table that is rewritten is empty in a snapshot from before: so the locks come first.
             listed = ", ".join(slots.tables_of(admin, [table.stream])[oid].name for oid, table in tables.items())
-            admin.query(f"begin; lock table {listed} in access share mode")
+            admin.query(f"begin; set local lock_timeout = '{slots.COPY_WAIT_S:g}s'")
+            admin.query(f"lock table {listed} in access share mode")
             stack.callback(admin.query, "commit")
             exporting = LogConnection(self._source.address, is_stopped=self._is_stopped)
             stack.callback(exporting.close)

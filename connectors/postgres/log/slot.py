@@ -139,15 +139,21 @@ def names_of(name: str, rows: Sequence[LedgerRow], settings: PostgresSettings) -
         raise FatalConnectorError(f"the ledger names several slots ({shown}): drop all with `syncblocks log drop`")
     if found:
         ((slot, publication),) = found
+        _demand_names(slot, publication)
         if (said.slot or slot, said.publication or publication) != (slot, publication):
             text = f"the ledger says slot {slot!r} and publication {publication!r}: `syncblocks log drop` forgets them"
             raise ConnectorConfigError(text, connector="postgres", key="log")
         return Names(slot=slot, publication=publication, are_noted=True)
     slot, publication = said.slot or name, said.publication or name
-    if not _NAME.fullmatch(slot):
-        text = f"{slot!r} is no name of a slot: at most 63 lower case letters, digits and `_`"
-        raise ConnectorConfigError(text, connector="postgres", key="log")
+    _demand_names(slot, publication)
     return Names(slot=slot, publication=publication, are_noted=False)
+
+
+def _demand_names(*names: str) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            text = f"{name!r} is no name of a slot or publication: at most 63 lower case letters, digits and `_`"
+            raise ConnectorConfigError(text, connector="postgres", key="log")
 
 
 def tables_of(admin: Admin, streams: Sequence[Stream]) -> dict[int, TableFacts]:
@@ -367,6 +373,7 @@ def drop(admin: Admin, rows: Sequence[LedgerRow]) -> list[str]:
 
 
 __all__ = [
+    "COPY_WAIT_S",
     "Admin",
     "Names",
     "TableFacts",
