@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ...arrow import compute as pc
 from ...arrow.casts import cast_array
 from ...log_based import DELETE, OPERATION, TRUNCATE, UNCHANGED, plain_columns
 from ..identifiers import REMOVED, SEQUENCE
@@ -24,6 +25,11 @@ _ROW = "_syncblocks_row"
 class Changes(Merge):
     """Applies the changes of one load, in order; all of them up to a checkpoint in one transaction."""
 
+    def begin(self) -> None:
+        """Begin a transaction."""
+        super().begin()
+        self._has_deletes = False
+
     def write(self, events: LoadEvents) -> None:
         """Stage the changes up to the next marker; what is staged is applied where later ones need it in the table."""
         for batch in events.data():
@@ -34,6 +40,7 @@ class Changes(Merge):
             if batch.column(UNCHANGED).null_count < batch.num_rows:
                 self._apply()
                 batch = self._completed(batch)
+            self._has_deletes |= bool(pc.any(pc.equal(batch.column(OPERATION), pc.constant(DELETE))).as_py())
             staged = self.stage()
             self.records += ingest(
                 self.context, LoadEvents(iter([batch])), staged.name, staged.types, not_null=self.not_null()
@@ -58,6 +65,15 @@ class Changes(Merge):
         staged, context = self.staged, self.context
         if staged is None:
             return
+        if self._has_deletes:
+            self._delete_staged(staged)
+        super().finish(is_final=False)
+        self.staged, self._has_deletes = None, False
+        self.table = context.target.reflect()
+
+    def _delete_staged(self, staged: StagingTable) -> None:
+        """Leave the last change of each key, and apply those that are deletes."""
+        context = self.context
         key, quote = context.columns.merge_key(), context.dialect.naming.quote
         source, target = context.dialect.naming.table(staged.name), context.dialect.naming.table(context.target.name)
         columns, number, operation = ", ".join(map(quote, key)), quote(SEQUENCE), quote(OPERATION)
@@ -76,9 +92,6 @@ class Changes(Merge):
                 0,
             )
         session.execute(f"delete from {source} where {operation} = '{DELETE}'")
-        super().finish(is_final=False)
-        self.staged = None
-        self.table = context.target.reflect()
 
     def _staged_key(self, staged: StagingTable, name: str, alias: str) -> str:
         """Write a staged key in the type of the target's."""
@@ -90,7 +103,7 @@ class Changes(Merge):
         context = self.context
         if self.staged is not None:
             context.target.run([context.dialect.tables.drop(self.staged.name)])
-            self.staged = None
+            self.staged, self._has_deletes = None, False
         if self.table is not None:
             self.removed += max(
                 context.session.execute(f"delete from {context.dialect.naming.table(context.target.name)}"), 0
