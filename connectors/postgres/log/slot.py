@@ -27,7 +27,9 @@ _PUBLISHED = "insert, update, delete, truncate"
 _NAME = re.compile(r"[a-z0-9_]{1,63}")
 
 _SERVER = """select pg_catalog.current_setting('wal_level'), pg_catalog.current_setting('max_replication_slots')::int,
-  (select count(*) from pg_catalog.pg_replication_slots)::int, r.rolreplication or r.rolsuper, r.rolname::text,
+  (select count(*) from pg_catalog.pg_replication_slots)::int,
+  r.rolreplication or r.rolsuper or exists (select 1 from pg_catalog.pg_roles m
+    where m.rolname = 'rds_replication' and pg_catalog.pg_has_role(m.oid, 'MEMBER')), r.rolname::text,
   pg_catalog.pg_is_in_recovery(), pg_catalog.current_database()::text,
   pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
   (select s.system_identifier::text from pg_catalog.pg_control_system() s),
