@@ -143,8 +143,8 @@ STEPS = (
 )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("point", POINTS)
-@pytest.mark.one_of("point")
 def test_a_run_that_is_killed_is_repeated(logged: Logged, run_cli: RunCLI, point: str) -> None:
     for step in ("select 1", *STEPS):
         logged.sql(step)
