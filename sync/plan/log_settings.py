@@ -51,7 +51,8 @@ def check_settings(stream: Stream, settings: Mapping[str, Any], disposition: str
         raise fail("on_rejected", "`keep` is not built for LOG_BASED yet: leave it out")
     if settings.get("columns") is not None and settings["columns"].mask:
         raise fail("columns", "`mask` is not built for LOG_BASED yet: leave it out, or exclude the columns")
-    taken = {field.name for field in LOG_FIELDS}.intersection(name.casefold() for name in stream.schema.names)
+    ours = {*(field.name for field in LOG_FIELDS), *(f"_old_{name}".casefold() for name in stream.key_properties)}
+    taken = ours.intersection(name.casefold() for name in stream.schema.names)
     if taken:
         raise fail("columns", f"{sorted(taken)[0]!r} is a name that LOG_BASED gives a column: exclude the source's")
 
