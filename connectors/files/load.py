@@ -473,6 +473,7 @@ class FilesLoad:
         assert row is not None
         bookmark = None if checkpoint.bookmark is None else json.loads(json.dumps(checkpoint.bookmark, allow_nan=False))
         row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC), compared_at=self._load.compared_at)
+        row = replace(row, log=self._load.log)
         row = replace(row, history={} if self._history is None else self._history.kept(is_final=checkpoint.is_final))
         if checkpoint.is_final:
             rows = self._load.records_before + self._written + self._records
