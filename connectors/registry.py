@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CONNECTORS: dict[str, tuple[str | None, str | None]] = {
     "arrow": (".files.arrow_source:ArrowSource", None),
     "csv": (".files.csv_source:CSVSource", ".files.destination:CSVDestination"),
+    "delta": (None, ".delta.destination:DeltaDestination"),
     "duckdb": (".duckdb:DuckDBSource", ".duckdb:DuckDBDestination"),
     "json": (".files.json_source:JSONSource", None),
     "jsonl": (
@@ -60,6 +61,7 @@ CONNECTORS: dict[str, tuple[str | None, str | None]] = {
 #: Connector -> extra that installs its drivers, and the modules of these; they are imported when they are used.
 EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "postgres": ("postgres", ("adbc_driver_manager", "adbc_driver_postgresql", "asyncpg")),
+    "delta": ("delta", ("deltalake",)),
     "duckdb": ("duckdb", ("duckdb",)),
     "mysql": ("mysql", ("pymysql",)),
     "mariadb": ("mysql", ("pymysql",)),
