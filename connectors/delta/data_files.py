@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -39,6 +39,9 @@ _STATS_LETTERS = 32
 
 #: So many columns have statistics, as everywhere in Delta.
 _STATS_COLUMNS = 32
+
+#: Letters of a path that the library writes into the log as they are.
+_UNESCAPED = "!$&'()+,-./:;=@_~"
 
 #: Values of a record's partition columns, as the log writes them; None: NULL.
 Partition = Mapping[str, str | None]
@@ -81,12 +84,15 @@ class DataFile(Struct, frozen=True, kw_only=True):
         return unquote(self.path)
 
     def remove(self) -> Any:
-        """Return the action that removes it from the table."""
+        """Return the action that removes it from the table; raise where the library cannot name it."""
         from deltalake.transaction import RemoveAction
 
+        # The library escapes a path anew. Removed under another spelling, the records of the file would be there twice.
+        if quote(self.name, safe=_UNESCAPED) != self.path:
+            raise FatalConnectorError(f"file {self.path} has escapes in its path under which it cannot be removed")
         moment = int(datetime.now(UTC).timestamp() * 1000)
         values = {name: _log_text(value) for name, value in self.partition.items()}
-        return RemoveAction(self.path, True, moment, self.size_bytes, values)
+        return RemoveAction(self.name, True, moment, self.size_bytes, values)
 
 
 def data_files(table: Any) -> list[DataFile]:

@@ -115,7 +115,7 @@ def _kept(field: pa.Field, table: TableState, *, is_new: bool, twin: str) -> Kep
     if held is not None and not is_new:
         return _of_held(field, kind, held)
     if kind is None:
-        return Kept(column=field.name, type="", arrow=None, note=f"there is no type for {type_text(field.type)}")
+        return Kept(column=field.name, type="", arrow=None)
     note = ""
     if has_naive(kind):
         risen = "reader 3, writer 7 (timestampNtz)"

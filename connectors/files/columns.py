@@ -26,7 +26,7 @@ def kept(field: pa.Field, stored: pa.Field, table: TableState, made: Format, *, 
     place = -1 if table.schema is None else table.schema.get_field_index(field.name)
     held = None if table.schema is None or place < 0 else table.schema.field(place)
     if not made.has_type(stored.type):
-        return Kept(column=field.name, type="", arrow=None, note=f"there is no type for {stored.type}")
+        return Kept(column=field.name, type="", arrow=None)
     before, kind, becomes, note = None if held is None else str(held.type), stored.type, stored.type, ""
     if held is not None and not is_new:
         try:

@@ -235,7 +235,12 @@ def test_a_table_that_is_dropped_or_made_anew_on_the_way_is_lost(tmp_path: Path)
 def test_a_row_has_one_file_and_survives_a_checkpoint_and_vacuum(tmp_path: Path) -> None:
     destination, load = destination_of(tmp_path), load_of("append", "t0")
     for number in range(5):
-        run(destination, replace(load, token=f"t{number}"), items((number, "x")), Checkpoint(bookmark={"n": number}, is_final=True))
+        run(
+            destination,
+            replace(load, token=f"t{number}"),
+            items((number, "x")),
+            Checkpoint(bookmark={"n": number}, is_final=True),
+        )
     table = table_of(tmp_path)
     table.optimize.compact()
     table.create_checkpoint()
