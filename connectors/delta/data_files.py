@@ -15,6 +15,7 @@ import pyarrow.parquet
 from msgspec import Struct, field
 
 from ..arrow.conform import conformed
+from ..arrow.parquet_encodings import encoded_leaves
 from ..arrow.parquet_size import fitting_records
 from ..arrow.type_names import type_text
 from ..errors import ConnectorConfigError, FatalConnectorError
@@ -33,6 +34,10 @@ MOST_OPEN = 16
 #: Most records, and about as many bytes, of a batch that is read.
 _BATCH_RECORDS = 65_536
 _BATCH_BYTES = 4 << 20
+
+#: Bytes of a column that one read takes from a disk, and from a store, where each request costs time.
+_READ_BYTES = 1 << 16
+_FETCH_BYTES = 4 << 20
 
 #: Longest text in statistics: Delta cuts longer ones, and the highest one would be too low then.
 _STATS_LETTERS = 32
@@ -121,25 +126,26 @@ def data_files(table: Any) -> list[DataFile]:
 
 def batches(folder: TableFolder, file: DataFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Yield the records of a file in some columns of the table; a column that the file lacks is NULL."""
-    with (
-        folder.open_input(file.name) as raw,
-        pa.parquet.ParquetFile(
-            raw, coerce_int96_timestamp_unit="us", pre_buffer=folder.local is None, arrow_extensions_enabled=False
-        ) as opened,
-    ):
+    with folder.open_input(file.name) as raw:
+
+        def opened_with(**options: Any) -> pa.parquet.ParquetFile:
+            # Without a buffer, whole columns of a row group would be in memory.
+            size = _READ_BYTES if folder.local is not None else _FETCH_BYTES
+            return pa.parquet.ParquetFile(
+                raw, buffer_size=size, coerce_int96_timestamp_unit="us", arrow_extensions_enabled=False, **options
+            )
+
+        opened = opened_with()
         own = opened.schema_arrow.names
         wanted = [name for name in schema.names if name in own and name not in file.partition]
-        size = fitting_records(opened, None, _BATCH_BYTES, _BATCH_RECORDS, None)
-        for batch in opened.iter_batches(batch_size=size, columns=_paths(wanted)):
+        size = fitting_records(
+            opened, None, _BATCH_BYTES, _BATCH_RECORDS, lambda path: opened_with(read_dictionary=[path])
+        )
+        for batch in opened.iter_batches(batch_size=size, columns=wanted):
             for name, value in file.partition.items():
                 if name in schema.names:
                     batch = batch.append_column(name, pa.repeat(value, batch.num_rows))
             yield conformed(batch, schema)
-
-
-def _paths(names: Sequence[str]) -> list[str]:
-    # Without any column a batch has no length; `a.b` would be a field of a struct, which then is read as well.
-    return list(names)
 
 
 def demand_partitions(columns: Sequence[str], schema: pa.Schema) -> None:
@@ -162,13 +168,21 @@ def demand_partitions(columns: Sequence[str], schema: pa.Schema) -> None:
 class _Open:
     """One file being written."""
 
-    def __init__(self, folder: TableFolder, name: str, schema: pa.Schema) -> None:
+    def __init__(self, folder: TableFolder, name: str, schema: pa.Schema, first: Sequence[pa.RecordBatch]) -> None:
+        """Make a file; `first`: batches that say how its columns are written."""
+        dictionary, statistics = encoded_leaves(schema, first)
         self.name = name
         self._folder = folder
         self._raw = folder.open_output(name)
         self._found: list[Any] = []
         self._writer = pa.parquet.ParquetWriter(
-            self._raw, schema, compression="snappy", metadata_collector=self._found, store_schema=False
+            self._raw,
+            schema,
+            compression="snappy",
+            use_dictionary=dictionary,
+            write_statistics=statistics,
+            metadata_collector=self._found,
+            store_schema=False,
         )
 
     def write(self, table: pa.Table) -> None:
@@ -298,7 +312,7 @@ class DataWriter:
                 self._end(next(other for other in self._parts.values() if other.open is not None))
             name = f"part-{uuid.uuid4()}.snappy.parquet"
             self._begun(name)
-            part.open = _Open(self._folder, name, self._own)
+            part.open = _Open(self._folder, name, self._own, part.pending)
         part.open.write(pa.Table.from_batches(part.pending, self._own))
         self._held_bytes -= part.size_bytes
         part.pending, part.records, part.size_bytes = [], 0, 0

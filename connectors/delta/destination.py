@@ -96,7 +96,7 @@ class DeltaDestination:
 
     def keeps_latest(self, field: pa.Field) -> bool:
         """Compare as Arrow does; not the text of a type that Delta lacks."""
-        return stored(field.type) == field.type or pa.types.is_timestamp(field.type)
+        return bool(stored(field.type) == field.type or pa.types.is_timestamp(field.type))
 
     def drops_deleted(self, condition: Condition) -> bool:
         """Compare as Arrow does; not the text of a type that Delta lacks."""
