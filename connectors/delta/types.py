@@ -78,13 +78,15 @@ def _part(kind: Any) -> pa.DataType | None:
 
 def has_naive(kind: Any) -> bool:
     """Tell whether a type holds a time without a zone, for which a table needs a feature of newer readers."""
-    if pa.types.is_timestamp(kind):
+    types = pa.types
+    if types.is_timestamp(kind):
         return kind.tz is None
-    if pa.types.is_map(kind):
+    if types.is_map(kind):
         return has_naive(kind.key_type) or has_naive(kind.item_type)
-    if pa.types.is_struct(kind):
+    if types.is_struct(kind):
         return any(has_naive(field.type) for field in kind)
-    return bool(pa.types.is_nested(kind) and hasattr(kind, "value_type") and has_naive(kind.value_type))
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return bool(is_list and has_naive(kind.value_type))
 
 
 def keeps(schema: pa.Schema, table: TableState, *, is_new: bool) -> list[Kept]:
