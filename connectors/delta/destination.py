@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,11 +27,14 @@ from .ledger import OURS, WRITTEN, Held, app_id, app_ids_of
 from .load import DeltaLoad
 from .settings import DeltaSettings
 from .storage import Root, folders, root_of, store_of, table_name, translated
-from .table import LakeTable, Snapshot, Step, is_pending
+from .table import LakeTable, Snapshot, Step
 from .types import keeps, stored
 
 #: With it in the environment, the library writes S3 without the conditional PUT.
 _UNSAFE = "AWS_S3_ALLOW_UNSAFE_RENAME"
+
+#: Writers that commit at once, and how often, to prove that a store takes only one of them.
+_PROBES = _ROUNDS = 4
 
 #: Bytes that a row group has at least in memory.
 _LEAST_GROUP = 1 << 18
@@ -208,31 +212,42 @@ class DeltaDestination:
 
 
 def _prove_conditional_put(root: Root) -> None:
-    """Let two writers commit one version of a table that is deleted afterwards; raise if both do."""
+    """Let several writers commit one version of a table at once, which is deleted afterwards; raise if two of them did.
+
+    One after the other would prove nothing: the library looks for a newer version before it writes.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
     from deltalake import CommitProperties, DeltaTable
     from deltalake.exceptions import CommitFailedError
 
-    name = f"{OURS}_check_{secrets.token_hex(8)}"
-    uri, once = f"{root.uri}/{name}", CommitProperties(max_commit_retries=0)
-    with translated(root.label):
+    uri = f"{root.uri}/{OURS}_check_{secrets.token_hex(8)}"
+    options, once = dict(root.options), CommitProperties(max_commit_retries=0)
+
+    def commits(table: DeltaTable) -> bool:
         try:
-            table = DeltaTable.create(uri, pa.schema([("x", pa.int64())]), storage_options=dict(root.options))
-            other = DeltaTable(uri, storage_options=dict(root.options))
             table.create_write_transaction([], "append", table.schema(), commit_properties=once)
-            try:
-                other.create_write_transaction([], "append", table.schema(), commit_properties=once)
-            except CommitFailedError:
-                return
-            raise ConnectorConfigError(
-                f"{root.label}: the store took one commit twice, since it knows no conditional PUT (If-None-Match): "
-                "two runs would overwrite each other's commits: use a store that does",
-                connector="delta",
-                key="path",
-            )
+        except CommitFailedError:
+            return False
+        return True
+
+    with translated(root.label), ThreadPoolExecutor(_PROBES) as pool:
+        try:
+            DeltaTable.create(uri, pa.schema([("x", pa.int64())]), storage_options=options)
+            for _ in range(_ROUNDS):
+                writers = [DeltaTable(uri, storage_options=options) for _ in range(_PROBES)]
+                if sum(pool.map(commits, writers)) > 1:
+                    raise ConnectorConfigError(
+                        f"{root.label}: the store took one commit twice, since it knows no conditional PUT "
+                        "(If-None-Match): two runs would overwrite each other's commits; use a store that does",
+                        connector="delta",
+                        key="path",
+                    )
         finally:
             store = store_of(root, uri)
-            for version in range(2):
-                store.delete_file(f"_delta_log/{version:020}.json")
+            for version in range(_ROUNDS + 1):
+                with suppress(FileNotFoundError):
+                    store.delete_file(f"_delta_log/{version:020}.json")
 
 
-__all__ = ["DeltaDestination", "is_pending"]
+__all__ = ["DeltaDestination"]
