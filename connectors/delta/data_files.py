@@ -19,6 +19,7 @@ from ..arrow.parquet_encodings import encoded_leaves
 from ..arrow.parquet_size import fitting_records
 from ..arrow.type_names import type_text
 from ..errors import ConnectorConfigError, FatalConnectorError
+from ..failpoints import failpoint
 from .storage import TableFolder
 
 #: A row group is written at so many bytes in memory, fewer with a limit of memory, or records.
@@ -324,6 +325,7 @@ class DataWriter:
             return
         file, part.open = part.open, None
         footer = file.finish()
+        failpoint("delta.file.written")
         self._written.append(
             Written(
                 name=file.name,

@@ -21,6 +21,7 @@ from ..arrow.merge import KeyLookup, merged
 from ..arrow.type_names import type_text
 from ..arrow.unified import changes, unified
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TableLost, TakenOver, null_in_key
+from ..failpoints import failpoint
 from ..field_facts import facts_of
 from ..interrupts import Call
 from ..stream import DELETED_AT, Block, Checkpoint, Commit, Event, LedgerRow, Load, Stream
@@ -41,7 +42,7 @@ from .table import (
     lacks_naive,
     schema_of,
 )
-from .types import stored, twins
+from .types import stored_in, twins
 
 #: Most records of a batch for a writer.
 _SLICE_RECORDS = 65_536
@@ -55,6 +56,8 @@ class _Merge(Struct, frozen=True):
     schema: pa.Schema
     hit: Sequence[DataFile]
     written: Sequence[Written]
+    #: Keys that are removed or marked.
+    others: Sequence[pa.Table]
     removed: int
 
 
@@ -65,8 +68,11 @@ class DeltaLoad:
         self._table = table
         self._load = load
         self._call = call
+        #: Columns of the table that what arrives is written into, at the beginning of the load; None: it is made anew.
+        self._held: pa.Schema | None = None
+        self._partition_by = tuple(partition_by)
         with translated(table.folder.label):
-            self._partition_by = self._partitions(partition_by)
+            self._look()
         self._group_bytes = group_bytes
         disposition, is_deleting = load.write.disposition, load.write.deleted_when is not None
         self._is_merge = disposition is WriteDisposition.MERGE
@@ -84,18 +90,22 @@ class DeltaLoad:
         self._changes: tuple[Any, ...] = ()
         self._records = self._written = 0
 
-    def _partitions(self, said_by: Sequence[str]) -> tuple[str, ...]:
-        """Return the columns by which the files are split: the table's.
+    def _look(self) -> None:
+        """Look up the columns of the table, and those by which its files are split.
 
         Raises:
             ConnectorConfigError: the settings name others.
         """
         table = self._table.open()
-        found = tuple(said_by) if table is None else tuple(table.metadata().partition_columns)
-        if said_by and found != tuple(said_by):
+        if table is None:
+            return
+        found = tuple(table.metadata().partition_columns)
+        if self._partition_by and found != self._partition_by:
             text = f"{self._table.folder.label} was made with another `partition_by`: put it back, or drop the table"
             raise ConnectorConfigError(text, connector="delta", key="partition_by")
-        return found
+        self._partition_by = found
+        if not is_pending(table) and self._load.write.disposition is not WriteDisposition.REPLACE:
+            self._held = schema_of(table)
 
     def run(self, events: Iterator[Event | Block]) -> Iterator[Commit]:
         """Write the events, yielding after each commit."""
@@ -125,17 +135,18 @@ class DeltaLoad:
     # What arrives
 
     def _stored(self, stream: Stream) -> pa.Schema:
-        """Return the columns of a stream in the types that they would have in a new table."""
+        """Return the columns of a stream in the types of the table, or those that they would have in a new one."""
         self._texts |= {field.name for field in stream.schema if facts_of(field).becomes_text}
-        found = []
+        found, held = [], self._held if self._held is not None else pa.schema([])
         for field in stream.schema:
-            kind = stored(field.type)
+            kind = stored_in(field.type, held.field(field.name).type if field.name in held.names else None)
             if kind is None:
                 text = f"column {field.name!r} is {type_text(field.type)}, for which Delta has no type"
                 raise FatalConnectorError(text, stream=self._load.key.stream, has_no_values=True)
             found.append(pa.field(field.name, kind))
-        columns = self._partition_columns()
-        return pa.schema([*found, *(field for field in columns if field.name not in stream.schema.names)])
+        # A stream may lack a column by whose values the files are split: it is NULL then.
+        lacking = [name for name in self._partition_by if name in held.names and name not in stream.schema.names]
+        return pa.schema([*found, *(held.field(name) for name in lacking)])
 
     def _write(self, batch: pa.RecordBatch) -> None:
         if self._load.write.disposition is not WriteDisposition.APPEND:
@@ -165,20 +176,11 @@ class DeltaLoad:
         demand_partitions(self._partition_by, schema)
         return DataWriter(self._table.folder, schema, self._partition_by, self._group_bytes, self._begin)
 
-    def _partition_columns(self) -> list[pa.Field]:
-        """Return the columns of the table by which its files are split; none if it has none yet."""
-        if self._is_replace:
-            return []
-        table = self._table.open()
-        if table is None or is_pending(table):
-            return []
-        schema = schema_of(table)
-        return [schema.field(name) for name in self._partition_by]
-
     def _begin(self, name: str) -> None:
         """Note a file before it is there: after a kill, recovery deletes it."""
         self._made.append(name)
         self._table.folder.write(self._list(), json.dumps(self._made).encode())
+        failpoint("delta.file.begun")
 
     def _list(self) -> str:
         return f"{WRITTEN}/{self._load.token}.json"
@@ -296,7 +298,7 @@ class DeltaLoad:
         """Return the commit of a table that has nothing but what arrived."""
         if self._is_spooled:
             if self._merge is None:
-                self._merge = self._merged([], frozenset(), schema, checkpoint)
+                self._merge = self._merged([], schema, checkpoint)
             files = self._merge.written
         else:
             files = self._as_in(schema)
@@ -312,11 +314,10 @@ class DeltaLoad:
         if not self._spools and not is_removing:
             return self._last(held, row, checkpoint)
         files = data_files(found.table)
-        based_on = frozenset(file.path for file in files)
-        if self._merge is None or self._merge.based_on != based_on or self._merge.schema != schema:
+        if self._merge is None or not self._holds(self._merge, files, schema):
             if self._merge is not None:
                 self._delete(file.name for file in self._merge.written)
-            self._merge = self._merged(files, based_on, schema, checkpoint)
+            self._merge = self._merged(files, schema, checkpoint)
         removes = [file.remove() for file in self._merge.hit]
         return self._last(held, row, checkpoint, self._merge.written, removes)
 
@@ -376,15 +377,21 @@ class DeltaLoad:
 
     # Merge
 
-    def _merged(
-        self, files: Sequence[DataFile], based_on: frozenset[str], schema: pa.Schema, checkpoint: Checkpoint
-    ) -> _Merge:
+    def _holds(self, merge: _Merge, files: Sequence[DataFile], schema: pa.Schema) -> bool:
+        """Tell whether a merge is right for another version: what it read is there, and no new file holds its keys."""
+        now = {file.path for file in files}
+        if merge.schema != schema or not {file.path for file in merge.hit} <= now:
+            return False
+        return not self._hit([file for file in files if file.path not in merge.based_on], schema, merge.others)
+
+    def _merged(self, files: Sequence[DataFile], schema: pa.Schema, checkpoint: Checkpoint) -> _Merge:
         """Write anew the files that hold keys of what arrived, together with that."""
         keys, write = self._load.stream.key_properties, self._load.write
         removed, marked = (
             _fitted(each, schema) if checkpoint.is_final else None for each in (self._load.removed, self._load.marked)
         )
-        hit = self._hit(files, schema, [each for each in (removed, marked) if each is not None])
+        others = [each for each in (removed, marked) if each is not None]
+        hit = self._hit(files, schema, others)
         gone: list[int] = []
         records = merged(
             lambda: (batch for file in hit for batch in self._read(file, schema)),
@@ -398,7 +405,7 @@ class DeltaLoad:
         )
         written = self._rewritten(schema, (batch for batch in records if batch.num_rows))
         marks = 0 if marked is None else len(marked) - int(marked.column(DELETED_AT).null_count)
-        return _Merge(based_on, schema, hit, written, sum(gone) + marks)
+        return _Merge(frozenset(file.path for file in files), schema, hit, written, others, sum(gone) + marks)
 
     def _arrived(self, schema: pa.Schema, names: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         """Yield what arrived since the last commit, in all columns of the table or in some."""

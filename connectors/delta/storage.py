@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,15 @@ MAX_NAME_BYTES = 200
 
 #: Bytes that are sent to a store at once.
 _PART_BYTES = 8 << 20
+
+#: Errors of a disk without room.
+FULL = frozenset([errno.ENOSPC, errno.EDQUOT])
+
+#: What stores answer to wrong credentials, or without a bucket.
+_REFUSED = re.compile(
+    "AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|NoSuchBucket|Unauthenticated|PermissionDenied"
+    "|AuthenticationFailed|40[13] (?:Unauthorized|Forbidden)|(?:bucket|container) .*not (?:found|exist)"
+)
 
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -121,6 +131,12 @@ class TableFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def is_there(self, name: str) -> bool:
+        """Tell whether a file exists."""
+        if self.local is not None:
+            return (self.local / name).is_file()
+        return bool(self._store.get_file_info(name).type == pa.fs.FileType.File)
+
     def write(self, name: str, data: bytes) -> None:
         """Write a small file, durable."""
         file = self.open_output(name)
@@ -211,6 +227,11 @@ def said(error: BaseException) -> str:
     return " ".join(_COLORS.sub("", str(error)).split())[:400] or type(error).__name__
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether a store refuses who asks, which another try does not change."""
+    return _REFUSED.search(str(error)) is not None
+
+
 @contextmanager
 def translated(label: str) -> Iterator[None]:
     """Turn an error of the library or of the file system into one that names the table."""
@@ -225,4 +246,9 @@ def translated(label: str) -> Iterator[None]:
     except (PermissionError, NotADirectoryError) as error:
         raise ConnectorConfigError(f"{label}: {said(error)}", connector="delta", key="path") from error
     except OSError as error:
+        if is_refusal(error):
+            text = f"{label}: {said(error)}; `storage_options` and the environment hold credentials"
+            raise ConnectorConfigError(text, connector="delta", key="path") from error
+        if error.errno in FULL:
+            raise FatalConnectorError(f"{label}: {said(error)}; nothing of this commit was kept") from error
         raise RetriableError(f"{label}: {said(error)}") from error

@@ -22,7 +22,7 @@ from ..stream import LedgerKey, LedgerRow, TableState
 from ..struct_helpers import replace
 from ..write_spec import WriteDisposition
 from .ledger import OURS, Held, app_id, decoded, encoded, is_app_id, next_number, row_file
-from .storage import Root, TableFolder, said, translated
+from .storage import FULL, Root, TableFolder, is_refusal, said, translated
 from .types import KNOWS_NAIVE, has_naive
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ _OF_COLUMNS = {
     "delta.invariants": "invariants",
 }
 
-_FINAL = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM])
+#: Another try does not help.
+_FINAL = FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -229,7 +230,7 @@ class LakeTable:
 
     def _failed(self, failures: int, error: Exception) -> int:
         """Wait before the next try; raise after the last one."""
-        if isinstance(error, OSError) and error.errno in _FINAL:
+        if (isinstance(error, OSError) and error.errno in _FINAL) or is_refusal(error):
             raise error
         if failures + 1 >= TRIES:
             raise RetriableError(f"{self.folder.label}: no commit in {TRIES} tries; the last: {said(error)}") from error
@@ -238,7 +239,7 @@ class LakeTable:
 
     def _look(self, app: str) -> Snapshot | None:
         if self._table is not None:
-            if self.folder.read(f"_delta_log/{self._table.version():020}.json") is None:
+            if not self.folder.is_there(f"_delta_log/{self._table.version():020}.json"):
                 self._table = None  # the table was dropped
             else:
                 self._table.update_incremental()

@@ -55,6 +55,14 @@ def stored(kind: Any) -> pa.DataType | None:
     return None if types.is_union(kind) else pa.string()
 
 
+def stored_in(kind: Any, held: pa.DataType | None) -> pa.DataType | None:
+    """Return the type that a column is written in, into a column of the table if it has one that holds all values."""
+    found = stored(kind)
+    if held is None or found is None:
+        return found
+    return held if is_text(held) or compare(kind, held) is not Fidelity.LOSSY else found
+
+
 def _nested(kind: Any) -> pa.DataType | None:
     """Return the type of a list, map or struct, whose parts must keep their types: casts make no texts within."""
     types = pa.types

@@ -61,7 +61,7 @@ def _pipeline(stage: Stage, mode: str, url: str, lake: str) -> None:
         {
             "pipeline": lake,
             "store": f"sqlite:///{lake}.db",
-            "source": {"connector": "sqlite", "config": {"path": "a.db", "checkpoint_records": RECORDS // 3}},
+            "source": {"connector": "sqlite", "config": {"path": "a.db", "checkpoint_records": RECORDS // 10}},
             "destination": {
                 "connector": "delta",
                 "config": {"path": f"s3://bucket/{lake}", "storage_options": _options(url)},

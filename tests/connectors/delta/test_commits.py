@@ -15,7 +15,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from syncblocks.connectors.delta.destination import DeltaDestination
-from syncblocks.connectors.errors import FatalConnectorError, RetriableError, TableLost, TakenOver
+from syncblocks.connectors.errors import FatalConnectorError, TableLost, TakenOver
 from syncblocks.connectors.stream import Checkpoint, Event, Load
 from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition
@@ -103,7 +103,7 @@ def test_a_full_disk_ends_the_load_at_once(tmp_path: Path, monkeypatch: pytest.M
     destination, load = destination_of(tmp_path), load_of("append", "t1")
     commits = begin(destination, load, [items((1, "new")), FINAL])
     fail_at(monkeypatch, "delta.commit.before:1:enospc")
-    with pytest.raises(RetriableError, match="No space left"):
+    with pytest.raises(FatalConnectorError, match="No space left"):
         list(commits)
     assert unnamed_files(tmp_path, "items") == set()
 

@@ -121,6 +121,7 @@ def test_a_stream_may_lack_the_column_of_the_partitions(tmp_path: Path) -> None:
     assert sorted((row["id"], row["name"]) for row in read_table(tmp_path, "items") or []) == [(1, "a"), (2, None)]
 
 
+@pytest.mark.full
 def test_many_partitions_and_commits_lose_nothing(tmp_path: Path) -> None:
     destination = destination_of(tmp_path, partition_by=["name"])
     destination.limit_memory(1 << 20, is_strict=True)

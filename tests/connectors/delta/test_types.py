@@ -150,6 +150,16 @@ def test_a_time_without_zone_in_an_older_table_is_judged_before_the_run(tmp_path
     assert sorted((row["id"], row["at"]) for row in read_table(tmp_path, "items") or []) == [(1, None), (2, MOMENT)]
 
 
+def test_what_arrives_without_a_type_is_null_in_a_column_of_any(tmp_path: Path) -> None:
+    destination = destination_of(tmp_path)
+    run(destination, load_of("append", "t0"), items((1, "a")), FINAL)
+    empty = pa.schema([("id", pa.null()), ("name", pa.int8())])
+    batch = pa.RecordBatch.from_pylist([{"id": None, "name": 7}], schema=empty)
+    run(destination, load_of("append", "t1", empty), batch, FINAL)
+    assert {(row["id"], row["name"]) for row in plain_table(tmp_path, "items") or []} == {(1, "a"), (None, "7")}
+    assert {(row["id"], row["name"]) for row in read_table(tmp_path, "items") or []} == {(1, "a"), (None, "7")}
+
+
 def test_columns_of_a_table_do_not_become_wider(tmp_path: Path) -> None:
     destination = destination_of(tmp_path)
     narrow = pa.schema([("id", pa.int32()), ("name", pa.string())])
