@@ -142,11 +142,12 @@ def batches(folder: TableFolder, file: DataFile, schema: pa.Schema) -> Iterator[
         size = fitting_records(
             opened, None, _BATCH_BYTES, _BATCH_RECORDS, lambda path: opened_with(read_dictionary=[path])
         )
-        for batch in opened.iter_batches(batch_size=size, columns=wanted):
-            for name, value in file.partition.items():
-                if name in schema.names:
-                    batch = batch.append_column(name, pa.repeat(value, batch.num_rows))
-            yield conformed(batch, schema)
+        for group in range(opened.metadata.num_row_groups):  # over all of them at once, Arrow holds more and more
+            for batch in opened.iter_batches(batch_size=size, columns=wanted, row_groups=[group]):
+                for name, value in file.partition.items():
+                    if name in schema.names:
+                        batch = batch.append_column(name, pa.repeat(value, batch.num_rows))
+                yield conformed(batch, schema)
 
 
 def demand_partitions(columns: Sequence[str], schema: pa.Schema) -> None:
