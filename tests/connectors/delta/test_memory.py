@@ -29,6 +29,7 @@ destination.limit_memory(64 << 20, is_strict=True)
 row = destination.take_over(load_of(disposition, "t", schema).key, token="t", owner="o", source="s")
 (commit,) = list(destination.load(load_of(disposition, "t", schema), batches()))
 assert commit.records == count
+assert pa.default_memory_pool().max_memory() < 50 << 20
 """
 
 
@@ -39,4 +40,4 @@ def test_neither_the_table_nor_what_arrives_is_held(tmp_path: Path) -> None:
     appended = peak_of_code(LOAD, Path.cwd(), str(tmp_path), "append", "0", "1000000")
     assert appended - base < size // 3
     merged = peak_of_code(LOAD, Path.cwd(), str(tmp_path), "merge", "500000", "200000")
-    assert merged - base < size // 2
+    assert merged - base < size, "of which a part is the library's, and memory that Arrow keeps for later"
