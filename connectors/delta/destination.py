@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +21,8 @@ from ..settings import parse_settings
 from ..stream import Block, Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Place, Stream, TableRecords, TableState
 from ..struct_helpers import replace
 from ..write_spec import WriteDisposition
-from .data_files import GROUP_BYTES, data_files, demand_partitions
-from .ledger import OURS, WRITTEN, Held, app_id, app_ids_of
+from .data_files import GROUP_BYTES, demand_partitions
+from .ledger import OURS, Held, app_id, app_ids_of
 from .load import DeltaLoad
 from .settings import DeltaSettings
 from .storage import Root, folders, root_of, store_of, table_name, translated
@@ -118,8 +117,12 @@ class DeltaDestination:
         return ("arrow",)
 
     def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
+        former = set[str]()
+
         def taken(found: Snapshot | None) -> Step:
             held = None if found is None else found.held
+            if held is not None and held.row is not None:
+                former.add(held.row.token)
             row = (None if held is None else held.row) or LedgerRow(key=key, source="", token=token)
             row = replace(row, token=token, owner=owner, source=row.source if source is None else source)
             if held is None or held.row is None:
@@ -133,6 +136,7 @@ class DeltaDestination:
             number = None if opened is None else opened.transaction_version(app_id(key))
             if number is not None:
                 table.clean(app_id(key), number)
+            table.drop_written(former - {token})
         assert row is not None
         return row
 
@@ -171,21 +175,8 @@ class DeltaDestination:
     def drop_staging(self, tokens: Sequence[str]) -> None:
         """Delete the data files that loads of dead runs have written and not committed."""
         for table in self._tables():
-            lists = [name for name in table.folder.names(WRITTEN) if name.removesuffix(".json") in tokens]
-            if not lists:
-                continue
             with translated(table.folder.label):
-                opened = table.open()
-                held = [] if opened is None else list(table.all_held(opened))
-                live = {name for each in held for name in each.added}
-                if opened is not None:
-                    live |= {file.name for file in data_files(opened)}
-                for name in lists:
-                    data = table.folder.read(f"{WRITTEN}/{name}")
-                    for file in json.loads(data) if data else ():
-                        if file not in live:
-                            table.folder.delete(file)
-                    table.folder.delete(f"{WRITTEN}/{name}")
+                table.drop_written(tokens)
 
     def interrupt(self, stream: str) -> None:
         self._calls.interrupt(stream)

@@ -198,8 +198,10 @@ class DeltaLoad:
             spool.close()
         # Recovery finds remaining files by the token; an error here would hide the first error.
         with suppress(ConnectorError, OSError):
+            table = self._table.open()
+            if table is not None and not self._table.is_decided(table):
+                return  # the next takeover decides, and deletes them
             if self._made:
-                table = self._table.open()
                 live = set() if table is None else {file.name for file in data_files(table)}
                 self._delete(name for name in self._made if name not in live)
             self._table.folder.delete(self._list())

@@ -7,9 +7,10 @@ conflict, after which the ledger is read again. So is a commit whose answer was 
 from __future__ import annotations
 
 import errno
+import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ from ..failpoints import failpoint
 from ..stream import LedgerKey, LedgerRow, TableState
 from ..struct_helpers import replace
 from ..write_spec import WriteDisposition
-from .ledger import OURS, Held, app_id, decoded, encoded, is_app_id, next_number, row_file
+from .data_files import data_files
+from .ledger import OURS, WRITTEN, Held, app_id, decoded, encoded, is_app_id, next_number, row_file
 from .storage import FULL, Root, TableFolder, is_refusal, said, translated
 from .types import KNOWS_NAIVE, has_naive
 
@@ -105,6 +107,8 @@ class LakeTable:
         self._options = dict(root.options)
         self._partition_by = tuple(partition_by)
         self._table: DeltaTable | None = None
+        #: Version on which a commit was tried whose outcome is unknown; None: all outcomes are known.
+        self._tried_on: int | None = None
 
     def open(self) -> DeltaTable | None:
         """Return the newest version of the table; None: there is no Delta table."""
@@ -212,12 +216,13 @@ class LakeTable:
                     tried[number] = landed
                     self.folder.write(row_file(app, number), encoded(landed[1]))
                     failpoint("delta.commit.before")
+                    self._tried_on = -1 if snapshot is None else snapshot.version
                     self._apply(step, snapshot, app, number)
                     failpoint("delta.commit.after")
                     self.folder.make_durable(0 if snapshot is None else snapshot.version + 1)
                     self._clean(app, number, {*tried, *([] if snapshot is None else [snapshot.number])})
                     failpoint("delta.commit.cleaned")
-                failures = 0
+                failures, self._tried_on = 0, None
                 if landed[0].is_last:
                     return landed[1]
                 tried.clear()
@@ -227,6 +232,28 @@ class LakeTable:
                 if self._table is not None:
                     raise
                 failures = self._failed(failures, error)  # another writer may have made the table
+
+    def is_decided(self, table: DeltaTable) -> bool:
+        """Tell whether no commit of this table may still land: another one stands where it would.
+
+        A store may take a request whose sender has given up long ago.
+        """
+        return self._tried_on is None or table.version() > self._tried_on
+
+    def drop_written(self, tokens: Collection[str]) -> None:
+        """Delete the data files that loads with these tokens have written and not committed; none of them commits."""
+        lists = [name for name in self.folder.names(WRITTEN) if name.removesuffix(".json") in tokens]
+        if not lists:
+            return
+        table = self.open()
+        live = set() if table is None else {file.name for file in data_files(table)}
+        live |= {name for held in self.all_held(table) for name in held.added} if table is not None else set()
+        for name in lists:
+            data = self.folder.read(f"{WRITTEN}/{name}")
+            for file in json.loads(data) if data else ():
+                if file not in live:
+                    self.folder.delete(file)
+            self.folder.delete(f"{WRITTEN}/{name}")
 
     def _failed(self, failures: int, error: Exception) -> int:
         """Wait before the next try; raise after the last one."""

@@ -15,7 +15,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from syncblocks.connectors.delta.destination import DeltaDestination
-from syncblocks.connectors.errors import FatalConnectorError, TableLost, TakenOver
+from syncblocks.connectors.errors import FatalConnectorError, RetriableError, TableLost, TakenOver
 from syncblocks.connectors.stream import Checkpoint, Event, Load
 from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition
@@ -116,10 +116,11 @@ def test_foreign_appends_and_compactions_at_any_moment_lose_and_double_nothing(
     """Of a replace a foreign append is lost or stays as a whole, as if one came after the other."""
     destination = destination_of(tmp_path)
     run(destination, load_of(disposition, "t0"), items((0, "0")), FINAL)
-    added, stop = list[int](), threading.Event()
+    added, stop, permits = list[int](), threading.Event(), threading.Semaphore(0)
 
     def others() -> None:
         for number in range(1000, 2000):
+            permits.acquire()
             if stop.is_set():
                 return
             with suppress(CommitFailedError):  # ours came first
@@ -131,6 +132,7 @@ def test_foreign_appends_and_compactions_at_any_moment_lose_and_double_nothing(
     def commits() -> Iterator[Event]:
         for number in range(1, 25):
             yield items((number, "first"), (number, f"{number}"))
+            permits.release(3)
             if disposition != "replace":
                 yield Checkpoint(bookmark={"n": number})
         yield FINAL
@@ -141,6 +143,7 @@ def test_foreign_appends_and_compactions_at_any_moment_lose_and_double_nothing(
         list(begin(destination, load_of(disposition, "t1"), commits()))
     finally:
         stop.set()
+        permits.release()
         thread.join()
     found = held(tmp_path)
     mine = [each for each in found if each[1] != "foreign"]
@@ -172,6 +175,25 @@ def test_streams_that_share_a_table_wait_for_each_other(tmp_path: Path) -> None:
     assert held(tmp_path) == sorted((number, f"s{stream}") for number in range(8) for stream in range(4))
     rows = destination_of(tmp_path).describe(["items"])["items"].ledger
     assert sorted((row.key.stream, row.rows) for row in rows) == [(f"s{number}", 8) for number in range(4)]
+
+
+def test_files_of_a_commit_that_may_still_land_are_left_to_the_next_takeover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The load gives up; its last request may be on its way to the store, and names the files."""
+    destination = destination_of(tmp_path)
+    run(destination, load_of("append", "t0"), items((0, "old")), FINAL)
+    commits = begin(destination, load_of("append", "t1"), [items((1, "new")), FINAL])
+    log = tmp_path / "items" / "_delta_log"
+    monkeypatch.setattr("syncblocks.connectors.delta.table.TRIES", 1)
+    (log / f"{3:020}.json").mkdir()
+    with pytest.raises((RetriableError, FatalConnectorError)):
+        list(commits)
+    (log / f"{3:020}.json").rmdir()
+    assert len(unnamed_files(tmp_path, "items")) == 2, "a data file, and the list that has it"
+    destination.take_over(load_of("append", "t2").key, token="t2", owner="next", source="s")
+    assert unnamed_files(tmp_path, "items") == set()
+    assert held(tmp_path) == [(0, "old")]
 
 
 # RESTORE, and tables that go
