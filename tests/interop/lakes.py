@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -49,11 +48,9 @@ def _options(url: str) -> dict[str, str]:
 
 
 def _pipeline(stage: Stage, mode: str, url: str, lake: str) -> None:
-    path = stage.folder / "a.db"
-    if not path.exists():
-        with closing(sqlite3.connect(path)) as connection, connection:
-            connection.execute("create table items (id integer primary key, name text)")
-            connection.executemany("insert into items values (?, ?)", [(n, f"täg {n}") for n in range(RECORDS)])
+    records = [{"id": number, "name": f"täg {number}"} for number in range(RECORDS)]
+    tables = {"items": {"columns": {"id": "int64", "name": "string"}, "key": ["id"], "records": records}}
+    size = RECORDS // 10
     entry: dict[str, Any] = {"stream": "items", "write_disposition": mode}
     if mode != "replace":
         entry |= {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
@@ -61,7 +58,10 @@ def _pipeline(stage: Stage, mode: str, url: str, lake: str) -> None:
         {
             "pipeline": lake,
             "store": f"sqlite:///{lake}.db",
-            "source": {"connector": "sqlite", "config": {"path": "a.db", "checkpoint_records": RECORDS // 10}},
+            "source": {
+                "connector": "memory",
+                "config": {"tables": tables, "batch_size": size, "checkpoint_records": size},
+            },
             "destination": {
                 "connector": "delta",
                 "config": {"path": f"s3://bucket/{lake}", "storage_options": _options(url)},
