@@ -80,9 +80,9 @@ class DataFile(Struct, frozen=True, kw_only=True):
     size_bytes: int
     #: Values of its partition columns.
     partition: Mapping[str, pa.Scalar] = field(default_factory=dict)
-    #: Lowest and highest value of columns that have statistics.
-    least: Mapping[str, Any] = field(default_factory=dict)
-    most: Mapping[str, Any] = field(default_factory=dict)
+    #: Lowest and highest value of the column that was asked for; None: there are no statistics.
+    least: Any = None
+    most: Any = None
 
     @property
     def name(self) -> str:
@@ -101,12 +101,11 @@ class DataFile(Struct, frozen=True, kw_only=True):
         return RemoveAction(self.name, True, moment, self.size_bytes, values)
 
 
-def data_files(table: Any) -> list[DataFile]:
-    """Return the files of a version of a table."""
+def data_files(table: Any, column: str = "") -> list[DataFile]:
+    """Return the files of a version of a table, with the bounds of a column, if one is given."""
     actions = pa.table(table.get_add_actions(flatten=True))
     partitions = table.metadata().partition_columns
-    names = set(actions.schema.names)
-    bounds = [each.name for each in table.schema().fields if {f"min.{each.name}", f"max.{each.name}"} <= names]
+    ends = [_values(actions, f"{end}.{column}") for end in ("min", "max")]
     files = []
     for place, row in enumerate(actions.select(["path", "size_bytes"]).to_pylist()):
         if "://" in row["path"] or row["path"].startswith("/"):
@@ -118,11 +117,19 @@ def data_files(table: Any) -> list[DataFile]:
                 path=row["path"],
                 size_bytes=row["size_bytes"],
                 partition={name: actions.column(f"partition.{name}")[place] for name in partitions},
-                least={name: actions.column(f"min.{name}")[place].as_py() for name in bounds},
-                most={name: actions.column(f"max.{name}")[place].as_py() for name in bounds},
+                least=ends[0][place],
+                most=ends[1][place],
             )
         )
     return files
+
+
+def _values(actions: pa.Table, name: str) -> list[Any]:
+    """Return the values of a column that need not be there, and may be none of Python's."""
+    try:
+        return list(actions.column(name).to_pylist())
+    except (KeyError, ValueError, OverflowError):
+        return [None] * len(actions)
 
 
 def batches(folder: TableFolder, file: DataFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -365,9 +372,10 @@ def _stats(footer: Any, schema: pa.Schema) -> dict[str, Any]:
         kind = schema.field(name).type
         has_bounds = all(each.has_min_max or each.null_count == each.num_values + each.null_count for each in found)
         if bounds and has_bounds and _is_bounded(kind):
-            low, high = min(each.min for each in bounds), max(each.max for each in bounds)
-            if not isinstance(low, str) or max(len(low), len(high)) <= _STATS_LETTERS:
-                least[name], most[name] = _stats_value(low), _stats_value(high)
+            with suppress(ValueError, OverflowError):  # a time past the years of Python
+                low, high = min(each.min for each in bounds), max(each.max for each in bounds)
+                if not isinstance(low, str) or max(len(low), len(high)) <= _STATS_LETTERS:
+                    least[name], most[name] = _stats_value(low), _stats_value(high)
     return {"numRecords": footer.num_rows, "minValues": least, "maxValues": most, "nullCount": nulls}
 
 

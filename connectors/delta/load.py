@@ -315,7 +315,7 @@ class DeltaLoad:
         is_removing = checkpoint.is_final and (self._load.removed is not None or self._load.marked is not None)
         if not self._spools and not is_removing:
             return self._last(held, row, checkpoint)
-        files = data_files(found.table)
+        files = data_files(found.table, self._load.stream.key_properties[0])
         if self._merge is None or not self._holds(self._merge, files, schema):
             if self._merge is not None:
                 self._delete(file.name for file in self._merge.written)
@@ -440,7 +440,7 @@ class DeltaLoad:
         lookup: KeyLookup | None = None
         found = []
         for file in files:
-            if bounds is None or not _may_hold(file, names[0], bounds):
+            if not _may_hold(file, bounds):
                 continue
             lookup = lookup or KeyLookup(names, all_keys)
             if any(pc.any(lookup.of(batch)).as_py() for batch in self._read(file, own)):
@@ -448,30 +448,25 @@ class DeltaLoad:
         return found
 
 
-def _bounds(keys: Iterable[pa.RecordBatch], name: str) -> tuple[Any, Any] | None:
-    """Return the lowest and the highest value of a column; None: there is none."""
+def _bounds(keys: Iterable[pa.RecordBatch], name: str) -> tuple[Any, Any]:
+    """Return the lowest and the highest value of a column; None: statistics do not order its values as Arrow does."""
     found = [pc.min_max(batch.column(name)) for batch in keys if batch.num_rows and _is_ordered(batch.column(name))]
     ends = [(each["min"].as_py(), each["max"].as_py()) for each in found]
     ends = [end for end in ends if end[0] is not None]
-    return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else _EVERYTHING
+    return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else (None, None)
 
 
 def _is_ordered(column: pa.Array) -> bool:
-    """Tell whether statistics order a column's values as Arrow does."""
+    """Tell whether statistics order a column's values as Arrow does, and Python as well."""
     return bool(pa.types.is_integer(column.type) or pa.types.is_string(column.type) or pa.types.is_date(column.type))
 
 
-#: Bounds of keys that are not ordered.
-_EVERYTHING: tuple[Any, Any] = (None, None)
-
-
-def _may_hold(file: DataFile, name: str, bounds: tuple[Any, Any]) -> bool:
-    """Tell whether a file may have a value within bounds, by its statistics."""
+def _may_hold(file: DataFile, bounds: tuple[Any, Any]) -> bool:
+    """Tell whether a file may have a key within bounds, by its statistics."""
     low, high = bounds
-    least, most = file.least.get(name), file.most.get(name)
-    if low is None or least is None or most is None or type(least) is not type(low):
+    if low is None or file.least is None or file.most is None or type(file.least) is not type(low):
         return True
-    return bool(least <= high and low <= most)
+    return bool(file.least <= high and low <= file.most)
 
 
 def _scalars(file: Written) -> dict[str, pa.Scalar]:

@@ -129,6 +129,17 @@ def test_a_type_that_delta_lacks_is_refused(tmp_path: Path, kind: pa.DataType) -
         run(destination_of(tmp_path), load, FINAL)
 
 
+def test_times_past_the_years_of_python_are_written_and_merged(tmp_path: Path) -> None:
+    schema = pa.schema([("id", pa.timestamp("us", "UTC")), ("day", pa.date32())])
+    columns = [pa.array([2**62, 0], pa.int64()).cast(schema.field(0).type), pa.array([2**30, 1], pa.int32())]
+    batch = pa.RecordBatch.from_arrays([columns[0], columns[1].cast(pa.date32())], schema=schema)
+    for token in ("t0", "t1"):
+        run(destination_of(tmp_path), load_of("merge", token, schema), batch, FINAL)
+    table = opened(tmp_path, "items")
+    assert table is not None
+    assert pa.table(table.scan()).num_rows == 2
+
+
 def test_a_nanosecond_is_refused_and_not_cut(tmp_path: Path) -> None:
     schema = pa.schema([("v", pa.timestamp("ns"))])
     batch = pa.RecordBatch.from_arrays([pa.array([1], pa.timestamp("ns"))], schema=schema)
