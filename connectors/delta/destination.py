@@ -74,7 +74,7 @@ class DeltaDestination:
         self._group_bytes = max(_LEAST_GROUP, min(GROUP_BYTES, size_bytes // 8))
 
     def check(self) -> None:
-        """Prove that tables can be written: of a store, that the second of two writers is refused."""
+        """Prove that tables can be written: of a store, that of writers of one version it takes one."""
         root = self._usable()
         if root.local is not None:
             if root.local.exists() and not root.local.is_dir():
