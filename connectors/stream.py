@@ -303,6 +303,8 @@ class TableRecords(Struct, frozen=True, kw_only=True):
     ambiguous: tuple[Any, ...] | None
     #: Statement that makes the unique index.
     statement: str
+    #: False: the system knows no indexes, and a merge finds records without one.
+    needs_index: bool = True
     #: Columns of each unique index, as the table calls them.
     unique: tuple[tuple[str, ...], ...] = ()
 

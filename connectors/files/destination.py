@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ..arrow.fidelity import Kept
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TakenOver
+from ..interrupts import Calls
 from ..protocols import Capability
 from ..read_spec import Condition
 from ..settings import parse_settings
@@ -25,7 +26,6 @@ from ..write_spec import WriteDisposition
 from .columns import kept
 from .csv_format import CSVFormat
 from .formats import Format
-from .interrupts import FileCalls
 from .jsonl_format import JSONLFormat
 from .layout import MOST_OPEN, Layout
 from .load import FilesLoad
@@ -69,7 +69,7 @@ class FileDestination:
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._settings = parse_settings(self.settings, config, self.connector)
         self._folder = folder
-        self._calls = FileCalls()
+        self._calls = Calls()
         self._layout = Layout(
             parse_partitions(self._settings.partition_by), self._settings.file_records, self._settings.file_bytes
         )

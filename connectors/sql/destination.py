@@ -510,7 +510,8 @@ class SqlDestination(ABC):
             note = "the table computes it; what arrives is not written"
             return Kept(column=name, type=before, arrow=field.type, held=before, is_computed=True, note=note)
         if made is None:
-            return Kept(column=name, type="", arrow=None, held=before, note=f"there is no type for {field.type}")
+            note = "" if before is None else f"there is no type for {field.type}"
+            return Kept(column=name, type="", arrow=None, held=before, note=note)
         kind: str | None = self.dialect.types.new_key_type(made, key) if key else made
         if before is not None and not is_new:
             types = self.dialect.types

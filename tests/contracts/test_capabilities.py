@@ -86,6 +86,22 @@ _HISTORY = {*_SQL, "keeps_history"}
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
     "arrow": ({"looks_at_times", "flattens_objects", *_FILE_SOURCE}, set()),
     "csv": ({"bounds_records", *_FILE_SOURCE}, _FILE_DESTINATION),
+    "delta": (
+        set(),
+        {
+            "knows_place",
+            "holds_memory",
+            "states_types",
+            "lists_ledger",
+            "removes_records",
+            "marks_records",
+            "keeps_first",
+            "keeps_latest",
+            "drops_deleted",
+            "updates_only",
+            "examines_tables",
+        },
+    ),
     "duckdb": (_DUCKDB_SOURCE, {"holds_memory", "applies_changes", *_HISTORY}),
     "json": ({"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE}, set()),
     "jsonl": ({"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE}, _FILE_DESTINATION),
