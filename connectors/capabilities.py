@@ -42,7 +42,9 @@ from .protocols import (
     LooksAtTimes,
     NamesColumns,
     NamesTables,
+    NotesLog,
     Prepares,
+    ReadsLog,
     ReadsQueries,
     ReadsRanges,
     RefusesKeys,
@@ -75,6 +77,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     skips_late: SkipsLate | None = None
     reads_ranges: ReadsRanges | None = None
     reads_queries: ReadsQueries | None = None
+    reads_log: ReadsLog | None = None
     filters_records: FiltersRecords | None = None
     computes_checksums: ComputesChecksums | None = None
     flattens_objects: FlattensObjects | None = None
@@ -85,6 +88,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     keeps_rejected: KeepsRejected | None = None
     keeps_files: KeepsFiles | None = None
     lists_ledger: ListsLedger | None = None
+    notes_log: NotesLog | None = None
     refuses_keys: RefusesKeys | None = None
     keeps_latest: KeepsLatest | None = None
     drops_deleted: DropsDeleted | None = None

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from .arrow.fidelity import Kept
     from .compared_values import Checksums, KeyRange, Side
+    from .log_based import LogLook, OpenLog
     from .ranges import OpenRanges, RangeReads
 
 
@@ -74,6 +75,8 @@ class Capability(StrEnum):
         "updates_only",
         "Applies `ConflictMethod.UPDATE_ONLY`: only known keys are written.",
     )
+    #: In order: the last change of a key counts, and what a change leaves out stays as it is.
+    APPLIES_CHANGES = "applies_changes", "Applies the changes of a log (`WriteSpec.changes`) to a merged table."
     FILLS_COLUMNS = "fills_columns", "Fills columns of records that are there (`Load.fills`)."
 
 
@@ -383,6 +386,52 @@ class ReadsRanges(Protocol):
 
 
 @runtime_checkable
+class ReadsLog(Protocol):
+    """Reads streams out of its database's log (LOG_BASED), every change of them, in the log's order."""
+
+    def why_not_logged(self, stream: Stream) -> str:
+        """Say why a stream cannot be read out of the log, by what the catalog knows of it; empty: it can."""
+        ...
+
+    def look_at_log(self, name: str, streams: Sequence[Stream], rows: Sequence[LedgerRow]) -> LogLook:
+        """Look at what a read of the log needs, and how much log is kept for it; change nothing.
+
+        Args:
+            name: see `open_log`.
+            streams: that are to be read.
+            rows: of the pipeline's ledgers, those that have `LedgerRow.log`.
+        """
+        ...
+
+    def open_log(
+        self,
+        name: str,
+        streams: Sequence[Stream],
+        rows: Sequence[LedgerRow],
+        note: Callable[[str, Mapping[str, Any]], None],
+        held: Callable[[], Sequence[Bookmark]],
+    ) -> AbstractContextManager[OpenLog]:
+        """Open one read of all these streams.
+
+        Args:
+            name: of the pipeline and where it writes, in lower case letters, digits and `_`; nobody else has it.
+            streams: of one pipeline.
+            rows: as `look_at_log` gets them.
+            note: writes `LedgerRow.log` of a stream; called before anything is made at the source.
+            held: returns what is committed of everything that is read from the log; the source may forget what is
+                below the lowest, and nothing else. Any thread may call it.
+
+        Raises:
+            FatalConnectorError: something is missing, or the log is not what the rows say.
+        """
+        ...
+
+    def drop_log(self, rows: Sequence[LedgerRow]) -> Sequence[str]:
+        """Drop what `open_log` has made for these rows, and nothing else; return what was dropped."""
+        ...
+
+
+@runtime_checkable
 class ComputesChecksums(Protocol):
     """Computes checksums of its tables in its database. Without: the engine reads the records into DuckDB."""
 
@@ -543,6 +592,19 @@ class ListsLedger(Protocol):
 
     def rows_of(self, pipeline: str, tables: Sequence[str]) -> Sequence[LedgerRow]:
         """Return the rows of a pipeline, of whatever table, in the ledgers that stand beside these tables."""
+        ...
+
+
+@runtime_checkable
+class NotesLog(Protocol):
+    """Notes in its ledger from which log a stream is read. Without: it takes no LOG_BASED stream."""
+
+    def note_log(self, key: LedgerKey, token: str, log: Mapping[str, Any]) -> None:
+        """Write `LedgerRow.log` into the row of a key, and nothing else of it, and commit.
+
+        Raises:
+            TakenOver: the row has another token, or is gone.
+        """
         ...
 
 

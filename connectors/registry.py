@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CONNECTORS: dict[str, tuple[str | None, str | None]] = {
     "arrow": (".files.arrow_source:ArrowSource", None),
     "csv": (".files.csv_source:CSVSource", ".files.destination:CSVDestination"),
+    "delta": (None, ".delta.destination:DeltaDestination"),
     "duckdb": (".duckdb:DuckDBSource", ".duckdb:DuckDBDestination"),
     "json": (".files.json_source:JSONSource", None),
     "jsonl": (
@@ -57,9 +58,13 @@ CONNECTORS: dict[str, tuple[str | None, str | None]] = {
     "sqlite": (".sqlite:SQLiteSource", ".sqlite:SQLiteDestination"),
 }
 
+#: Connector that is no source -> the class that reads back what its destination has written.
+READERS = {"delta": ".delta.reader:DeltaReader"}
+
 #: Connector -> extra that installs its drivers, and the modules of these; they are imported when they are used.
 EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "postgres": ("postgres", ("adbc_driver_manager", "adbc_driver_postgresql", "asyncpg")),
+    "delta": ("delta", ("deltalake",)),
     "duckdb": ("duckdb", ("duckdb",)),
     "mysql": ("mysql", ("pymysql",)),
     "mariadb": ("mysql", ("pymysql",)),
@@ -83,20 +88,22 @@ def connector_class(name: str, role: str, folder: Path | None = None) -> type[An
 
     Args:
         name: the connector's name, or `FILE.py:Class`.
-        role: "source" or "destination".
+        role: "source", "destination", or "reader": what reads a destination back, which for most is the source.
         folder: where relative paths of files start, the pipeline file's; default: the working directory.
 
     Raises:
         ConnectorConfigError: the name is unknown (the message has the nearest one), or the driver is not installed; a
             file does not load, or its class is none of this role.
     """
+    reader = READERS.get(name) if role == "reader" else None
+    role = "source" if role == "reader" else role
     if is_of_file(name):
         found = class_of_file(name, folder or Path.cwd())
         if missing := lacks(found, role):
             text = f"class {found.__name__} is no {role}: it lacks {', '.join(missing)}"
             raise ConnectorConfigError(text, connector=name)
         return _listing(found)
-    path = CONNECTORS.get(name, (None, None))[0 if role == "source" else 1]
+    path = reader or CONNECTORS.get(name, (None, None))[0 if role == "source" else 1]
     if path is None:
         for entry in _entry_points(role).select(name=name):
             return _listing(cast("type[Any]", entry.load()))
@@ -146,7 +153,8 @@ def settings_model(name: str, role: str, folder: Path | None = None) -> type[Bas
     Raises:
         ConnectorConfigError: as `connector_class`.
     """
-    if is_of_file(name) and lacks(class_of_file(name, folder or Path.cwd()), role):
+    of_file = "source" if role == "reader" else role
+    if is_of_file(name) and lacks(class_of_file(name, folder or Path.cwd()), of_file):
         return None
     model: type[BaseModel] | None = getattr(connector_class(name, role, folder), "settings", None)
     return model
@@ -155,6 +163,11 @@ def settings_model(name: str, role: str, folder: Path | None = None) -> type[Bas
 def make_source(name: str, config: Mapping[str, Any], folder: Path) -> Source:
     """Make a source from its config; relative paths count from `folder`. Opens nothing."""
     return cast("Source", _made(name, "source", config, folder))
+
+
+def make_reader(name: str, config: Mapping[str, Any], folder: Path) -> Source:
+    """Make what reads back the tables of a destination, as `make_source` does."""
+    return cast("Source", _made(name, "reader", config, folder))
 
 
 def make_destination(name: str, config: Mapping[str, Any], folder: Path) -> Destination:

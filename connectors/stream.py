@@ -237,6 +237,8 @@ class LedgerRow(Struct, frozen=True, kw_only=True):
     compared_at: datetime | None = None
     #: Columns of the stream whose values older records are given; until that is done, a run begins with it.
     filling: tuple[str, ...] = ()
+    #: Of LOG_BASED, what the source has to know again (`ReadsLog`): names, numbers, the source's identity (JSON).
+    log: Mapping[str, Any] = {}
 
 
 class Trigger(Struct, frozen=True, kw_only=True):
@@ -301,6 +303,8 @@ class TableRecords(Struct, frozen=True, kw_only=True):
     ambiguous: tuple[Any, ...] | None
     #: Statement that makes the unique index.
     statement: str
+    #: False: the system knows no indexes, and a merge finds records without one.
+    needs_index: bool = True
     #: Columns of each unique index, as the table calls them.
     unique: tuple[tuple[str, ...], ...] = ()
 
@@ -366,6 +370,8 @@ class Load(Guarded, frozen=True, kw_only=True):
     compared_at: datetime | None = None
     #: `LedgerRow.filling` as each commit writes it.
     filling: tuple[str, ...] = ()
+    #: `LedgerRow.log` as each commit writes it.
+    log: Mapping[str, Any] = {}
     #: MERGE into a destination that `FillsColumns`: `stream` has the key and some columns, which are written into the
     #: records that are there. No record is added, no other column changes, and `Commit.records` is 0.
     fills: bool = False

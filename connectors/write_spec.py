@@ -64,6 +64,8 @@ class WriteSpec(Struct, frozen=True, kw_only=True):
     written_range: WrittenRange | None = None
     #: MERGE into a destination that `KeepsFirst`: columns that stay as they are in a record that is there.
     kept: tuple[str, ...] = ()
+    #: MERGE into a destination that `APPLIES_CHANGES`: what arrives are changes, see `log_based.changes_stream`.
+    changes: bool = False
     #: So many rejected records are kept, see `connectors/rejected`; None: the first one is an error.
     max_rejected: int | None = None
 

@@ -168,6 +168,27 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture
+def log_url() -> Iterator[str]:
+    """URL of a fresh PostgreSQL database whose log can be decoded, this test's own; its slots go with it."""
+    import psycopg
+
+    with services.fresh_postgres_database(services.logging_postgres_server()) as url:
+        yield url
+        with psycopg.connect(url, autocommit=True) as connection:
+            # Whoever was killed may still be known to the server.
+            connection.execute(
+                "select pg_terminate_backend(active_pid, 5000) from pg_replication_slots "
+                "where database = current_database() and active_pid is not null"
+            )
+            connection.execute(
+                "select pg_drop_replication_slot(slot_name) from pg_replication_slots "
+                "where database = current_database()"
+            )
+            for (name,) in connection.execute("select pubname from pg_publication").fetchall():
+                connection.execute(f'drop publication "{name}"')
+
+
+@pytest.fixture
 def mariadb_url() -> Iterator[str]:
     """URL of a fresh MariaDB database, this test's own."""
     with services.fresh_mariadb_database() as url:

@@ -70,6 +70,16 @@ def preparing_postgres_server() -> str:
     return server if int(setting) else _bundled()
 
 
+def logging_postgres_server() -> str:
+    """Return the URL of a server that logs what logical decoding needs: the usual one, or else the one of the wheel."""
+    import psycopg
+
+    server = postgres_server()
+    with psycopg.connect(server) as connection:
+        (setting,) = connection.execute("show wal_level").fetchone() or ("",)
+    return server if setting == "logical" else _bundled()
+
+
 @contextmanager
 def fresh_postgres_database(server: str = "") -> Iterator[str]:
     """Give a database under a name nobody else has, and end whoever is still connected to it afterwards.
@@ -311,7 +321,7 @@ def _bundled() -> str:
     with _locked():
         told = folder / "url"
         if not told.exists():
-            url = _start(folder, "data", _initdb, "-c max_prepared_transactions=10")
+            url = _start(folder, "data", _initdb, "-c max_prepared_transactions=10 -c wal_level=logical")
             told.write_text(url)
         return told.read_text()
 

@@ -20,7 +20,7 @@ BY_NAME = {
     ("connectors/duckdb/nested.py", "tz"): "only some Arrow types have a zone",
     ("connectors/duckdb/nested.py", "unit"): "only some Arrow types have a unit",
     ("connectors/duckdb/session.py", "to_arrow_reader"): "duckdb renamed it between versions",
-    ("connectors/files/columns.py", "value_type"): "only some Arrow types have items",
+    ("connectors/arrow/unified.py", "value_type"): "only some Arrow types have items",
     ("connectors/incremental/bookmarks.py", "unit"): "only some Arrow types have a unit",
     ("connectors/mysql/failures.py", "args"): "whatever a driver raises",
     ("connectors/mysql/failures.py", "original_exception"): "an attribute of some of PyMySQL's errors",

@@ -176,3 +176,24 @@ def test_postgres_incremental_merge(samples: Path, run_cli: RunCli, postgres_url
         assert connection.execute("select name from crm.users where id = 7").fetchall() == [("new",)]
         assert connection.execute("select count(*), count(distinct id) from crm.users").fetchall() == [(500, 500)]
         assert connection.execute("select count(*) from crm.events").fetchall() == [(301,)]
+
+
+@pytest.mark.postgres
+@pytest.mark.full
+def test_postgres_log_based(samples: Path, run_cli: RunCli, log_url: str) -> None:
+    import psycopg
+
+    def run() -> None:
+        done = run_cli(["run", "postgres_log_based.yaml"], cwd=samples, env={"CRM_URL": log_url}, is_warm=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    with psycopg.connect(log_url, autocommit=True) as connection:
+        connection.execute(SEED)
+        connection.execute("set synchronous_commit = on")
+        run()
+        connection.execute("delete from users where id > 10; update users set name = 'new' where id = 7")
+        connection.execute("insert into events values (301, 'late')")
+        run()
+    database = samples / "out" / "crm_changes.duckdb"
+    assert duckdb_rows(database, "select count(*), max(name) filter (id = 7) from users") == [(10, "new")]
+    assert duckdb_rows(database, "select id, _op from events_log order by _position desc limit 1") == [(301, "insert")]

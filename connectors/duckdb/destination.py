@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..local_files import demand_writable
+from ..protocols import Capability
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
 from ..sql.session import Session, SessionLease
@@ -25,6 +26,7 @@ class DuckDBDestination(SqlDestination):
     lets only one process write a file.
     """
 
+    capabilities = SqlDestination.capabilities | {Capability.APPLIES_CHANGES}
     connector: ClassVar[str] = "duckdb"
     settings: ClassVar[type[DuckDBSettings]] = DuckDBSettings
 

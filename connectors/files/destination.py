@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from ..arrow.fidelity import Kept
-from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TakenOver
+from ..interrupts import Calls
 from ..protocols import Capability
 from ..read_spec import Condition
 from ..settings import parse_settings
@@ -25,7 +26,6 @@ from ..write_spec import WriteDisposition
 from .columns import kept
 from .csv_format import CSVFormat
 from .formats import Format
-from .interrupts import FileCalls
 from .jsonl_format import JSONLFormat
 from .layout import MOST_OPEN, Layout
 from .load import FilesLoad
@@ -69,7 +69,7 @@ class FileDestination:
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._settings = parse_settings(self.settings, config, self.connector)
         self._folder = folder
-        self._calls = FileCalls()
+        self._calls = Calls()
         self._layout = Layout(
             parse_partitions(self._settings.partition_by), self._settings.file_records, self._settings.file_bytes
         )
@@ -146,6 +146,17 @@ class FileDestination:
         with self._calls.under_way(key.stream) as call:
             table = self._table(self._storage(), key.destination_table)
             table.change_row(key, changed, call.is_stopped, forgets_files=bookmark is None)
+
+    def note_log(self, key: LedgerKey, token: str, log: Mapping[str, Any]) -> None:
+        """See `NotesLog`."""
+
+        def noted(row: LedgerRow | None) -> LedgerRow:
+            if row is None or row.token != token:
+                raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
+            return replace(row, log=dict(log))
+
+        with self._calls.under_way(key.stream) as call:
+            self._table(self._storage(), key.destination_table).change_row(key, noted, call.is_stopped)
 
     def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
         """See `KeepsFiles`."""

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..arrow.merge import Latest, all_keys, keys_of
 from ..stream import ADDED, ENDS, VALID_FROM, VALID_TO, Load
 from .history_versions import NEVER, Arrived, MatchedVersions, Numbers, VersionDecisions
-from .merge import Latest, all_keys, keys_of
 from .record_digests import Digests
 
 Batches = Callable[[], Iterable[pa.RecordBatch]]

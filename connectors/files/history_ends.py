@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
+from ..arrow.merge import all_keys, keys_of
 from ..stream import VALID_FROM, VALID_TO
 from .history import KeyPlaces, times_of, with_times
 from .history_versions import NEVER
-from .merge import all_keys, keys_of
 
 Batches = Callable[[], Iterable[pa.RecordBatch]]
 

@@ -13,16 +13,16 @@ from msgspec import Struct
 
 from ..arrow.conform import conformed
 from ..arrow.fidelity import Fidelity, compare
+from ..arrow.merge import Batches, merged
+from ..arrow.unified import changes, unified
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TableLost, TakenOver, null_in_key
 from ..field_facts import facts_of
+from ..interrupts import Call
 from ..stream import DELETED_AT, VALID_FROM, VALID_TO, Block, Checkpoint, Commit, Event, Load, Rejected, Stream
 from ..struct_helpers import replace
 from ..write_spec import WriteDisposition, WriteSpec
-from .columns import changes, unified
-from .interrupts import Call
 from .layout import Layout, Output
 from .manifest import STAGING, Manifest, ReadList, TableFile, quote
-from .merge import Batches, merged
 from .paths import DataFile
 from .range_write import RangeWrite
 from .rejected import FileRejections
@@ -473,6 +473,7 @@ class FilesLoad:
         assert row is not None
         bookmark = None if checkpoint.bookmark is None else json.loads(json.dumps(checkpoint.bookmark, allow_nan=False))
         row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC), compared_at=self._load.compared_at)
+        row = replace(row, log=self._load.log)
         row = replace(row, history={} if self._history is None else self._history.kept(is_final=checkpoint.is_final))
         if checkpoint.is_final:
             rows = self._load.records_before + self._written + self._records

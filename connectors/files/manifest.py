@@ -263,6 +263,7 @@ def _row_document(row: LedgerRow, listed: ReadList) -> dict[str, Any]:
         "committed_at": None if row.committed_at is None else row.committed_at.isoformat(),
         **({} if row.compared_at is None else {"compared_at": row.compared_at.isoformat()}),
         **({"history": dict(row.history)} if row.history else {}),
+        **({"log": dict(row.log)} if row.log else {}),
     }
 
 
@@ -308,6 +309,7 @@ def _row(item: Mapping[str, Any]) -> LedgerRow:
         committed_at=None if committed_at is None else datetime.fromisoformat(committed_at),
         compared_at=None if compared_at is None else datetime.fromisoformat(compared_at),
         history=dict(item.get("history", {})),
+        log=dict(item.get("log", {})),
     )
 
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 from ..arrow.batch_validation import DAMAGE
 from ..arrow.conform import reason, shown
 from ..arrow.flatten import Paths, flat_schema, leaf_of, path_of
+from ..arrow.parquet_encodings import encoded_leaves
 from ..arrow.parquet_size import fitting_records, joined
 from ..arrow.text import to_text
 from ..arrow.times import is_fine
@@ -33,12 +34,6 @@ from .typed_format import TypedFormat
 #: A row group is written at so many bytes (fewer with a memory limit) or records.
 GROUP_BYTES = 32 << 20
 GROUP_RECORDS = 1 << 20
-
-#: Values of more bytes than this, on average, are wide.
-WIDE_BYTES = 1 << 20
-
-#: First records of a file that say whether the values of a column repeat.
-_SAMPLE_RECORDS = 20_000
 
 #: Bytes of a column that one read takes from a disk, and from a store, where each request costs time; a larger page
 #: is read whole.
@@ -263,68 +258,22 @@ class ParquetWriter:
             self._opened.is_open = False
 
     def _writer(self) -> pyarrow.parquet.ParquetWriter:
-        """Open the file.
-
-        Wide columns get no dictionary and no statistics, each of which would copy the values. Columns whose values
-        hardly repeat get no dictionary either: it takes a third of the time, and makes the file larger.
-        """
+        """Open the file."""
         if self._opened is None:
-            narrow = [place for place in range(len(self._schema)) if not self._is_wide(place)]
-            repeating = [place for place in narrow if self._repeats(place)]
+            dictionary, statistics = encoded_leaves(self._schema, self._held)
             self._opened = pyarrow.parquet.ParquetWriter(
                 self._sink,
                 self._schema,
                 compression=self._compression,
-                use_dictionary=self._leaves(repeating),
-                write_statistics=self._leaves(narrow),
+                use_dictionary=dictionary,
+                write_statistics=statistics,
             )
         return self._opened
-
-    def _is_wide(self, place: int) -> bool:
-        size_bytes = int(sum(batch.column(place).nbytes for batch in self._held))
-        return size_bytes > WIDE_BYTES * max(1, self._held_records)
-
-    def _repeats(self, place: int) -> bool:
-        """Tell whether the values of a column repeat, by the first ones of the file; those of nested columns may."""
-        kind = _stored(self._schema.field(place).type)
-        if pa.types.is_nested(kind):
-            return True
-        columns = [batch.column(place) for batch in self._held]
-        storages = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in columns]
-        sample = pa.chunked_array(storages, kind)[:_SAMPLE_RECORDS]
-        try:
-            return 2 * len(sample.unique()) <= len(sample)
-        except pa.ArrowNotImplementedError:  # narrow decimals, which Arrow compares by no kernel
-            return True
-
-    def _leaves(self, places: Sequence[int]) -> list[str]:
-        """Return columns by the names that Parquet has for them."""
-        fields = [self._schema.field(place) for place in places]
-        return [path for field in fields for path in _leaf_paths(field.name, field.type)]
 
     def _flush(self) -> None:
         if self._held:
             self._writer().write_table(pa.Table.from_batches(self._held), row_group_size=GROUP_RECORDS)
         self._held, self._held_bytes, self._held_records = [], 0, 0
-
-
-def _stored(kind: pa.DataType) -> pa.DataType:
-    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-
-
-def _leaf_paths(path: str, kind: pa.DataType) -> Iterator[str]:
-    """Yield the names in Parquet of what an Arrow column holds, as Arrow writes it."""
-    kind = _stored(kind)
-    if pa.types.is_map(kind):
-        yield from _leaf_paths(f"{path}.key_value.key", kind.key_type)
-        yield from _leaf_paths(f"{path}.key_value.value", kind.item_type)
-    elif pa.types.is_struct(kind):
-        for field in kind:
-            yield from _leaf_paths(f"{path}.{field.name}", field.type)
-    elif pa.types.is_nested(kind):
-        yield from _leaf_paths(f"{path}.list.element", kind.value_type)
-    else:
-        yield path
 
 
 class _Opened:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..arrow.merge import KeyLookup, newest
 from ..stream import Checkpoint, Load, RejectedRecord
 from ..written_range import RangeWatch
-from .merge import KeyLookup, newest
 
 Batches = Callable[[], Iterable[pa.RecordBatch]]
 Arrived = Callable[[Sequence[str] | None], Iterable[pa.RecordBatch]]

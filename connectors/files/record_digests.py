@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .merge import comparable_bytes
+from ..arrow.merge import comparable_bytes
 
 #: Records that are weighted at once, and the longest ones that are: each byte becomes 16 meanwhile.
 _RECORDS, _LONGEST = 4096, 1 << 16

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..arrow.conform import conformed
+from ..arrow.unified import unified
 from ..rejected.halving import convert_or_reject
 from ..rejected.limits import Rejections, may_come_again
 from ..rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, rejections
 from ..stream import Load, RejectedRecord
 from ..write_spec import WriteDisposition
-from .columns import unified
 from .manifest import TableFile
 from .paths import DataFile
 from .table import FilesTable, Staging

@@ -18,6 +18,7 @@ from ..arrow.unbounded_numerics import Numbers, decided, undecided
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from ..field_facts import FieldFacts, TypeOrigin, with_facts
 from ..incremental.checkpoints import incremental
+from ..interrupts import Call, Calls
 from ..protocols import Capability
 from ..ranges import Range, RangesRefused, how_many
 from ..read_spec import ReplicationMethod
@@ -26,7 +27,6 @@ from ..stream import FILES, Block, Bookmark, Checkpoint, Event, FileRead, Place,
 from ..struct_helpers import replace
 from .file_columns import filled, marked_in_paths, numbered, with_file_columns, with_partitions
 from .formats import INFER_BYTES, BoundedFormat, Format, demand_columns
-from .interrupts import Call, FileCalls
 from .paths import (
     DataFile,
     FilesLocation,
@@ -71,7 +71,7 @@ class FileSource:
         self._settings = parse_settings(self.settings, config, self.connector)
         self._folder = folder
         self._format: Format = self.formats(self._settings)
-        self._calls = FileCalls()
+        self._calls = Calls()
         #: Streams that were found, and where; each is looked for anew when it is read.
         self._found: dict[str, tuple[FilesLocation, StreamFiles]] = {}
         #: New files of a stream that was opened, until they are read: they are not listed once more.

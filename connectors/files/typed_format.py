@@ -12,8 +12,8 @@ from ..arrow.conform import shown
 from ..arrow.text import checked_json, first_invalid, from_text, is_bytes, is_text, to_text
 from ..arrow.times import counts, first_outside_day
 from ..arrow.type_names import type_text, yaml_text
+from ..arrow.unified import both_held, is_held
 from ..errors import FatalConnectorError
-from .columns import both_held, is_held
 from .formats import plain, unfit
 from .paths import DataFile
 from .settings import FileSourceSettings

@@ -127,6 +127,14 @@ class MemoryDestination:
             rows = None if bookmark is None else row.rows
             self._database.ledger[key] = replace(row, token=token, bookmark=_as_json(bookmark), rows=rows)
 
+    def note_log(self, key: LedgerKey, token: str, log: Mapping[str, Any]) -> None:
+        """See `NotesLog`."""
+        with self._database.lock:
+            row = self._database.ledger.get(key)
+            if row is None or row.token != token:
+                raise TakenOver(f"stream {key.stream!r} was taken over", stream=key.stream)
+            self._database.ledger[key] = replace(row, log=_as_json(log) or {})
+
     def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
         """See `KeepsFiles`."""
         with self._database.lock:
@@ -225,7 +233,7 @@ class MemoryDestination:
                 raise TableLost(f"table {name!r} was dropped since it was last written", stream=load.key.stream)
             table = written_table(load, schema, staged, old, checkpoint, rejected)
             row = replace(row, bookmark=_as_json(checkpoint.bookmark), committed_at=datetime.now(UTC))
-            row = replace(row, compared_at=load.compared_at, filling=load.filling)
+            row = replace(row, compared_at=load.compared_at, filling=load.filling, log=load.log)
             if checkpoint.is_final:
                 row = replace(row, completed_by=load.run, rows=load.records_before + written + records)
             changed = changes(old, table)

@@ -9,16 +9,13 @@ import struct
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 
+from ..arrow.gather import MARGIN, Buffer, Places
 from ..errors import FatalConnectorError
 from .failures import broken_answer
 
 _BLOCK_BYTES = 4 << 20
 _BLOCK_RECORDS = 65_536
-
-#: So many bytes may be read past the last packet, as a part of a value of fixed width.
-MARGIN = 16
 
 _HEADER = 4
 #: A packet of this length continues in the next one.
@@ -28,9 +25,6 @@ _LONGEST = 2**31 - 1 - MARGIN
 
 #: First byte of what ends the result, from this on, in the binary protocol and in that of texts; without an error.
 _ENDS, _TEXT_ENDS, _END = 0x01, 0xFE, 0xFE
-
-Buffer = npt.NDArray[np.uint8]
-Places = npt.NDArray[np.int64]
 
 #: First byte of an error packet, the fewest bytes that it has, and the most that a packet at the end of a result has.
 _ERROR, _LEAST_ERROR, _MOST_END = 0xFF, 3, 8

@@ -18,10 +18,8 @@ import pyarrow as pa
 from msgspec import Struct
 
 from ..arrow import compute as pc
+from ..arrow.gather import Buffer, Mask, Places, array_of, pieces, values_at
 from .failures import broken_answer
-from .packets import Buffer, Places
-
-Mask = npt.NDArray[np.bool_]
 
 #: Type of a column's definition -> what its values are if signed, and if not.
 _NUMBERS = {
@@ -147,7 +145,7 @@ def _column(buffer: Buffer, at: Places, ends: Places, kind: RecordKind, nulls: M
     """Return a column, and how many bytes each value that is there takes."""
     if kind.code in _NUMBERS:
         dtype = np.dtype(_NUMBERS[kind.code][kind.is_unsigned])
-        return _array(pa.from_numpy_dtype(dtype), _gathered(buffer, at, dtype), nulls), dtype.itemsize
+        return array_of(pa.from_numpy_dtype(dtype), values_at(buffer, at, dtype), nulls), dtype.itemsize
     if kind.code == _TIME:
         return _times(buffer, at, nulls)
     if kind.code == _DATE or kind.code in _MOMENTS:
@@ -155,28 +153,14 @@ def _column(buffer: Buffer, at: Places, ends: Places, kind: RecordKind, nulls: M
     return _texts(buffer, at, ends, nulls, is_text=kind.is_text)
 
 
-def _gathered(buffer: Buffer, at: Places, dtype: Any) -> npt.NDArray[Any]:
-    """Return a value from each place, whatever it is aligned to."""
-    size = np.dtype(dtype).itemsize
-    return np.ndarray((len(buffer) - size + 1,), dtype, buffer, 0, (1,))[at]
-
-
 def _taken(buffer: Buffer, at: Places, width: int) -> Buffer:
     """Return so many bytes from each place, a row each."""
-    return _gathered(buffer, at, f"V{width}").view(np.uint8).reshape(len(at), width)
+    return values_at(buffer, at, f"V{width}").view(np.uint8).reshape(len(at), width)
 
 
 def _part(rows: Buffer, start: int, dtype: str) -> npt.NDArray[np.int64]:
     """Return a number out of each row."""
     return np.ndarray((len(rows),), dtype, rows, start, (rows.shape[1],)).astype(np.int64)
-
-
-def _array(kind: pa.DataType, values: npt.NDArray[Any], nulls: Mask | None) -> pa.Array:
-    return pa.Array.from_buffers(kind, len(values), [_bitmap(nulls), pa.py_buffer(values)])
-
-
-def _bitmap(nulls: Mask | None) -> pa.Buffer | None:
-    return None if nulls is None else pa.py_buffer(np.packbits(~nulls, bitorder="little"))
 
 
 # --------------------------------------------------------------------- texts and bytes
@@ -189,24 +173,14 @@ def _texts(buffer: Buffer, at: Places, ends: Places, nulls: Mask | None, *, is_t
         for first, dtype, mask, size in _LENGTHS:
             where = np.flatnonzero(firsts == first)
             if len(where):
-                lengths[where] = _gathered(buffer, at[where] + 1, dtype) & mask
+                lengths[where] = values_at(buffer, at[where] + 1, dtype) & mask
                 heads[where] += size
         # Before anything is added to one: of eight bytes it may be of any size, and negative.
         _check((lengths >= 0) & (lengths <= len(buffer)))
     starts = at + heads
     stops = starts + lengths
     _check(stops <= ends if nulls is None else (stops <= ends) | nulls)
-    # Each value and what lies between it and the next one are an element, so that Arrow picks every second of them.
-    offsets = np.empty(2 * len(at), np.int32)
-    offsets[0::2] = starts
-    offsets[1::2] = stops
-    elements = pa.Array.from_buffers(
-        pa.binary(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(buffer)], null_count=0
-    )
-    picked = elements.take(_array(pa.int32(), np.arange(0, len(offsets) - 1, 2).astype(np.int32), None))
-    _, ends, data = picked.buffers()
-    kind = pa.string() if is_text else pa.binary()
-    return pa.Array.from_buffers(kind, len(at), [_bitmap(nulls), ends, data]), heads + lengths
+    return pieces(buffer, starts, stops, nulls, pa.string() if is_text else pa.binary()), heads + lengths
 
 
 # --------------------------------------------------------------------- dates and times
@@ -232,8 +206,8 @@ def _moments(buffer: Buffer, at: Places, nulls: Mask | None, *, has_time: bool) 
             shown = [f"{date} {_shown(us)}" for date, us in zip(shown, clock.tolist(), strict=True)]
         return pa.array(shown, pa.string(), mask=nulls), sizes + 1
     if clock is None:
-        return _array(pa.date32(), dates.astype(np.int32), nulls), sizes + 1
-    return _array(pa.timestamp("us"), dates * _DAY_US + clock, nulls), sizes + 1
+        return array_of(pa.date32(), dates.astype(np.int32), nulls), sizes + 1
+    return array_of(pa.timestamp("us"), dates * _DAY_US + clock, nulls), sizes + 1
 
 
 def _times(buffer: Buffer, at: Places, nulls: Mask | None) -> tuple[pa.Array, Places]:
@@ -248,7 +222,7 @@ def _times(buffer: Buffer, at: Places, nulls: Mask | None) -> tuple[pa.Array, Pl
     if signs.any() or us.max() >= _DAY_US:
         shown = [("-" if sign else "") + _shown(each) for sign, each in zip(signs.tolist(), us.tolist(), strict=True)]
         return pa.array(shown, pa.string(), mask=nulls), sizes + 1
-    return _array(pa.time64("us"), us, nulls), sizes + 1
+    return array_of(pa.time64("us"), us, nulls), sizes + 1
 
 
 def _sizes(rows: Buffer, nulls: Mask | None, allowed: Mask) -> Places:

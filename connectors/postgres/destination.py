@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+from ..protocols import Capability
 from ..ranges import RangeReads
 from ..read_spec import ReplicationMethod
 from ..settings import parse_settings
@@ -35,6 +36,7 @@ class PostgresDestination(OnServer, SqlDestination):
     """
 
     settings: ClassVar[type[PostgresSettings]] = PostgresSettings
+    capabilities = SqlDestination.capabilities | {Capability.APPLIES_CHANGES}
     connector = "postgres"
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:

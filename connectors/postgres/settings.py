@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from pydantic import Field, PositiveInt, SecretStr, model_validator
+from pydantic import BaseModel, Field, PositiveInt, SecretStr, model_validator
 
 from ..network import SOCKET_PARAMETERS, libpq_parameters
 from ..sql import address as shared
@@ -21,6 +21,13 @@ _RAW_PARAMETERS = {
     *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "application_name", "connect_timeout"),
     *SOCKET_PARAMETERS,
 }
+
+
+class LogSettings(BaseModel, frozen=True, extra="forbid"):
+    """What LOG_BASED streams are read from."""
+
+    slot: str | None = Field(default=None, description="Replication slot; default: a name of the pipeline's own")
+    publication: str | None = Field(default=None, description="Publication; default: the same name")
 
 
 class PostgresSettings(ServerSettings):
@@ -43,6 +50,7 @@ class PostgresSettings(ServerSettings):
     arrays_as_json: bool = Field(
         False, description="Source: arrays are JSON, `[1, null]`; false: the text of PostgreSQL, `{1,NULL}`"
     )
+    log: LogSettings | None = Field(None, description="Source: slot and publication of LOG_BASED streams")
     text_columns: tuple[str, ...] = Field(
         (),
         description="Source: columns read as text (`schema.table.column`), for values that only PostgreSQL has: NaN "
@@ -139,4 +147,4 @@ def parse_address(url: str) -> PostgresAddress:
     )
 
 
-__all__ = ["PostgresAddress", "PostgresSettings", "parse_address"]
+__all__ = ["LogSettings", "PostgresAddress", "PostgresSettings", "parse_address"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -25,7 +25,7 @@ from ..sql.read.horizon import can_settle
 from ..sql.read.planned_columns import altered
 from ..sql.read.queries import LATE, WHOLE, QuerySource
 from ..sql.session import Session, SessionLease, Sessions
-from ..stream import Block, Bookmark, Stream
+from ..stream import Block, Bookmark, LedgerRow, Stream
 from ..struct_helpers import replace
 from . import catalog, ranges
 from .adbc_driver import ADBCDatabase
@@ -43,6 +43,8 @@ from .widening import INTEGERS, widen
 
 if TYPE_CHECKING:
     from ..compared_values import Checksums, KeyRange, Side
+    from ..log_based import LogLook, OpenLog
+    from .log.reading import PostgresLog
 
 #: Below these lie only the driver's wrapped-around infinities and years past 294,000.
 _FIRST_MICROSECOND = -210866803200000000
@@ -54,6 +56,8 @@ _LATE = {
     "f": "a foreign table's records are committed at another server",
     "m": "a materialized view shows records when it is refreshed, not when they are committed",
 }
+
+_ADOPT = "set transaction snapshot"
 
 _MEND = (
     "read the column as text with the source's `text_columns`, exclude it with `columns`, or sync it to PostgreSQL "
@@ -76,6 +80,8 @@ class PostgresSource(OnServer, QuerySource):
             checkpoint_s=self._settings.checkpoint_s,
         )
         self._is_standby = False
+        #: Reads of the log that are under way.
+        self._logs: list[PostgresLog] = []
         self._database = ADBCDatabase(self._settings.address)
         self._arrow = self._sessions
         self._raw = Sessions(lambda: AsyncpgSession(self._settings.address, BEGIN))
@@ -128,6 +134,60 @@ class PostgresSource(OnServer, QuerySource):
             return ("pgcopy", "arrow")
         return ("arrow",)
 
+    def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
+        """All streams of the log are one read."""
+        logged = [stream for stream in streams if stream.read.method is ReplicationMethod.LOG_BASED]
+        return [*([logged] if logged else []), *([stream] for stream in streams if stream not in logged)]
+
+    def why_not_logged(self, stream: Stream) -> str:
+        """See `ReadsLog`."""
+        kind = str(stream.locator.get("kind", ""))
+        if stream.query or kind != "r":
+            what = {"p": "a partitioned table", "v": "a view", "m": "a materialized view", "f": "a foreign table"}
+            return f"{what.get(kind, 'a query')} is not read out of the log: use FULL_TABLE or INCREMENTAL"
+        if as_json := [field.name for field in stream.schema if facts_of(field).read_as == "json"]:
+            return f"`arrays_as_json` is not built for it (column {as_json[0]!r}): leave it out"
+        return ""
+
+    def look_at_log(self, name: str, streams: Sequence[Stream], rows: Sequence[LedgerRow]) -> LogLook:
+        """See `ReadsLog`."""
+        from .log import slot  # most pipelines read no log
+
+        with closing(slot.Admin(self.address)) as admin:
+            return slot.look(admin, slot.names_of(name, rows, self._settings), streams, rows)
+
+    @contextmanager
+    def open_log(
+        self,
+        name: str,
+        streams: Sequence[Stream],
+        rows: Sequence[LedgerRow],
+        note: Callable[[str, Mapping[str, Any]], None],
+        held: Callable[[], Sequence[Bookmark]],
+    ) -> Iterator[OpenLog]:
+        """See `ReadsLog`."""
+        from .log.reading import PostgresLog
+
+        with PostgresLog(self, self._settings, name, streams, rows, note, held) as opened:
+            self._logs.append(opened)
+            try:
+                yield opened
+            finally:
+                self._logs.remove(opened)
+
+    def drop_log(self, rows: Sequence[LedgerRow]) -> Sequence[str]:
+        """See `ReadsLog`."""
+        from .log import slot
+
+        with closing(slot.Admin(self.address)) as admin:
+            return slot.drop(admin, rows)
+
+    def interrupt(self, stream: str) -> None:
+        """Cancel what is under way for one stream."""
+        super().interrupt(stream)
+        for opened in list(self._logs):
+            opened.interrupt(stream)
+
     def sessions(self, wire: str) -> Sessions:
         """Raw blocks come over their own connections."""
         return self._raw if wire == "pgcopy" else self._arrow
@@ -159,6 +219,12 @@ class PostgresSource(OnServer, QuerySource):
 
     def begin_read(self, lease: SessionLease, stream: Stream) -> None:
         """Lock a table that is read as a whole, then take the snapshot; other reads take it at once."""
+        if snapshot := stream.locator.get("snapshot"):
+            # Begun anew: a snapshot can be set only before the transaction takes its own.
+            adopted = f"rollback; begin isolation level repeatable read read only; {_ADOPT} {literal(snapshot)}"
+            lease.begin()
+            lease.session.execute(adopted)
+            return
         if stream.query or stream.read.method is ReplicationMethod.INCREMENTAL:
             self.begin(lease, stream)
         else:

@@ -300,6 +300,16 @@ class SqlDestination(ABC):
                 files.forget(lease.session, key)
             commit(lease.session, self.dialect)
 
+    def note_log(self, key: LedgerKey, token: str, log: Mapping[str, Any]) -> None:
+        """See `NotesLog`."""
+        ledger = self._ledger.table(self.target(key.destination_table))
+        with self._sessions.lease(key.stream) as lease:
+            self._ensure_ledger(lease, ledger)
+            self._ledger.hold(lease.session, ledger, key, token)
+            (row,) = self._ledger.read(lease.session, ledger, key)
+            self._ledger.write_state(lease.session, ledger, replace(row, log=log))
+            commit(lease.session, self.dialect)
+
     def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
         """See `KeepsFiles`."""
         files = self._files_read(self.target(key.destination_table))
@@ -500,7 +510,8 @@ class SqlDestination(ABC):
             note = "the table computes it; what arrives is not written"
             return Kept(column=name, type=before, arrow=field.type, held=before, is_computed=True, note=note)
         if made is None:
-            return Kept(column=name, type="", arrow=None, held=before, note=f"there is no type for {field.type}")
+            note = "" if before is None else f"there is no type for {field.type}"
+            return Kept(column=name, type="", arrow=None, held=before, note=note)
         kind: str | None = self.dialect.types.new_key_type(made, key) if key else made
         if before is not None and not is_new:
             types = self.dialect.types

@@ -23,8 +23,9 @@ T = TypeVar("T")
 _KEY = ("pipeline", "stream", "destination_table")
 #: In the JSON of `bookmark`: what follows are names of columns, and the bookmark itself stands beside them.
 _NAMES = "_syncblocks_columns"
-#: Beside it: `LedgerRow.history`, the time of the last comparison of keys, and the columns that are being filled.
-_HISTORY, _COMPARED, _FILLING = "_syncblocks_history", "compared_at", "filling"
+#: Beside it: `LedgerRow.history`, the time of the last comparison of keys, the columns that are being filled, and
+#: `LedgerRow.log`.
+_HISTORY, _COMPARED, _FILLING, _LOG = "_syncblocks_history", "compared_at", "filling", "log"
 _COLUMNS = (*_KEY, "source", "token", "owner", "bookmark", "completed_by", "rows", "committed_at")
 
 
@@ -68,6 +69,10 @@ class AbstractLedger(ABC):
         self, session: Session, ledger: TableName, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool
     ) -> None:
         """Change the bookmark under a new token, or delete the row; without a bookmark `rows` becomes NULL."""
+
+    @abstractmethod
+    def write_state(self, session: Session, ledger: TableName, row: LedgerRow) -> None:
+        """Write what `state_text` makes of a row, which this transaction holds, and nothing else of it."""
 
     @abstractmethod
     def read(
@@ -161,6 +166,13 @@ class Ledger(AbstractLedger):
         )
         self.check(session, ledger, key, token)
 
+    def write_state(self, session: Session, ledger: TableName, row: LedgerRow) -> None:
+        """Update one column."""
+        values: list[Any] = [*_key(row.key)]
+        named, text = self._dialect.naming.quote("bookmark"), self._parameter(values, state_text(row))
+        table = self._dialect.naming.table(ledger)
+        session.execute(f"update {table} set {named} = {text} where {self._where()}", values)
+
     def set_bookmark(
         self, session: Session, ledger: TableName, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool
     ) -> None:
@@ -238,14 +250,15 @@ def _key(key: LedgerKey) -> tuple[str, str, str]:
 def state_text(row: LedgerRow) -> str | None:
     """Return what the column `bookmark` holds of a row.
 
-    Names of columns, what a history keeps, the time of the last comparison, and columns that are being filled stand in
-    the same JSON, in the few rows that have any: ledgers of earlier versions have no column for them, and the user may
-    not be allowed to alter a ledger.
+    Names of columns, what a history keeps, the time of the last comparison, columns that are being filled, and the log
+    that a stream is read from stand in the same JSON, in the few rows that have any: ledgers of earlier versions have
+    no column for them, and the user may not be allowed to alter a ledger.
     """
     more: dict[str, Any] = {_HISTORY: dict(row.history)} if row.history else {}
     if row.compared_at is not None:
         more[_COMPARED] = row.compared_at.isoformat()
     more |= {_FILLING: list(row.filling)} if row.filling else {}
+    more |= {_LOG: dict(row.log)} if row.log else {}
     has_more = bool(row.columns or more)
     state = {_NAMES: dict(row.columns), **more, "bookmark": row.bookmark} if has_more else row.bookmark
     return None if state is None else json.dumps(state, ensure_ascii=False)
@@ -257,10 +270,10 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
     bookmark = values["bookmark"]
     try:
         decoded = None if bookmark is None else json.loads(bookmark)
-        columns, history, compared_at, filling = {}, {}, None, ()
+        columns, history, compared_at, filling, log = {}, {}, None, (), {}
         if isinstance(decoded, dict) and _NAMES in decoded:
             history, filling = decoded.get(_HISTORY, {}), tuple(decoded.get(_FILLING, ()))
-            compared_at = _moment(decoded.get(_COMPARED))
+            compared_at, log = _moment(decoded.get(_COMPARED)), decoded.get(_LOG, {})
             columns, decoded = decoded[_NAMES], decoded["bookmark"]
     except (ValueError, KeyError) as error:
         raise FatalConnectorError(
@@ -283,6 +296,7 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
         history=history,
         compared_at=compared_at,
         filling=filling,
+        log=log,
     )
 
 

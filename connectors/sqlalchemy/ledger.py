@@ -181,6 +181,12 @@ class SQLAlchemyLedger(AbstractLedger):
         _own(session).change(sa.update(row["id"].table).where(mine).values({row["token"]: token}))
         self.check(session, ledger, key, token)
 
+    def write_state(self, session: Session, ledger: TableName, row: LedgerRow) -> None:
+        """Update one column."""
+        columns = self._row(ledger)
+        update = sa.update(columns["id"].table).where(columns["id"] == _id(row.key))
+        _own(session).change(update.values({columns["bookmark"]: state_text(row)}))
+
     def set_bookmark(
         self, session: Session, ledger: TableName, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool
     ) -> None:

@@ -34,6 +34,7 @@ COMMANDS = {
     "status": "status",
     "token": "token",
     "state": "state",
+    "log": "log",
     "callbacks": "callbacks",
     "transformers": "transformers",
     "connectors": "connectors",

@@ -13,9 +13,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from ..run.callback_output import outcome_text, output_lines
 from ..run.tracker import ACTIVE, LOADING, RETRYING, RUNNING, WAITING, StreamView, Tracker
 from . import formatting
-from .callback_output import outcome_text, output_lines
 from .console import STATUS_COLORS, Console, clean, fitted, indented
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from .console import Console
 from .options import common, file_argument, open_pipeline, variable_option
 from .pipeline_file import file_words
 from .run import show_callbacks
-from .runs import run_document
 
 
 @click.command("recover", short_help="End a dead run and deliver due callbacks; no new work.")
@@ -29,6 +28,7 @@ def recover_command(
     begun, each in a process of its own.
     """
     from ..run.recover import recover
+    from ..store.documents import run_document
     from .logs import redirected
     from .progress_lines import make_progress
 

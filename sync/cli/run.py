@@ -219,6 +219,8 @@ def execute(
 
 def result_document(result: RunResult) -> dict[str, Any]:
     """Return a run's result as JSON."""
+    from ..store.documents import words_of
+
     return {
         "type": "result",
         "pipeline": result.pipeline,
@@ -247,11 +249,6 @@ def result_document(result: RunResult) -> dict[str, Any]:
         "missing_streams": list(result.missing_streams),
         "callbacks": dict(result.callbacks),
     }
-
-
-def words_of(bookmark: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a bookmark without the hashes of records, which only the engine reads."""
-    return None if bookmark is None else {key: value for key, value in bookmark.items() if key != "_boundary"}
 
 
 def show_result(console: Console, result: RunResult, file: str, *, duration_s: float | None = None) -> None:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncblocks.connectors.struct_helpers import asdict
-
 from . import Group, formatting
 from .completion import complete_first_file
 from .console import Console
@@ -23,11 +21,15 @@ from .options import (
     tag_option,
     variable_option,
 )
-from .run import execute, running_options, words_of
+from .run import execute, running_options
 
 if TYPE_CHECKING:
     from ..store import Store
     from ..store.model import BlockRun, DeliveryRecord, PipelineRun
+
+
+#: Where an attempt has no log.
+NO_LOG = "no log: the process writes it when the attempt has ended"
 
 
 @click.group("runs", cls=Group)
@@ -43,13 +45,13 @@ def runs_command() -> None:
 def list_command(console: Console, file: Path | None, variables: Variables, limit: int) -> int:
     """List the pipeline's runs, the latest first."""
     from ..session.inspection import existing_store
+    from ..store.documents import duration_s, listed_run
 
     pipeline = open_pipeline(console, file, variables)
     with existing_store(pipeline) as store:
         runs = [] if store is None else store.runs(pipeline.pipeline, limit=limit)
-        states = {run.id: store.owner_state(run) for run in runs if run.is_active} if store is not None else {}
+        found = [] if store is None else [listed_run(store, run) for run in runs]
     if console.is_json:
-        found = [{**run_document(run), "owner_state": states.get(run.id)} for run in runs]
         console.emit({"type": "runs", "pipeline": pipeline.pipeline, "runs": found})
         return 0
     if not runs:
@@ -61,13 +63,13 @@ def list_command(console: Console, file: Path | None, variables: Variables, limi
             [
                 run.id,
                 run.attempt,
-                _status(run, states.get(run.id)),
+                _status(run, document["owner_state"]),
                 formatting.moment(run.started_at),
-                formatting.duration(_duration_s(run)),
+                formatting.duration(duration_s(run)),
                 "" if run.trigger == "0" else run.trigger,
                 formatting.cut(run.error.message if run.error else "", 80),
             ]
-            for run in runs
+            for run, document in zip(runs, found, strict=True)
         ],
         right=["run", "attempt", "time"],
     )
@@ -77,10 +79,12 @@ def list_command(console: Console, file: Path | None, variables: Variables, limi
 @runs_command.command("show")
 @common
 @variable_option
+@click.option("--log", "has_log", is_flag=True, help="Also print the end of its log, at most 1 MB.")
 @click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]", shell_complete=complete_first_file)
-def show_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
+def show_command(console: Console, arguments: tuple[str, ...], variables: Variables, has_log: bool) -> int:
     """Show a run (default: the latest): block runs with index and flag, errors, deliveries of callbacks."""
     from ..session.inspection import existing_store
+    from ..store.documents import whole_run
 
     file, rest = split_file(arguments)
     wanted = _run_number(rest)
@@ -88,24 +92,16 @@ def show_command(console: Console, arguments: tuple[str, ...], variables: Variab
     with existing_store(pipeline) as store:
         run = find_run(store, pipeline.pipeline, wanted)
         assert store is not None
+        if console.is_json:
+            log = {"log": store.run_log(run.id, run.attempt)} if has_log else {}
+            console.emit({"type": "run", **whole_run(store, run), **log})
+            return 0
         block_runs = store.block_runs(run.id)
         deliveries = store.outbox(pipeline.pipeline).deliveries.records(run_id=run.id, limit=10_000)
         never_started = store.never_started(run.id)
         missing = store.attempt_plan_of(run.id).missing_streams
         owner_state = store.owner_state(run) if run.is_active else None
-    if console.is_json:
-        console.emit(
-            {
-                "type": "run",
-                **run_document(run),
-                "owner_state": owner_state,
-                "block_runs": [block_run_document(block_run) for block_run in block_runs],
-                "never_started": list(never_started),
-                "missing_streams": list(missing),
-                "deliveries": [asdict(delivery) for delivery in deliveries],
-            }
-        )
-        return 0
+        text = store.run_log(run.id, run.attempt) if has_log else None
     _show_run(console, run, owner_state)
     _show_block_runs(console, block_runs)
     if never_started:
@@ -115,6 +111,10 @@ def show_command(console: Console, arguments: tuple[str, ...], variables: Variab
     if deliveries:
         console.echo()
         show_deliveries(console, deliveries)
+    if has_log:
+        console.echo()
+        for line in (text or NO_LOG).splitlines():
+            console.echo(line)
     return 0
 
 
@@ -228,35 +228,6 @@ def find_run(store: Store | None, pipeline: str, wanted: int | None) -> Pipeline
     return run
 
 
-def run_document(run: PipelineRun) -> dict[str, Any]:
-    """Return a run as JSON."""
-    return {
-        "run_id": run.id,
-        "pipeline": run.pipeline,
-        "attempt": run.attempt,
-        "status": run.status,
-        "is_active": run.is_active,
-        "execution_date": run.execution_date,
-        "trigger": run.trigger,
-        "event": dict(run.event),
-        "started_at": run.started_at,
-        "ended_at": run.ended_at,
-        "duration_s": _duration_s(run),
-        "owner": str(run.owner),
-        "error": None if run.error is None else asdict(run.error),
-    }
-
-
-def block_run_document(block_run: BlockRun) -> dict[str, Any]:
-    """Return a block run as JSON."""
-    return {
-        **asdict(block_run),
-        "uuid": block_run.uuid,
-        "bookmark_before": words_of(block_run.bookmark_before),
-        "bookmark_after": words_of(block_run.bookmark_after),
-    }
-
-
 #: Words for people: `callbacks: 2 due` counts both.
 _STATES = {"ready": "due", "leased": "due, taken"}
 
@@ -299,13 +270,13 @@ def last_error(delivery: DeliveryRecord) -> str:
 
 
 def _show_run(console: Console, run: PipelineRun, owner_state: str | None) -> None:
+    from ..store.documents import duration_s
+
     console.echo(f"run {run.id} of {run.pipeline}, attempt {run.attempt}: {_status(run, owner_state)}")
     console.echo(f"execution date  {formatting.moment(run.execution_date)}")
     console.echo(f"started         {formatting.moment(run.started_at)}  {run.holder}")
     if run.ended_at is not None:
-        console.echo(
-            f"ended           {formatting.moment(run.ended_at)}  after {formatting.duration(_duration_s(run))}"
-        )
+        console.echo(f"ended           {formatting.moment(run.ended_at)}  after {formatting.duration(duration_s(run))}")
     if run.error is not None:
         console.echo(f"error           {run.error.type}: {run.error.message}", color="red")
 
@@ -368,10 +339,6 @@ def _status(run: PipelineRun, owner_state: str | None) -> str:
     if run.is_active and run.status != "running":
         return f"{run.status}, delivering callbacks"
     return run.status
-
-
-def _duration_s(run: PipelineRun) -> float | None:
-    return None if run.ended_at is None else (run.ended_at - run.started_at).total_seconds()
 
 
 def _run_number(words_left: Sequence[str]) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import socket
 import sys
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from .options import common
 
 if TYPE_CHECKING:
     from ..config.store_place import StorePlace
+    from ..serve.web.served import Served
 
 #: Seconds between two turns, and between two looks at the output that is kept.
 TURN_S, OUTPUT_S = 1.0, 3600.0
@@ -85,7 +87,7 @@ def serve_command(
     from ..serve.versions import refuse_other_versions
     from ..serve.web.app import make_app
     from ..serve.web.listening import Listening
-    from ..serve.web.served import Served, addresses, sign_in_link
+    from ..serve.web.served import Served, addresses
     from ..store import Store
 
     if sys.platform == "win32":
@@ -119,12 +121,21 @@ def serve_command(
         signals = stack.enter_context(Signals(end))
         files = PipelineFiles(folder, place.url, clock)
         urls = addresses(host, listener.getsockname()[1], public_urls)
-        served = Served(store=store, files=files, folder=folder, clock=clock, urls=urls)
+        served = Served(
+            store=store,
+            files=files,
+            folder=folder,
+            clock=clock,
+            urls=urls,
+            redactor=console.redactor,
+            is_stopping=lambda: signals.stops > 0,
+            output_of=children.log_of,
+        )
         stack.enter_context(Listening(make_app(served), listener))
         server = Server(store, folder, files, children, max_runs=max_runs, clock=clock, say=say, url=served.url)
         say(f"serving {folder}; run store {store.url}; at most {plural(max_runs, 'run')} at once", "info")
         say(f"pages and API: {served.url}", "info")
-        console.echo(f"sign in, once and within 10 minutes: {sign_in_link(served.url, store.access)}", err=True)
+        _tell_sign_in(console, served)
         if alerted is not None:
             alerts = Alerts(store, folder, files, server, alerted, clock, say)
             stack.enter_context(Every(ALERT_S, alerts.look, name="alert", say=say))
@@ -151,13 +162,26 @@ def serve_command(
     return 0
 
 
+def _tell_sign_in(console: Console, served: Served) -> None:
+    """Tell the link that signs in: it is a secret, so that no log gets it but that of a program which asks for JSON."""
+    from ..serve.web.served import sign_in_link
+
+    if console.is_json:
+        told = {"url": served.url, "sign_in_url": sign_in_link(served.url, served.store.access)}
+        console.emit({"type": "serve", "folder": str(served.folder), **told})
+    elif sys.stderr.isatty():
+        console.echo(f"sign in, once and within 10 minutes: {sign_in_link(served.url, served.store.access)}", err=True)
+    else:
+        console.echo(f"to sign in: syncblocks token link {shlex.quote(str(served.folder))}", err=True)
+
+
 def _bound(host: str, port: int, public_urls: tuple[str, ...]) -> socket.socket:
     from ..errors import ConfigError
     from ..serve.web.listening import bound_socket
     from ..serve.web.served import is_loopback
 
     for url in public_urls:
-        if not re.fullmatch(r"https?://[^/?#@\\s]+", url):
+        if not re.fullmatch(r"https?://[^/?#@\s]+", url):
             raise click.UsageError(f"--public-url {url!r} is not of the form https://HOST or https://HOST:PORT")
     if not is_loopback(host) and not public_urls:
         raise click.UsageError(f"--host {host} is reached from outside: say with --public-url under which address")

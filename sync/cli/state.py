@@ -11,7 +11,6 @@ from . import Group, formatting
 from .completion import complete_words
 from .console import Console
 from .options import Variables, common, file_argument, open_pipeline, split_file, variable_option
-from .run import words_of
 
 if TYPE_CHECKING:
     from ..plan.policy import Configured
@@ -34,6 +33,7 @@ def show_command(console: Console, file: Path | None, variables: Variables) -> i
     If the destination cannot be reached, shows the run store's copy, with a warning.
     """
     from ..api import state as state_of
+    from ..store.documents import words_of
 
     pipeline = open_pipeline(console, file, variables)
     state = state_of(pipeline)
@@ -93,6 +93,7 @@ def set_command(console: Console, arguments: tuple[str, ...], variables: Variabl
     """
     from ..session.inspection import existing_store, opened
     from ..state.stream_state import set_state
+    from ..store.documents import words_of
 
     file, rest = split_file(arguments)
     if len(rest) < 2:
@@ -117,6 +118,7 @@ def adopt_command(console: Console, arguments: tuple[str, ...], variables: Varia
     """
     from ..session.inspection import existing_store, opened
     from ..state.adoption import adopt_table
+    from ..store.documents import words_of
 
     file, rest = split_file(arguments)
     if not rest:
@@ -165,6 +167,7 @@ def rewind_command(
     """
     from ..session.inspection import existing_store, opened
     from ..state.stream_state import rewind_state
+    from ..store.documents import words_of
 
     file, rest = split_file(arguments)
     if len(rest) != 1:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -39,6 +38,7 @@ def status_command(console: Console, folder: Path | None, variable: str | None) 
     """
     from ..errors import ConfigError
     from ..freshness import alert, alert_urls, look_at_folder
+    from ..freshness.documents import status_document
 
     folder = folder or Path()
     if not folder.is_dir():
@@ -54,7 +54,7 @@ def status_command(console: Console, folder: Path | None, variable: str | None) 
         console.warn(text)
     if console.is_json:
         told = {"messages": sent, "failures": failures}
-        documents = [_document(each) for each in look.looked]
+        documents = [status_document(each) for each in look.looked]
         console.emit({"type": "status", "pipelines": documents, "alert": None if urls is None else told})
     else:
         _show(console, look.looked)
@@ -90,34 +90,3 @@ def _words(each: Looked) -> str:
         until = f"paused until {moment(each.at)}" if each.at else "paused until it is resumed"
         return f"{until} ({each.why})" if each.why else until
     return f"{each.word} ({each.why})" if each.word in ("waiting", "failed") and each.why else each.word
-
-
-def _document(each: Looked) -> dict[str, Any]:
-    head = each.head
-    return {
-        "pipeline": each.pipeline,
-        "file": str(each.file),
-        "status": each.word,
-        "at": _time(each.at),
-        "why": each.why or None,
-        "last_success": _time(each.last_success),
-        "age_s": each.age_s,
-        "next_run": _time(each.next_run),
-        "findings": [
-            {
-                "kind": finding.kind,
-                "stream": finding.stream or None,
-                "what": finding.what,
-                "since": _time(finding.since),
-                "last_success": _time(finding.last_success),
-            }
-            for finding in each.judgement.findings
-        ],
-        "owner": None if head is None else head.owner,
-        "tags": [] if head is None else list(head.tags),
-        "runbook": None if head is None else head.runbook,
-    }
-
-
-def _time(at: datetime | None) -> str | None:
-    return None if at is None else f"{at:%Y-%m-%dT%H:%M:%SZ}"

@@ -225,7 +225,7 @@ class StreamEntry(Model):
     )
     replication_method: Literal["FULL_TABLE", "INCREMENTAL", "LOG_BASED"] | None = Field(
         default=None,
-        description="FULL_TABLE (default) reads all records, INCREMENTAL new ones; LOG_BASED is not built yet.",
+        description="FULL_TABLE (default) reads all records, INCREMENTAL new ones, LOG_BASED every change.",
     )
     bookmark_properties: Names | None = Field(
         default=None, description="Columns whose highest value is kept; needed for INCREMENTAL."

@@ -42,7 +42,8 @@ def check_pipeline(pipeline: Pipeline, folder: Path, report: Report) -> None:
     _check_files(pipeline, folder, report)
     _check_renames(pipeline, report)
     finds_place = pipeline.source.connector in registry.KEEP_OWN_BOOKMARKS
-    _check_streams(pipeline.streams, report, needs_bookmarks=not finds_place)
+    has_log = pipeline.source.connector == "postgres"
+    _check_streams(pipeline.streams, report, needs_bookmarks=not finds_place, has_log=has_log)
     _check_masks(pipeline, report)
     for place, entry in enumerate(pipeline.streams):
         if pipeline.schedule is None and entry.expect is not None and entry.expect.within is not None:
@@ -141,7 +142,7 @@ def _check_renames(pipeline: Pipeline, report: Report) -> None:
             seen.add(new)
 
 
-def _check_streams(entries: Sequence[StreamEntry], report: Report, *, needs_bookmarks: bool) -> None:
+def _check_streams(entries: Sequence[StreamEntry], report: Report, *, needs_bookmarks: bool, has_log: bool) -> None:
     if not entries:
         report(("streams",), 'is empty: name at least one stream, for all of them `- stream: "*"`')
     if all(entry.selected is False for entry in entries):
@@ -160,10 +161,10 @@ def _check_streams(entries: Sequence[StreamEntry], report: Report, *, needs_book
             queries.add(entry.stream)
         if entry.destination_table is not None and (ours := table_of_others(entry.destination_table)):
             report((*loc, "destination_table"), ours)
-        if entry.replication_method == "LOG_BASED":
+        if entry.replication_method == "LOG_BASED" and not has_log:
             report(
                 (*loc, "replication_method"),
-                "LOG_BASED is not built yet: use INCREMENTAL with bookmark_properties",
+                "LOG_BASED is built for the source `postgres` only: use INCREMENTAL with bookmark_properties",
                 allowed=("FULL_TABLE", "INCREMENTAL"),
             )
         if entry.replication_method == "INCREMENTAL":

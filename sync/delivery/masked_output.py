@@ -26,25 +26,26 @@ def masked_output(redactor: Redactor) -> Iterator[None]:
         if not _active:
             for name in ("stdout", "stderr"):
                 if (stream := getattr(sys, name)) is not None:
-                    _exchanged[name] = stream, MaskedOutput(stream, _redact)
+                    _exchanged[name] = stream, MaskedOutput(stream, masked)
                     setattr(sys, name, _exchanged[name][1])
         _active.append(redactor)
     try:
         yield
     finally:
         with _lock:
-            for _, masked in _exchanged.values():
+            for _, ours in _exchanged.values():
                 with suppress(OSError, ValueError):  # its reader is gone; the run goes on
-                    masked.flush()
+                    ours.flush()
             _active.remove(redactor)
             if not _active:
-                for name, (former, masked) in _exchanged.items():
-                    if getattr(sys, name) is masked:  # else other code replaced the stream meanwhile
+                for name, (former, ours) in _exchanged.items():
+                    if getattr(sys, name) is ours:  # else other code replaced the stream meanwhile
                         setattr(sys, name, former)
                 _exchanged.clear()
 
 
-def _redact(text: str) -> str:
+def masked(text: str) -> str:
+    """Return a text with the secrets of all runs under way masked."""
     for redactor in tuple(_active):
         text = redactor.redact(text)
     return text

@@ -49,6 +49,7 @@ class Looked(Struct, frozen=True, kw_only=True):
     judgement: Judgement = Judgement()
     #: None: the file is broken.
     head: Head | None = None
+    facts: Facts | None = None
 
     @property
     def is_wrong(self) -> bool:
@@ -222,6 +223,7 @@ def _stood(head: Head, facts: Facts, judgement: Judgement) -> Looked:
         next_run=next(iter(times), None),
         judgement=judgement,
         head=head,
+        facts=facts,
     )
 
 

@@ -273,7 +273,8 @@ def _refusal(column: ColumnPlan, kept: Kept, rules: Rules, *, has_text: bool, wi
         ways = _any_of(*as_text, "change the table's column by hand", *exclude, last)
         return f"column {column.name!r} is {column.type}: {kept.note}; {ways}"
     if kept.arrow is None:
-        return f"column {column.name!r} is {column.type}, for which {rules.connector} has no type; " + _any_of(
+        why = f" ({kept.note})" if kept.note else ""
+        return f"column {column.name!r} is {column.type}, for which {rules.connector} has no type{why}; " + _any_of(
             f"say {rules.ways.lossy_as_text} to keep it as text", *exclude
         )
     return (

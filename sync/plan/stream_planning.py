@@ -51,6 +51,7 @@ from .filling import columns_to_fill, why_no_filling
 from .guessed_types import decided, in_common
 from .history import check_history, not_yet, timed
 from .latest import check_latest
+from .log_based import check_arrival, check_log, is_logged
 from .masks import folder_columns, refuse_masked_folders
 from .nanoseconds import in_microseconds
 from .plan import Connectors, PlannedStream
@@ -149,8 +150,18 @@ def plan_stream(planning: StreamPlanning, stream: SelectedStream) -> PlannedStre
     row = _ledger_row(planning, stream)
     if row is not None:
         planning = replace(planning, table=replace(planning.table, columns=row.columns))
+    if is_logged(stream.stream):
+        others = other_writers(planning.key, planning.table, planning.sharing)
+        check_log(planning.pipeline, stream, row, planning.connectors, others, is_anew=planning.full_refresh)
     start = _start(planning, stream, row)
+    if is_logged(stream.stream) and stream.write.disposition is WriteDisposition.MERGE:
+        if start.bookmark is None:  # a copy takes the place of whatever is there
+            planning = replace(planning, full_refresh=True)
+        elif not planning.full_refresh:
+            stream = replace(stream, write=replace(stream.write, changes=True))
     arrival = _arrival(planning, stream, row, start)
+    if is_logged(stream.stream):
+        check_arrival(planning.pipeline, stream, arrival.declared, is_decided=arrival.is_decided)
     before = planning.before if planning.table.schema is not None else None
     mapped = _mapped(planning, arrival, before)
     selected = mapped.arrival.selected

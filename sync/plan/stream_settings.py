@@ -10,6 +10,7 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.field_facts import TypeOrigin, facts_of, with_facts
+from syncblocks.connectors.log_based import logged_stream
 from syncblocks.connectors.read_spec import Condition, Masks, ReplicationMethod
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import Stream
@@ -41,6 +42,7 @@ from .deleted import deleted_when_of
 from .history import history_of
 from .latest import latest_of
 from .lengths import length_of
+from .log_settings import check_settings
 from .masks import is_masked, masks_of
 from .options import OPTIONS, check_options
 from .policy import Policy
@@ -84,9 +86,13 @@ def configure(
     stream, settings, chosen = _chosen(pipeline, stream, settings, fail)
     method, disposition, kept = chosen.method, chosen.disposition, chosen.kept
     masks = masks_of(pipeline, stream, own_settings, chosen.keys, fail)
+    if method is ReplicationMethod.LOG_BASED:
+        check_settings(stream, settings, disposition, fail)
     write = _write(stream, settings, chosen, fail)
     read = _read(pipeline, stream, settings, chosen, masks, write.max_rejected, fail)
     _check_alone(read, fail)
+    if method is ReplicationMethod.LOG_BASED:
+        read = logged_stream(read, stream.key_properties, is_appended=disposition == "append")
     if masks is not None:
         from syncblocks.connectors.arrow.masking import masked_stream  # its kernels take time to load
 
@@ -113,7 +119,8 @@ def configure(
             ),
             checks=tuple(settings.get("checks") or ()),
             warn_checks=tuple(settings.get("warn_checks") or ()),
-            deletes=_deletes(settings),
+            # What the log says is gone goes by itself.
+            deletes=None if method is ReplicationMethod.LOG_BASED else _deletes(settings),
             min_records=_min_records(settings, method, fail),
             before=tuple(settings.get("before") or ()),
             location=location,

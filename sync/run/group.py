@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from syncblocks.connectors.stream import Bookmark
 
 from ..flow.feed import Feed, Readable, start_reading
+from ..plan.log_based import is_logged
 from .errors import LedgerUnreadable
 from .stream import StreamRun
+
+#: Streams of a log that are loaded at once: each takes a connection.
+_LOG_LOADS = 8
 
 
 def run_group(runs: Sequence[StreamRun]) -> None:
@@ -72,12 +76,45 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     ready = [run for run in runs if run.name not in errors]
     if not ready:
         return errors
-    context = ready[0].context
     if len(ready) == 1 and ready[0].reads_ranges and _try_ranges(ready[0], errors):
         return errors
+    if is_logged(ready[0].planned.stream):
+        _try_log(ready, bookmarks, errors)
+    else:
+        _load_group(_source_of(ready[0]), ready, bookmarks, errors)
+    return errors
+
+
+def _try_log(
+    ready: Sequence[StreamRun], bookmarks: Mapping[str, Bookmark | None], errors: dict[str, BaseException | None]
+) -> None:
+    """Load streams that are read out of the log."""
+    from .log_based import opened_log  # few pipelines have any
+
+    try:
+        with opened_log(ready) as opened:
+            _load_group(opened, ready, bookmarks, errors)
+            if not any(errors.values()):
+                opened.confirm()
+    except BaseException as error:  # decided in StreamRun.end
+        for run in ready:
+            run.blocks.fail_in_source()
+            errors.setdefault(run.name, error)
+
+
+def _load_group(
+    source: Readable,
+    ready: Sequence[StreamRun],
+    bookmarks: Mapping[str, Bookmark | None],
+    errors: dict[str, BaseException | None],
+) -> None:
+    """Load each stream of a group in a thread of its own, while one thread reads all of them."""
+    context = ready[0].context
     wire = ready[0].planned.wire  # the same for all streams of a group
     # If the destination allows fewer loads at once than the group has streams, the others wait on disk.
     limit = context.destination.max_loads or len(ready)
+    if is_logged(ready[0].planned.stream):  # of a tap each stream has records, of a log few have
+        limit = min(limit, _LOG_LOADS)
     waiting = {run.name for run in ready[limit:]}
     gate = threading.Semaphore(0)
 
@@ -90,7 +127,7 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
             return SpooledFeed(name, context.spool_folder, context.budget, keys[name])
         return Feed(name, context.budget, keys[name])
 
-    feeds = start_reading(_source_of(ready[0]), [run.planned.stream for run in ready], bookmarks, wire, make_feed)
+    feeds = start_reading(source, [run.read_stream for run in ready], bookmarks, wire, make_feed)
 
     def load(run: StreamRun) -> None:
         if run.name in waiting:
@@ -106,7 +143,6 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     load(ready[0])
     for thread in threads:
         thread.join()
-    return errors
 
 
 def _source_of(run: StreamRun) -> Readable:

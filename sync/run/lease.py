@@ -9,12 +9,16 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 from ..store import Store
 from ..store.owner import Owner
 
 #: Seconds between two looks for requests to cancel.
 POLL_S = 2.0
+#: The same while somebody watches a run, and between two writes of its figures.
+WATCHED_S = 1.0
 #: Seconds between two renewals; a lease lasts 30 s by the store's clock.
 HEARTBEAT_S = 10.0
 
@@ -24,9 +28,20 @@ log = logging.getLogger("syncblocks")
 class RunLease:
     """Keeps the ownership of one run; a context manager around all work on the run."""
 
-    def __init__(self, store: Store, run_id: int, limit_s: float | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run_id: int,
+        limit_s: float | None = None,
+        figures: Callable[[], dict[str, Any]] | None = None,
+    ) -> None:
         self.store = store
         self.run_id = run_id
+        #: Returns what is told to those who watch; JSON.
+        self.figures = figures
+        self.is_watched = False
+        #: What they were told last.
+        self.told: dict[str, Any] | None = None
         #: When the attempt is cancelled (`run_timeout_s`); None: never.
         self._end = None if limit_s is None else time.monotonic() + limit_s
         self._lost = threading.Event()
@@ -97,7 +112,7 @@ class Beat:
         ending.join()
 
     def _run(self, ended: threading.Event) -> None:
-        while not ended.wait(POLL_S):
+        while not ended.wait(WATCHED_S if self._are_watched else POLL_S):
             with self._busy:
                 if ended.is_set():
                     return
@@ -105,6 +120,7 @@ class Beat:
                 try:
                     self._look(store)
                     self._renew(store)
+                    self._tell(store)
                 except Exception as error:  # the runs go on until their leases expire
                     log.warning("%s: the run store does not answer: %s", self, type(error).__name__)
 
@@ -114,6 +130,21 @@ class Beat:
                 self._leases[run_id].cancel()
             if not standing.is_mine:
                 self._leases[run_id].lose()
+            self._leases[run_id].is_watched = standing.is_watched
+
+    @property
+    def _are_watched(self) -> bool:
+        return any(lease.is_watched for lease in list(self._leases.values()))
+
+    def _tell(self, store: Store) -> None:
+        """Write the figures of the runs that somebody watches, where they have changed."""
+        leases = [lease for lease in self._leases.values() if lease.is_watched and lease.figures is not None]
+        figures = {lease.run_id: lease.figures() for lease in leases if lease.figures is not None}
+        changed = {run_id: each for run_id, each in figures.items() if each != self._leases[run_id].told}
+        if changed:
+            store.write_progress(changed)
+        for run_id, each in changed.items():
+            self._leases[run_id].told = each
 
     def _renew(self, store: Store) -> None:
         if time.monotonic() - self._renewed >= HEARTBEAT_S:

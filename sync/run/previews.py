@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.incremental.bookmarks import to_json
+from syncblocks.connectors.log_based import plain_stream
 from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.rejected.halving import convert_or_reject
 from syncblocks.connectors.stream import Stream, TableState
@@ -20,6 +21,7 @@ from ..errors import ConfigError
 from ..flow.naming import naming_steps
 from ..flow.transform import Transformer, declared_stream
 from ..plan.columns import Rules, map_columns
+from ..plan.log_based import is_logged
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import left_out_by_when, one_stream, select_streams
 from ..plan.stream_transformers import transformers_of
@@ -57,9 +59,8 @@ def _preview(session: PipelineSession, name: str, limit: int) -> Preview:
         selected = replace(selected, stream=planned.stream)
     added = replace(selected.policy.added, history=None)  # the times of versions are those of a run
     # A full table is read in no order, so the first records come at once.
-    stream = replace(
-        selected.stream, read=replace(selected.stream.read, method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
-    )
+    offered = plain_stream(selected.stream) if is_logged(selected.stream) else selected.stream
+    stream = replace(offered, read=replace(offered.read, method=ReplicationMethod.FULL_TABLE, bookmark_properties=()))
     naming = naming_steps(selected.policy.naming, session.pipeline.destination.block)
     transformers = [*_transformers(session, selected), *naming]
     rules = _rules(session, selected, declared_stream(selected.stream, transformers))

@@ -35,6 +35,9 @@ class Progress:
     def committed(self, stream: str, *, records: int, bookmark: dict[str, Any] | None) -> None:
         """These records were committed in the destination since the last call."""
 
+    def rejected(self, stream: str, *, records: int) -> None:
+        """The destination could not store these records of a commit; they are kept beside."""
+
     def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
         """An attempt failed and will be repeated."""
 
@@ -58,27 +61,28 @@ class Progress:
 
 
 class GuardedProgress(Progress):
-    """Hands calls on to another progress; of the errors of each of its methods the first one is a warning.
+    """Hands calls on to others; of the errors of each of their methods the first one is a warning.
 
     What is no `Exception`, such as SystemExit, stops the run; whoever owns the run raises it when the run has ended.
     """
 
-    def __init__(self, inner: Progress) -> None:
+    def __init__(self, *inner: Progress) -> None:
         self._inner = inner
         self._told = set[str]()
         #: The first exit, if a method has raised one.
         self.exit: BaseException | None = None
 
     def _hand_on(self, method: str, *args: Any, **kwargs: Any) -> None:
-        try:
-            getattr(self._inner, method)(*args, **kwargs)
-        except Exception as error:  # who looks on does not stop the run
-            if method not in self._told:
-                self._told.add(method)
-                name = f"{type(self._inner).__name__}.{method}"
-                log.warning("progress: %s: %s: %s", name, type(error).__name__, error, exc_info=log.isEnabledFor(10))
-        except BaseException as error:  # it may have been raised in a thread that must end its stream first
-            self.exit = self.exit or error
+        for inner in self._inner:
+            try:
+                getattr(inner, method)(*args, **kwargs)
+            except Exception as error:  # who looks on does not stop the run
+                if (name := f"{type(inner).__name__}.{method}") not in self._told:
+                    self._told.add(name)
+                    why = f"{type(error).__name__}: {error}"
+                    log.warning("progress: %s: %s", name, why, exc_info=log.isEnabledFor(10))
+            except BaseException as error:  # it may have been raised in a thread that must end its stream first
+                self.exit = self.exit or error
 
     def raise_exit(self) -> None:
         """Raise the exit, if there was one."""

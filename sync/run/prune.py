@@ -66,6 +66,9 @@ def prune(
         store.remove_ticks(ticks)
         if most is not None:
             break
+    while not is_dry_run and store.remove_actions(pipeline.pipeline, keep=keep, keep_runs=keep_runs):
+        if most is not None:
+            break
     return Pruned(runs, held)
 
 

@@ -11,7 +11,7 @@ from ..store import Store
 from ..store.model import PipelineRun
 from .progress import Progress
 from .runner import PipelineRunner, RunnerOptions
-from .ticks import start_tick
+from .ticks import start_unserved
 
 #: Most waiting starts that one `recover` begins: their runs come one after the other.
 MOST_STARTED = 10
@@ -88,9 +88,7 @@ def _started(pipeline: Pipeline, store: Store) -> tuple[int, ...]:
 
     A server that lives begins them itself.
     """
-    if pipeline.path is None or store.is_served(pipeline.pipeline):
+    if pipeline.path is None:
         return ()
     ticks = store.startable_ticks(pipeline.pipeline, "callback")[:MOST_STARTED]
-    for tick in ticks:
-        start_tick(pipeline, tick)
-    return tuple(tick.id for tick in ticks)
+    return tuple(tick.id for tick in ticks if start_unserved(pipeline, store, tick))

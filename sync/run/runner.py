@@ -39,6 +39,7 @@ from .executors.protocol import Executor, MakeExecutor, Member
 from .executors.threads import Threads
 from .lease import RunLease
 from .progress import GuardedProgress, Progress
+from .recorder import Recorder
 from .recovery.takeover import ASK_AGAIN_S
 from .recovery.unfinished_runs import clear_leftovers, close_left_streams, leave, recover
 from .results import RunResult, StreamResult, StreamResults
@@ -90,7 +91,8 @@ class PipelineRunner:
         signals: list[int] | None = None,
     ) -> None:
         self.pipeline = pipeline
-        self.progress = GuardedProgress(progress)
+        self._recorder = Recorder()
+        self.progress = GuardedProgress(progress, self._recorder)
         self.order = order
         with mistakes():  # nothing is connected yet
             self.session = open_session(pipeline)
@@ -110,6 +112,7 @@ class PipelineRunner:
 
     def __enter__(self) -> Self:
         self._stack.enter_context(masked_output(self.session.redactor))
+        self._stack.enter_context(self._recorder)
         self.session.prepare()
         self._watch = self._stack.enter_context(caught_signals(self.signals.append, self._say_farewell))
         return self
@@ -121,6 +124,7 @@ class PipelineRunner:
             if self._outbox is not None:
                 self._outbox.close()
             if self._unfinished_run is not None:
+                self._keep_log(self._unfinished_run)
                 leave(self.store, self._unfinished_run)
             self.session.close()
             if self._store is not None:
@@ -187,7 +191,7 @@ class PipelineRunner:
                 return self._execute(run, plan)
 
     def _execute(self, run: PipelineRun, plan: Plan | ErrorInfo) -> RunResult:
-        with RunLease(self.store, run.id, self.pipeline.run_timeout_s) as lease:
+        with RunLease(self.store, run.id, self.pipeline.run_timeout_s, self._recorder.figures) as lease:
             try:
                 return self._executed(run, plan, lease)
             except BaseException as error:
@@ -237,6 +241,7 @@ class PipelineRunner:
 
     def run_streams(self, run: PipelineRun, plan: Plan, lease: RunLease) -> RunResult:
         """Run what is planned, to the last callback."""
+        self._recorder.is_remote = self._engine is not None
         coordinator = Coordinator(
             self.session,
             self.store,
@@ -491,6 +496,7 @@ class PipelineRunner:
         self.drain(self.pipeline.drain_s)
         # Closed before due deliveries are counted: a running call may still end.
         self.dispatcher.close(grace_s=self._grace_s)
+        self._keep_log(run)
         self.store.finish_run(run.id)
         self._unfinished_run = None
         result = self.result(run, run.status, results, error)
@@ -499,6 +505,14 @@ class PipelineRunner:
 
             prune_at_end(self.pipeline, self.store)
         return result
+
+    def _keep_log(self, run: PipelineRun) -> None:
+        """Write the end of the log into the run store, before the run may be pruned."""
+        figures = self._recorder.figures()
+        try:
+            self.store.save_log(run.id, run.attempt, self._recorder.log(), figures if figures["streams"] else None)
+        except SyncError as error:
+            log.warning("the log of run %s is not kept: %s", run.id, error)
 
     def drain(self, limit_s: float, *, one_try: bool = False) -> None:
         """Deliver what is due, for a limited time; after a signal, with `one_try`, and for a tick each once."""

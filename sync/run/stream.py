@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError, TableLost
 from syncblocks.connectors.incremental.bookmarks import not_below, values, without_records
+from syncblocks.connectors.log_based import changes_stream
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.ranges import RangesRefused
 from syncblocks.connectors.read_spec import ReplicationMethod
@@ -33,6 +34,7 @@ from ..errors import SyncError
 from ..failpoints import failpoint
 from ..flow.feed import Feed
 from ..plan.history import falls_behind, history_load
+from ..plan.log_based import is_logged
 from ..plan.plan import PlannedStream
 from ..plan.start import ledger_row, source_of, starting_point, unmarked
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
@@ -92,6 +94,8 @@ class StreamRun:
         self._columns: Mapping[str, str] = {}
         #: What it keeps of a history.
         self._known_history: Mapping[str, Any] = {}
+        #: From which log it is read.
+        self._log: Mapping[str, Any] = {}
         #: When the keys were last compared, from the ledger.
         self._compared_at: datetime | None = None
         #: Reads the table while its keys are compared.
@@ -206,6 +210,8 @@ class StreamRun:
             row = self._forget()
         is_planned = attempt == 1 and not self._has_moved(row)
         self._start = self._starting_point(row, is_planned=is_planned)
+        if planned.write.changes and self._start is None:
+            raise SyncError("its table has to be copied anew, which the next run does: run it again")
         keeps = context.destination_can.keeps_files
         if self._start is not None and not is_planned and planned.stream.read.tracks_files and keeps is not None:
             return {**self._start, FILES: keeps.files_read(planned.key)}
@@ -224,6 +230,7 @@ class StreamRun:
         if self._has_moved(row) and falls_behind(self.planned, row):
             raise SyncError("another run has written newer versions since this one was planned: run it again")
         self._columns, self._known_history, self._compared_at = row.columns, row.history, row.compared_at
+        self._log = row.log
         return row
 
     def _note_source(self) -> None:
@@ -234,7 +241,8 @@ class StreamRun:
 
     def _forget(self) -> LedgerRow:
         """Make the ledger forget a lost table: after a crash, its bookmark would count for the table made anew."""
-        self.context.destination.set_bookmark(self.planned.key, None, forget=True)
+        # What is at the source for a log stays ours.
+        self.context.destination.set_bookmark(self.planned.key, None, forget=not is_logged(self.planned.stream))
         self._is_row_stale = False
         return self._take_over(is_row_kept=False)
 
@@ -291,6 +299,28 @@ class StreamRun:
         if isinstance(start, str):
             raise SyncError(start)
         return start.bookmark
+
+    def note_log(self, log: Mapping[str, Any]) -> None:
+        """Write into the ledger from which log the stream is read."""
+        notes = self.context.destination_can.notes_log
+        assert notes is not None, "the plan checks this"
+        if dict(self._log) != dict(log):
+            notes.note_log(self.planned.key, self._token, log)
+            self._log = log
+
+    @property
+    def read_stream(self) -> Stream:
+        """The stream as the source yields it: of a merge out of the log its changes."""
+        stream = self.planned.stream
+        return changes_stream(stream) if self.planned.write.changes else stream
+
+    @property
+    def log_bookmark(self) -> Bookmark | None:
+        """Up to where in the log the table is complete, by what is committed; None: it has to be copied."""
+        if self._commits:
+            return self._committed
+        # A table that is replaced is as it was until the end.
+        return self._held if self._start is not None or self.planned.commits_once else None
 
     def fill(self) -> None:
         """Give records that are there the values of columns that are new to them; before the source is read."""
@@ -399,7 +429,7 @@ class StreamRun:
             stream = replace(stream, key_properties=())
         return Load(
             key=self.planned.key,
-            stream=stream,
+            stream=changes_stream(stream) if self.planned.write.changes else stream,
             write=self.planned.write,
             token=self._token,
             run=run_reference(self.context.run),
@@ -407,6 +437,7 @@ class StreamRun:
             former_key=self.planned.former_key,
             columns=self._columns,
             compared_at=self._compared_at,
+            log=self._log,
             begun_in=self._begun_in,
             forgets_files=self._start is None and stream.read.tracks_files,
             history=self._history(),
@@ -451,11 +482,13 @@ class StreamRun:
     def note_commit(self, commit: Any) -> None:
         """Record what a commit has made durable."""
         if commit.is_confirmed:
-            self._commits += 1
             self._committed = commit.checkpoint.bookmark
+            self._commits += 1  # last: `log_bookmark` is another thread's
         self._rows_written += commit.records
         self._bytes_written += commit.size_bytes
         self._rows_rejected += commit.rejected
+        if commit.rejected:
+            self.context.progress.rejected(self.name, records=commit.rejected)
         if self.blocks.stages and self.blocks.stages[-1].spool is not None:
             self.blocks.stages[-1].refused += commit.refused
         self._schema_changes.committed(commit.checkpoint, commit.schema_changes)

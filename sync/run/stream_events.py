@@ -128,6 +128,7 @@ class StreamEvents:
                 yield block
                 del block
                 continue
+            extra = self._taken_apart(item)
             batch = self._transform(item)
             if batch.num_rows == 0:
                 continue
@@ -145,7 +146,7 @@ class StreamEvents:
             warnings.note(good)  # in a function: a name of this one would hold a batch while it is written
             del item, batch
             while good:
-                yield self._spooled(good.pop(0))
+                yield self._spooled(_beside(good.pop(0), extra))
             if rejected:
                 yield self._rejected(rejected)
                 rejected.clear()
@@ -180,9 +181,18 @@ class StreamEvents:
             yield item
             del item
 
+    def _taken_apart(self, item: Item) -> pa.RecordBatch | None:
+        """Return what a batch of changes says of each beside its record."""
+        if not self.planned.write.changes:
+            return None
+        assert isinstance(item.event, pa.RecordBatch)
+        return item.event.select(item.event.schema.names[len(self.planned.stream.schema) :])
+
     def _transform(self, item: Item) -> pa.RecordBatch:
         batch, stream = item.event, self.planned.stream
         assert isinstance(batch, pa.RecordBatch)
+        if self.planned.write.changes:
+            batch = batch.select(stream.schema.names)
         if not self._ignored.isdisjoint(batch.schema.names):
             batch = batch.select([name for name in batch.schema.names if name not in self._ignored])
         if self.planned.wire == "arrow":
@@ -257,6 +267,13 @@ def _is_of(schema: pa.Schema, mapping: ColumnMapping | None) -> bool:
     """Tell whether a schema has the columns of a mapping."""
     columns = [] if mapping is None else [(field.name, field.type) for field in mapping.declared.schema]
     return columns == [(field.name, field.type) for field in schema]
+
+
+def _beside(batch: pa.RecordBatch, extra: pa.RecordBatch | None) -> pa.RecordBatch:
+    if extra is None:
+        return batch
+    schema = pa.schema([*(field.with_nullable(True) for field in batch.schema), *extra.schema])
+    return pa.RecordBatch.from_arrays([*batch.columns, *extra.columns], schema=schema)
 
 
 def _empty(schema: pa.Schema) -> pa.RecordBatch:

@@ -22,15 +22,28 @@ from .signals import caught_signals
 
 log = logging.getLogger("syncblocks")
 
+#: A server that begins meanwhile leaves a tick for so long to the process that was started.
+_OFFER_S = 30.0
+
 #: Processes that this one has begun and does not wait for.
 _begun: list[subprocess.Popen[bytes]] = []
 
 
-def start_tick(pipeline: Pipeline, tick: Tick) -> None:
-    """Start a process of its own for a tick's run: it outlives this one, and waits for a run of its pipeline to end."""
+def start_unserved(pipeline: Pipeline, store: Store, tick: Tick) -> bool:
+    """Start a process of its own for a tick's run: it outlives this one, and waits for a run of its pipeline to end.
+
+    Returns:
+        False, and nothing is started, if the tick has ended, a server that lives takes the pipeline, which starts it,
+        or another process has the tick or starts it.
+    """
+    if tick.state not in ("waiting", "claimed"):
+        return False
     assert pipeline.path is not None  # of a file
+    if store.is_served(pipeline.pipeline) or not store.offer_tick(tick.id, _OFFER_S):
+        return False
     arguments = ["run", str(pipeline.path), "--tick", str(tick.id), "--wait"]
     _begun.append(start_detached(arguments, folder=pipeline.folder, log_file=pipeline.tick_log(tick.id)))
+    return True
 
 
 class TickClaim:

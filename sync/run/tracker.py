@@ -32,10 +32,16 @@ class StreamView(Struct, kw_only=True):
     records: int = 0
     size_bytes: int = 0
     committed: int = 0
+    #: Where it started, and what is committed.
+    first_bookmark: dict[str, Any] | None = None
     bookmark: dict[str, Any] | None = None
+    retries: int = 0
+    rejected: int = 0
     error: str | None = None
     started: float | None = None
     ended: float | None = None
+    #: When records were last read or committed.
+    moved: float | None = None
 
     @property
     def duration_s(self) -> float | None:
@@ -49,6 +55,12 @@ class StreamView(Struct, kw_only=True):
         """Records per second, over the whole stream."""
         duration_s = self.duration_s
         return self.records / duration_s if duration_s and duration_s > 0.05 else None
+
+    @property
+    def still_s(self) -> int:
+        """Whole seconds since records were last read or committed."""
+        began = self.moved or self.started
+        return 0 if began is None else int(time.monotonic() - began)
 
     @property
     def percent(self) -> int | None:
@@ -135,7 +147,7 @@ class Tracker(Progress):
         with self.lock:
             view = self.stream(stream)
             view.status, view.started = RUNNING, time.monotonic()
-            view.destination_table, view.bookmark = destination_table, bookmark
+            view.destination_table, view.bookmark, view.first_bookmark = destination_table, bookmark, bookmark
 
     def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
         """See `Progress`."""
@@ -145,6 +157,7 @@ class Tracker(Progress):
                 view.status = RUNNING
             view.records += records
             view.size_bytes += size_bytes
+            view.moved = time.monotonic()
 
     def read_ended(self, stream: str) -> None:
         """See `Progress`."""
@@ -157,12 +170,19 @@ class Tracker(Progress):
             view = self.stream(stream)
             view.committed += records
             view.bookmark = bookmark or view.bookmark
+            view.moved = time.monotonic()
+
+    def rejected(self, stream: str, *, records: int) -> None:
+        """See `Progress`."""
+        with self.lock:
+            self.stream(stream).rejected += records
 
     def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
         """See `Progress`. Records that were read and not committed no longer count."""
         with self.lock:
             view = self.stream(stream)
             view.status, view.error = RETRYING, error
+            view.retries += 1
             view.records, view.size_bytes = view.committed, 0
 
     def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:

@@ -17,7 +17,7 @@ from ..pipeline_files import pipeline_files
 from ..secrets import Redactor
 from ..store import Store
 from ..store.ticks import Tick, TickOptions
-from .ticks import start_tick
+from .ticks import start_unserved
 
 #: Most pipelines in a chain of causes.
 MOST_CAUSES = 10
@@ -70,8 +70,7 @@ class Triggers:
                 causes=causes,
                 options=TickOptions(event=asked["event"], variables=asked["variables"]),
             )
-            if tick.state in ("waiting", "claimed"):  # a claim of a process that lives is left alone by the new one
-                start_tick(target, tick)
+            start_unserved(target, store, tick)
             return _status_of(store, tick)
 
     def _refuse_secrets(self, name: str, asked: dict[str, Any]) -> None:
@@ -85,8 +84,10 @@ class Triggers:
                 )
 
     def _status(self, name: str, number: int) -> dict[str, Any]:
-        with Store.open(self._target(name).store_url) as store:
+        target = self._target(name)
+        with Store.open(target.store_url) as store:
             tick = store.tick(number)
+            start_unserved(target, store, tick)  # its server may have ended meanwhile
             if tick.state == "refused":
                 raise SyncError(f"the run of pipeline {name!r} did not begin: {tick.why}")
             return _status_of(store, tick)

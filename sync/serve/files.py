@@ -68,6 +68,8 @@ class PipelineFiles:
         self.broken: dict[Path, str] = {}
         #: Pipeline -> what its file says; of the rest of the document only the connectors of source and destination.
         self.heads: dict[str, Head] = {}
+        #: Whether a file is there that was never read.
+        self.is_reading = True
 
     def look(self) -> bool:
         """Read what has settled; return whether `usable` or `broken` has changed.
@@ -93,6 +95,7 @@ class PipelineFiles:
             is_changed = True
         if is_changed:
             self._sort()
+        self.is_reading = any(not seen.is_read and seen.found is None for seen in self._seen.values())
         return is_changed
 
     def is_settled(self, file: ServedFile) -> bool:

@@ -25,7 +25,7 @@ class OrderRefused(SyncError):
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
         #: As of HTTP. 400: the order is wrong; 404: what it names is not there; 409: it cannot be carried out as things
-        #: stand; 429: too many wait.
+        #: stand; 429: too many wait; 503: the server has just begun.
         self.status = status
 
 
@@ -69,7 +69,7 @@ class Orders:
 
     def retry(self, run_id: int, *, who: str) -> Tick:
         """Order a new attempt of a run, which must be the latest and have failed; twice is one tick."""
-        self._file(self._run(run_id).pipeline)
+        self.file(self._run(run_id).pipeline)
         try:
             return self._store.order_retry(run_id, OrderedBy(who=who, what="retry"))
         except (AlreadyRunning, NotLatest, NothingToRetry) as error:
@@ -91,7 +91,7 @@ class Orders:
 
     def deliver(self, pipeline: str, key: str, *, who: str) -> None:
         """Make a dead delivery due again."""
-        self._file(pipeline)
+        self.file(pipeline)
         deliveries = self._store.outbox(pipeline).deliveries
         if deliveries.retry(key=key, who=who):
             return
@@ -102,7 +102,7 @@ class Orders:
 
     def pause(self, pipeline: str, *, until: datetime | None = None, reason: str | None = None, who: str) -> None:
         """Let the schedule of a pipeline start nothing until it is resumed, or until an aware moment."""
-        file = self._file(pipeline)
+        file = self.file(pipeline)
         if file.schedule is None:
             raise OrderRefused(f"pipeline {pipeline!r} has no schedule: there is nothing to pause", status=409)
         if until is not None and until <= self._clock.now():
@@ -111,12 +111,23 @@ class Orders:
 
     def resume(self, pipeline: str, *, who: str) -> None:
         """End the pause of a schedule."""
-        self._file(pipeline)
+        self.file(pipeline)
         if not self._store.schedules.resume(pipeline, who=who):
             raise OrderRefused(f"the schedule of pipeline {pipeline!r} is not paused", status=409)
 
+    def file(self, pipeline: str) -> ServedFile:
+        """Return the file of a pipeline."""
+        usable = self._files.usable
+        if pipeline in usable:
+            return usable[pipeline]
+        if self._files.is_reading:
+            raise OrderRefused("the pipeline files were not read yet: order again in a few seconds", status=503)
+        nearest = nearest_match(pipeline, usable)
+        guess = "" if nearest is None else f"; did you mean {nearest!r}?"
+        raise OrderRefused(f"no pipeline file of this server is named {pipeline!r}{guess}", status=404)
+
     def _order(self, pipeline: str, options: TickOptions, by: OrderedBy, *, key: str) -> Tick:
-        self._file(pipeline)
+        self.file(pipeline)
         try:
             return self._store.order_tick(
                 pipeline,
@@ -132,14 +143,6 @@ class Orders:
             raise OrderRefused(str(error), status=409) from error
         except TooManyTicks as error:
             raise OrderRefused(str(error), status=429) from error
-
-    def _file(self, pipeline: str) -> ServedFile:
-        usable = self._files.usable
-        if pipeline not in usable:
-            nearest = nearest_match(pipeline, usable)
-            guess = "" if nearest is None else f"; did you mean {nearest!r}?"
-            raise OrderRefused(f"no pipeline file of this server is named {pipeline!r}{guess}", status=404)
-        return usable[pipeline]
 
     def _run(self, run_id: int) -> PipelineRun:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Set
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from signal import Signals
 from typing import Protocol
@@ -27,9 +27,6 @@ FILES_S, DELIVERIES_S, HEARTBEAT_S, LATE_S = 2.0, 5.0, 10.0, 10.0
 CLAIM_S = 30.0
 #: `recover` is started again after so long, doubling.
 RECOVER_FIRST_S, RECOVER_LAST_S = 10.0, 300.0
-#: Who has ordered a run by `trigger_pipeline` has started its process, too: a server waits for that one so long.
-TRIGGER_S = 10.0
-
 #: Exit codes of processes that a signal has stopped are larger.
 _SIGNAL = 128
 #: Most characters of an error of a process.
@@ -357,9 +354,7 @@ def _in_order(standing: Standing) -> list[OrderedTick]:
             if former is None or tick.due_at < former.tick.due_at:
                 first[tick.pipeline] = each
         elif each.is_startable:
-            is_old = tick.due_at + timedelta(seconds=TRIGGER_S) <= standing.now
-            if tick.kind != "callback" or is_old:
-                others.append(tick)
+            others.append(tick)
     due = [each.tick for name, each in first.items() if each.is_startable and name not in standing.paused]
     return [*sorted(due, key=lambda tick: (tick.due_at, tick.id)), *others]
 

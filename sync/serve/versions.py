@@ -24,7 +24,8 @@ def refuse_other_versions(servers: Iterable[LiveServer]) -> None:
     """
     for each in servers:
         if each.version != own_version():
+            theirs = each.version or "without a version"
             raise StateError(
-                f"a server of syncblocks {each.version} uses this run store ({each.owner}, folder {each.folder}), this "
-                f"one is {own_version()}: stop that server, or start it anew with this version"
+                f"a server of syncblocks {theirs} uses this run store ({each.owner}, folder {each.folder}), this one "
+                f"is {own_version()}: stop that server, or start it anew with this version"
             )

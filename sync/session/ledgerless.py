@@ -98,6 +98,7 @@ class Ledgerless:
             keeps_files=None,
             knows_privileges=None,
             lists_ledger=None,
+            notes_log=None,
             refuses_keys=None,
             listed=inner.listed - {Capability.KEEPS_HISTORY},
             loads_ranges=None if ranges is None else _KeptRanges(self, ranges),
@@ -181,6 +182,7 @@ PASSED_ON = frozenset(
         "names_columns",
         "names_tables",
         "prepares",
+        "reads_log",
         "reads_queries",
         "reads_ranges",
         "runs_statements",
@@ -198,6 +200,7 @@ DROPPED = frozenset(
         "keeps_files",
         "knows_privileges",
         "lists_ledger",
+        "notes_log",
         "refuses_keys",
     }
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from syncblocks.connectors.capabilities import capabilities_of
 from syncblocks.connectors.protocols import Source
-from syncblocks.connectors.registry import make_source, settings_model
+from syncblocks.connectors.registry import make_reader as make_reader_of
+from syncblocks.connectors.registry import settings_model
 from syncblocks.connectors.settings import known_settings
 
 from ..config import Pipeline
@@ -17,10 +18,10 @@ def make_reader(pipeline: Pipeline) -> Source | None:
         ConnectorConfigError: the connector has no source.
     """
     block = pipeline.destination
-    kept = settings_model(block.connector, "source", pipeline.folder)
+    kept = settings_model(block.connector, "reader", pipeline.folder)
     if kept is None:
         return None
-    return make_source(block.connector, known_settings(kept, block.config), pipeline.folder)
+    return make_reader_of(block.connector, known_settings(kept, block.config), pipeline.folder)
 
 
 def checksums_of_destination(pipeline: Pipeline) -> str | None:

@@ -28,6 +28,7 @@ from ..delivery.subscriptions import UserCode, check_stream_filters, check_strea
 from ..errors import ConfigError
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, nameable
+from ..plan.log_based import look_at_log, refuse_apart
 from ..plan.plan import Connectors, Missing, Plan, missing_warnings
 from ..plan.planning import plan_streams, refuse_undecided
 from ..plan.replace_existing import without_existing
@@ -492,6 +493,7 @@ def make_plan(
     if is_of_run and not full_refresh:
         demand_interval(pipeline, selected)
     refuse_undecided(pipeline, plan)
+    of_log = look_at_log(pipeline, plan.streams, session.connectors) if part is None else refuse_apart(plan.streams)
     if streams or tags or only is not None:
         skipped = ()
     texts = tuple(f"stream {name!r} is skipped: {reasons[name]}" for name in skipped)
@@ -499,7 +501,14 @@ def make_plan(
     if selection.is_whole and not full_refresh:
         texts += _renamed(session, selection, plan)
     texts += tuple(f"stream {name!r} is skipped: {reason}" for name, reason in selection.absent.items())
-    warnings = (*plan.warnings, *texts, *missing_warnings(session.missing), *session.unreadable, *session.notes)
+    warnings = (
+        *plan.warnings,
+        *texts,
+        *missing_warnings(session.missing),
+        *session.unreadable,
+        *session.notes,
+        *of_log,
+    )
     return replace(
         plan,
         skipped=texts,

@@ -127,7 +127,7 @@ def _merge_appended(
         at=row.committed_at,
     )
     slow = f"a unique index on the key makes merges faster: {records.statement}"
-    return Adoption(state=state, notes=() if records.has_index else (slow,))
+    return Adoption(state=state, notes=() if records.has_index or not records.needs_index else (slow,))
 
 
 def _refuse_unfit(selected: SelectedStream, table: TableState) -> None:
@@ -247,7 +247,7 @@ def _refuse_keys(planned: PlannedStream, records: TableRecords, *, needs_index: 
         shown = ", ".join(map(str, records.ambiguous))
         what = "NULL in its key" if None in records.ambiguous else f"the key {shown}, and it is not the only one"
         raise StateError(f"a record of table {table!r} has {what} ({keys}): a merge would not know which one to update")
-    if needs_index and not records.has_index:
+    if needs_index and records.needs_index and not records.has_index:
         raise StateError(
             f"table {table!r} has no unique index on its key ({keys}), by which a merge finds records; make it, then "
             f"adopt the table: {records.statement}"

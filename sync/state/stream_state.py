@@ -31,6 +31,7 @@ from syncblocks.connectors.struct_helpers import replace
 
 from ..config.value_types import span_s
 from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match
+from ..plan.log_based import is_logged
 from ..plan.policy import Configured
 from ..plan.selection import one_stream
 from ..plan.start import ledger_row, source_of, unmarked
@@ -56,6 +57,8 @@ class StreamState:
     at: datetime | None
     #: `<run key>:<attempt>` that last completed the stream; None in a copy.
     completed_by: str | None = None
+    #: The row says from which log the stream is, or was, read.
+    is_logged: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +120,7 @@ def read_state(session: PipelineSession, store: Store | None, *, has_refused: bo
                 rows=row.rows,
                 at=row.committed_at,
                 completed_by=row.completed_by,
+                is_logged=bool(row.log),
             )
             for key, row in sorted(rows.items(), key=lambda item: (item[0].stream, item[0].destination_table))
         ),
@@ -143,6 +147,7 @@ def set_state(session: PipelineSession, store: Store | None, name: str, texts: M
     refuse_while_running(session, store)
     session.use_store(store)
     selected = one_stream(selected_streams(session), name)
+    _refuse_log(selected)
     bookmark = bookmark_of_texts(selected, texts)
     _refuse_lost(session, store, selected)
     return write_bookmark(session, store, selected, bookmark, accepts=True)
@@ -178,6 +183,7 @@ def rewind_state(
     session.use_store(store)
     selected = one_stream(selected_streams(session), name)
     stream = selected.stream
+    _refuse_log(selected)
     present = _present(session, selected)
     if run_id is not None:
         wanted = _left_by(store, session.pipeline.pipeline, stream, run_id)
@@ -194,6 +200,15 @@ def rewind_state(
             key="STREAM",
         )
     return write_bookmark(session, store, selected, wanted), present
+
+
+def _refuse_log(selected: Configured) -> None:
+    if is_logged(selected.stream):
+        raise ConfigError(
+            f"stream {selected.name!r} is LOG_BASED: its source keeps no older log; `syncblocks state reset` makes the "
+            "next run copy the table",
+            key="STREAM",
+        )
 
 
 def _present(session: PipelineSession, selected: Configured) -> Bookmark:
@@ -352,6 +367,10 @@ def reset_state(session: PipelineSession, store: Store | None, name: str, *, for
             f"stream {name!r} has no state", key="STREAM", allowed=tuple(names), nearest=nearest_match(name, names)
         )
     pipeline = session.pipeline.pipeline
+    if forget and any(row.is_logged for row in in_ledger):
+        raise ConfigError(
+            f"the ledger row of stream {name!r} says which slot is ours: `syncblocks log drop` first", key="--forget"
+        )
     for row in in_ledger:
         key = LedgerKey(pipeline=pipeline, stream=name, destination_table=row.destination_table)
         session.destination.set_bookmark(key, None, forget=forget)

@@ -121,6 +121,8 @@ class Deliveries:
                 update(f"{DELIVERY} AS d", due, f"{where} AND d.state = 'dead'"), {**values, **due}
             )
             if number and who is not None:
+                if key is not None:
+                    run_id = self.of_key(connection, key).run_id
                 now = self._transactions.now(connection)
                 note(connection, now, self._pipeline, who=who, what="deliver", run_id=run_id, key=key)
             return number

@@ -25,6 +25,8 @@ _ATTEMPT_OF_RUN = f"{PIPELINE_RUN} r JOIN {ATTEMPT} a ON a.run_id = r.id AND a.a
 _RUNS = f"""SELECT r.id, r.attempt, r.is_active, r.owner, r.lease_until, r.hold_s, a.status, a.started_at, a.ended_at,
     (SELECT t.kind FROM {TICK} t WHERE t.run_id = r.id AND t.retries IS NULL) AS kind
     FROM {_ATTEMPT_OF_RUN} WHERE r.pipeline = :pipeline AND r.id < :before ORDER BY r.id DESC LIMIT :most"""
+_RECENT = f"""SELECT n.status, count(*) AS number FROM (SELECT a.status FROM {_ATTEMPT_OF_RUN}
+    WHERE r.pipeline = :pipeline ORDER BY r.id DESC LIMIT :most) n GROUP BY n.status"""
 _WHOLE = f"""SELECT a.run_id, a.attempt, a.plan LIKE :missing AS has_missing, EXISTS (SELECT 1 FROM {STREAM_RUN} s
     WHERE s.run_id = a.run_id AND s.attempt = a.attempt) AS has_streams FROM {ATTEMPT} a
     WHERE a.{{is_one}} AND a.plan NOT LIKE :partial ORDER BY a.run_id DESC, a.attempt DESC"""
@@ -192,6 +194,12 @@ class FactReads:
                 pause=pause,
                 resumed_at=resumed_at,
             )
+
+    def recent_statuses(self, pipeline: str, most: int) -> dict[str, int]:
+        """Return how many of the newest runs of a pipeline have each status."""
+        with self._transactions.read() as connection:
+            rows = connection.rows(_RECENT, {"pipeline": pipeline, "most": most})
+        return {row.status: row.number for row in rows}
 
     def see(self, pipeline: str, expected: Collection[Subject]) -> dict[Subject, datetime]:
         """Return when each expectation was first seen; it is now for a new one."""

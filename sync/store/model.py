@@ -200,6 +200,8 @@ class RunStanding(msgspec.Struct, frozen=True, kw_only=True):
     #: Whether this process may still write to it.
     is_mine: bool
     cancel_requested: bool
+    #: Whether somebody looks at its figures.
+    is_watched: bool
 
 
 class StreamStatus(NamedTuple):

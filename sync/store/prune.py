@@ -18,12 +18,15 @@ from .model import FAILURE, SUCCESS
 from .runs import LATEST_RUN
 from .statements import one_of
 from .table_names import (
+    ACTION,
     ATTEMPT,
     BLOCK_RUN,
     DELIVERY,
     DELIVERY_TRY,
     EVENT,
     PIPELINE_RUN,
+    PROGRESS,
+    RUN_LOG,
     STREAM_RUN,
     TICK,
     TYPE_COUNTER,
@@ -75,6 +78,8 @@ _LOCK = f"SELECT id FROM {PIPELINE_RUN} WHERE id = :run_id AND is_active = FALSE
 _WITHOUT_RUN = f"""SELECT t.id FROM {TICK} t WHERE t.pipeline = :pipeline AND t.state IN ('refused', 'skipped')
     AND t.run_id IS NULL AND t.due_at < :due_at AND (t.kind IN ('schedule', 'backfill') OR t.due_at < :earliest)
     AND t.id <> coalesce({_NEWEST_SCHEDULED.format(condition="n.tick_key IS NOT NULL")}, 0) LIMIT {MOST_ROWS}"""
+_DELETE_ACTIONS = f"""DELETE FROM {ACTION} WHERE id IN (SELECT id FROM {ACTION}
+    WHERE pipeline = :pipeline AND created_at < :earliest ORDER BY id LIMIT {MOST_ROWS})"""
 _DELETE_TICKS = f"DELETE FROM {TICK} WHERE {{is_one}}"
 
 
@@ -97,6 +102,8 @@ _OTHERS = (
     _part(BLOCK_RUN, "attempt, block, stream"),
     _part(TYPE_COUNTER, "attempt, block_type"),
     _part(STREAM_RUN, "attempt, stream"),
+    _part(RUN_LOG, "attempt"),
+    _part(PROGRESS, "run_id"),
 )
 _LAST = (
     f"DELETE FROM {TICK} WHERE run_id = :run_id",
@@ -186,13 +193,10 @@ class Pruning:
         """Return ended ticks that became no run and are older than the runs that the limits keep; not all at once."""
         with self._transactions.read() as connection:
             now = self._transactions.now(connection)
-            oldest = _oldest_kept(connection, pipeline, keep_runs)
-            limits = [] if keep is None else [now - keep]
-            if oldest is not None and oldest.started_at is not None:
-                limits.append(oldest.started_at)
-            if not limits:
+            since = _since(connection, pipeline, now, keep, keep_runs)
+            if since is None:
                 return ()
-            times = {"due_at": max(limits), "earliest": now - ORDER_HOLD}
+            times = {"due_at": since, "earliest": now - ORDER_HOLD}
             return tuple(connection.column(_WITHOUT_RUN, {"pipeline": pipeline, **times}))
 
     def remove_ticks(self, ticks: Sequence[int]) -> None:
@@ -200,6 +204,14 @@ class Pruning:
         is_one, values = one_of("id", ticks)
         with self._transactions.write("prune_ticks") as connection:
             connection.run(_DELETE_TICKS.format(is_one=is_one), values)
+
+    def remove_actions(self, pipeline: str, *, keep: timedelta | None, keep_runs: int | None) -> bool:
+        """Remove actions that are older than the runs that the limits keep; return whether there may be more."""
+        with self._transactions.write("prune_actions") as connection:
+            since = _since(connection, pipeline, self._transactions.now(connection), keep, keep_runs)
+            if since is None:
+                return False
+            return connection.changed(_DELETE_ACTIONS, {"pipeline": pipeline, "earliest": since}) == MOST_ROWS
 
     def _held(self, connection: StoreConnection, ids: Sequence[int]) -> frozenset[int]:
         if not ids:
@@ -224,6 +236,17 @@ class Pruning:
         for statement in _LAST:
             left -= connection.changed(statement, values)
         return most - left, "gone"
+
+
+def _since(
+    connection: StoreConnection, pipeline: str, now: datetime, keep: timedelta | None, keep_runs: int | None
+) -> datetime | None:
+    """Return the time from which on the limits keep runs; None: they keep all."""
+    oldest = _oldest_kept(connection, pipeline, keep_runs)
+    limits = [] if keep is None else [now - keep]
+    if oldest is not None and oldest.started_at is not None:
+        limits.append(oldest.started_at)
+    return max(limits, default=None)
 
 
 def _oldest_kept(connection: StoreConnection, pipeline: str, keep_runs: int | None) -> Row | None:

@@ -38,7 +38,7 @@ _IS_MINE = "id = :run_id AND owner = :owner AND is_active = TRUE"
 # Executed before every stream.
 _MINE = f"SELECT id FROM {PIPELINE_RUN} WHERE {_IS_MINE}"
 _OWNER = f"SELECT owner, lease_until, hold_s, is_active FROM {PIPELINE_RUN} WHERE id = :run_id"
-_STANDINGS = f"SELECT id, is_active, owner, cancel_requested_at FROM {PIPELINE_RUN} WHERE {{is_one}}"
+_STANDINGS = f"SELECT id, is_active, owner, cancel_requested_at, watched_until FROM {PIPELINE_RUN} WHERE {{is_one}}"
 # Waits for nobody: the streams of a run lock its row while they are closed.
 _RENEW = f"""UPDATE {PIPELINE_RUN} SET lease_until = :lease_until WHERE id IN (SELECT id FROM {PIPELINE_RUN}
     WHERE {{is_one}} AND owner = :owner AND is_active = TRUE FOR UPDATE SKIP LOCKED) RETURNING id"""
@@ -230,14 +230,16 @@ class Runs:
             return frozenset(connection.column(_RENEW.format(is_one=is_one), {**values, **lease}))
 
     def standings(self, run_ids: Collection[int]) -> Mapping[int, RunStanding]:
-        """Return how runs stand for this process, all in one statement."""
+        """Return how runs stand for this process, all in one statement; with the time, if somebody watches one."""
         is_one, values = one_of("id", run_ids)
         with self._transactions.read() as connection:
             rows = connection.rows(_STANDINGS.format(is_one=is_one), values)
+            now = self._transactions.now(connection) if any(row.watched_until is not None for row in rows) else None
         return {
             row.id: RunStanding(
                 is_mine=row.is_active and row.owner == self._transactions.owner,
                 cancel_requested=row.cancel_requested_at is not None,
+                is_watched=row.watched_until is not None and now is not None and now < row.watched_until,
             )
             for row in rows
         }
@@ -343,7 +345,7 @@ class Runs:
                 f"SELECT * FROM {BLOCK_RUN} WHERE run_id = :run_id {of_attempt} ORDER BY position",
                 {"run_id": run_id, "number": attempt},
             )
-        found = [_decode_block_run(row) for row in rows]
+        found = [decode_block_run(row) for row in rows]
         return sorted(
             found, key=lambda run: (run.attempt, run.ended_at is None, run.ended_at or run.started_at, run.stream)
         )
@@ -355,7 +357,7 @@ class Runs:
         values |= {"run_id": run_id, "number": attempt}
         with self._transactions.read() as connection:
             rows = connection.rows(f"SELECT * FROM {BLOCK_RUN} WHERE {where} ORDER BY position", values)
-        return [_decode_block_run(row) for row in rows]
+        return [decode_block_run(row) for row in rows]
 
     def unfinished_streams(self, run_id: int) -> tuple[str, ...]:
         """Return the streams of a run that succeeded in none of its attempts, in run order."""
@@ -461,7 +463,8 @@ def _decode_run(row: Row) -> PipelineRun:
     )
 
 
-def _decode_block_run(row: Row) -> BlockRun:
+def decode_block_run(row: Row) -> BlockRun:
+    """Return a block run from its row."""
     return value_of(
         BlockRun,
         row,

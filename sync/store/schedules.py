@@ -56,6 +56,10 @@ class KnownSchedule(Struct, frozen=True, kw_only=True):
     #: When the last pause ended, or the schedule was changed.
     resumed_at: datetime | None
 
+    def is_paused_at(self, moment: datetime) -> bool:
+        """Whether it is paused then: perhaps no server has looked since its pause ended."""
+        return self.is_paused and (self.paused_until is None or moment < self.paused_until)
+
 
 class Schedules:
     """The row of a schedule is locked while its times are decided: so each is decided once, by one of the servers."""

@@ -44,10 +44,6 @@ _DUE = f"""SELECT DISTINCT pipeline, lease_owner, lease_until FROM {DELIVERY}
     WHERE is_open = TRUE AND (state = 'leased' OR not_before IS NULL OR not_before <= :now)"""
 
 
-#: The version whose servers do not tell it.
-FIRST = "0.1.0"
-
-
 class LiveServer(Struct, frozen=True, kw_only=True):
     """A server that lives."""
 
@@ -55,9 +51,10 @@ class LiveServer(Struct, frozen=True, kw_only=True):
     owner: str
     folder: str
     pipelines: frozenset[str]
-    #: Address of its pages; None: it is of 0.1.0, which has none.
+    #: Address of its pages.
     url: str | None
-    version: str
+    #: None: it does not tell.
+    version: str | None
 
 
 class OrderedTick(Struct, frozen=True):
@@ -114,7 +111,12 @@ class Servers:
         self._transactions = transactions
 
     def report(
-        self, folder: str, pipelines: Mapping[str, Schedule | None], *, url: str | None = None, version: str = FIRST
+        self,
+        folder: str,
+        pipelines: Mapping[str, Schedule | None],
+        *,
+        url: str | None = None,
+        version: str | None = None,
     ) -> None:
         """Write which pipelines this server takes, with the schedule of each; forget the servers that are dead."""
         with self._transactions.write("report_server") as connection:
@@ -149,8 +151,8 @@ class Servers:
                 owner=str(Owner.decode(row.owner)),
                 folder=row.folder,
                 pipelines=frozenset(row.pipelines),
-                url=getattr(row, "url", None),
-                version=getattr(row, "version", None) or FIRST,
+                url=vars(row).get("url"),
+                version=vars(row).get("version"),
             )
             for row in rows
         )

@@ -28,11 +28,13 @@ from .state import States
 from .ticks import Ticks
 from .torn_run_repair import Torn
 from .transactions import Transactions
+from .watching import Watching
 
 if TYPE_CHECKING:
     from .access import Access
     from .alerts import Alerts
     from .facts import FactReads
+    from .run_views import RunViews
     from .schedules import Schedules
     from .views import Views
 
@@ -112,6 +114,7 @@ class Store:
         self.remove_runs = pruning.remove_runs
         self.ticks_without_run = pruning.ticks_without_run
         self.remove_ticks = pruning.remove_ticks
+        self.remove_actions = pruning.remove_actions
         servers = Servers(self._transactions)
         self.report_server = servers.report
         self.renew_server = servers.renew
@@ -122,6 +125,11 @@ class Store:
         self.due_pipelines = servers.due_pipelines
         self.late_runs = servers.late_runs
         self.mend = Torn(self._transactions, self._plans).mend
+        watching = Watching(self._transactions)
+        self.watch = watching.watch
+        self.write_progress = watching.write_progress
+        self.save_log = watching.save_log
+        self.run_log = watching.log
         states = States(self._transactions)
         self.save_state = states.save_state
         self.delete_state = states.delete_state
@@ -192,6 +200,13 @@ class Store:
         from .schedules import Schedules
 
         return Schedules(self._transactions)
+
+    @cached_property
+    def run_views(self) -> RunViews:
+        """What a page shows of one run."""
+        from .run_views import RunViews
+
+        return RunViews(self._transactions)
 
     @cached_property
     def access(self) -> Access:

@@ -163,7 +163,7 @@ class Ticks:
                 causes=list(causes),
             )
             if row.order_hash != (None if by is None else by.order_hash):
-                raise OtherOrder(f"key {key!r} of pipeline {pipeline!r} was used for another order: take a new one")
+                raise OtherOrder(f"this key was used for another order of pipeline {pipeline!r}: take a new key")
             return decoded(row)
 
     def tick(self, number: int) -> Tick:
@@ -319,8 +319,8 @@ def write_tick(
         f"{insert(TICK, row)} ON CONFLICT (pipeline, kind, tick_key) DO NOTHING RETURNING id", row
     )
     if number is not None and by is not None:
-        about = {"who": by.who, "what": by.what, "stream": by.stream, "run_id": values.get("retries")}
-        note(connection, due_at, pipeline, **about, tick=number)
+        retried = values.get("retries")
+        note(connection, due_at, pipeline, who=by.who, what=by.what, run_id=retried, stream=by.stream, tick=number)
     found = connection.row(_OF_KEY, {"pipeline": pipeline, "kind": kind, "tick_key": key})
     return _found(found, number or 0)
 

@@ -316,7 +316,8 @@ class Views:
 
         Of runs among which the filter finds few, only the latest `MOST_SEARCHED` are looked through.
         """
-        conditions, values = ["1 = 1"], {"pipeline": pipeline, "before": before or ANY_ID, "first": 0}
+        conditions = ["1 = 1"]
+        values: dict[str, Any] = {"pipeline": pipeline, "before": before or ANY_ID, "first": 0}
         if wanted.status is not None:
             conditions.append("a.status = :status")
             values["status"] = wanted.status
@@ -335,6 +336,12 @@ class Views:
             rows = _rows(connection, [row.id for row in found[:most]])
         lines = tuple(self._line(row, rows.get(row.id), now) for row in found[:most])
         return RunLines(lines, lines[-1].id if len(found) > most else searched)
+
+    def begun_at(self, pipeline: str, run_id: int) -> datetime | None:
+        """Return when a run began, or the last one before it; None: there is none."""
+        with self._transactions.read() as connection:
+            row = connection.row(_BEGUN, {"pipeline": pipeline, "id": run_id})
+        return None if row is None else row.started_at
 
     def between(
         self, pipeline: str, earliest: datetime | None, latest: datetime | None, run_ids: Collection[int]
@@ -418,7 +425,8 @@ class Views:
         status = row.status
         if row.is_active:
             status = "dead" if not is_alive else status if status == "running" else "delivering"
-        return value_of(RunLine, row, status=status, kind=row.kind or BY_HAND, rows=rows, error=decode_error(row.error))
+        row.kind = row.kind or BY_HAND
+        return value_of(RunLine, row, status=status, rows=rows, error=decode_error(row.error))
 
 
 def _rows(connection: StoreConnection, run_ids: Collection[int]) -> dict[int, int | None]:

@@ -197,7 +197,7 @@ def _why_counted(planned: PlannedStream, *, is_shared: bool) -> str:
     if planned.write.deleted_when is not None and planned.write.latest_by:
         return "which record of a key is deleted is known to `latest_by` in the table alone: records are only counted"
     stream = planned.stream
-    if stream.keeps_own_bookmark and stream.read.method is ReplicationMethod.INCREMENTAL:
+    if stream.keeps_own_bookmark and stream.read.method is not ReplicationMethod.FULL_TABLE:
         return "the source alone knows up to where it was read: records are only counted"
     return ""
 

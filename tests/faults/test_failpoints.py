@@ -79,8 +79,9 @@ def _run_before(workshop: Workshop, phase: str) -> None:
     if phase == "second":
         assert workshop.run().code == 0
     else:
-        last = "orders" if workshop.destination == "sqlite" else "empty"
-        point = f"{workshop.destination}.commit.after:{2 if last == 'orders' else 4}:kill"
+        # The first commits are of takeovers for some, and of the ledger for others.
+        number = {"sqlite": 2, "delta": 3}.get(workshop.destination, 4)
+        point = f"{workshop.destination}.commit.after:{number}:kill"
         assert workshop.run(failpoint=point).code == -signal.SIGKILL
 
 
@@ -193,9 +194,23 @@ IS_FULL = os.environ.get("SYNCBLOCKS_FAULTS") == "full"
 PLACES = [("duckdb", "sqlite", shard) for shard in range(SHARDS)]
 PLACES += [
     (*place, shard)
-    for place in [("postgres", "postgres"), ("sqlite", "sqlite"), ("postgres", "sqlite"), ("duckdb", "postgres")]
+    for place in [
+        ("delta", "sqlite"),
+        ("postgres", "postgres"),
+        ("sqlite", "sqlite"),
+        ("postgres", "sqlite"),
+        ("duckdb", "postgres"),
+    ]
     for shard in (
-        range(SHARDS) if IS_FULL else (3,) if place[0] == "sqlite" else (4, 7) if place[1] == place[0] else ()
+        range(SHARDS)
+        if IS_FULL
+        else (3,)
+        if place[0] == "sqlite"
+        else (1,)
+        if place[0] == "delta"
+        else (4, 7)
+        if place[1] == place[0]
+        else ()
     )
 ]
 
@@ -212,7 +227,8 @@ def test_a_fault_at_every_commit_point_loses_doubles_and_forgets_nothing(
     injected: Count,
     is_full: bool,
 ) -> None:
-    disposition = ("append", "merge", "replace", "replace_range")[shard % 4]
+    dispositions = ("append", "merge", "replace", "replace_range")
+    disposition = dispositions[shard % (3 if destination == "delta" else 4)]
     url = postgres_url if "postgres" in (destination, store) else ""
     hits, found = run_shard(zygote, folder, destination, store, url, shard, disposition, is_full)
     injected(hits)

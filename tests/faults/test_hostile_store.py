@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,7 +17,7 @@ from syncblocks import load_pipeline
 from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.errors import ConfigError, StateError
 from syncblocks.sync.run.redelivery import redeliver, replay
-from syncblocks.sync.store import Store
+from syncblocks.sync.store import Store, migrations
 from syncblocks.sync.store.owner import current_owner
 from tests.callbacks.listener import Listener, http_listener
 from tests.sync.cli.cli_pipelines import write_shop
@@ -466,6 +467,20 @@ def test_the_store_keeps_names_and_digests_of_blocks_only(url: str, tmp_path: Pa
     assert not [word for word in ("told.py", "c0mmand", "path-of-ours") if word in text]
 
 
+def undone_since(version: str) -> list[str]:
+    """Return what takes away the tables, indexes and columns that a store got after a version."""
+    later = [step for name in migrations.REVISIONS if name > version for step in migrations.STEPS[name]]
+    text = "\n".join(step for step in later if isinstance(step, str))
+    tables = re.findall(r"CREATE TABLE (\w+)", text)
+    indexes = dict.fromkeys(re.findall(r"CREATE (?:UNIQUE )?INDEX (\w+)", text))
+    columns = [found for found in re.findall(r"ALTER TABLE (\w+) ADD COLUMN (\w+)", text) if found[0] not in tables]
+    return [
+        *(f"DROP INDEX {index}" for index in indexes),
+        *(f"DROP TABLE {table}" for table in tables),
+        *(f"ALTER TABLE {table} DROP COLUMN {column}" for table, column in columns),
+    ]
+
+
 @pytest.mark.parametrize("deliver", [retried, next_start, recovered], ids=lambda path: path.__name__)
 def test_events_of_an_older_store_are_delivered_to_what_the_file_says(
     url: str, tmp_path: Path, deliver: Path_, caplog: pytest.LogCaptureFixture
@@ -473,24 +488,8 @@ def test_events_of_an_older_store_are_delivered_to_what_the_file_says(
     target = Target(tmp_path, url)
     target.fail()
     target.plan(hook={"kind": "shell", "shell": f"touch {tmp_path}/owned"})
-    for index in ("runs_of_stream", "ready", "retries", "leased", "dead", "tries_of_pipeline"):
-        query(url, f"DROP INDEX _syncblocks_{index}")
-    for table in ("tick", "range_claim", "schedule", "server", "expectation", "alert"):
-        query(url, f"DROP TABLE _syncblocks_{table}")
-    for table, column in (
-        ("pipeline_run", "interval_start"),
-        ("pipeline_run", "interval_end"),
-        ("pipeline_run", "hold_s"),
-        ("block_run", "notices"),
-        ("block_run", "rows_deleted"),
-        ("stream_run", "claim"),
-        ("stream_run", "worker"),
-        ("stream_run", "lease_until"),
-        ("stream_run", "stop_reason"),
-        ("stream_run", "pipeline"),
-        ("delivery_try", "pipeline"),
-    ):
-        query(url, f"ALTER TABLE _syncblocks_{table} DROP COLUMN {column}")
+    for statement in undone_since("0003"):
+        query(url, statement)
     query(url, "UPDATE _syncblocks_version SET version_num = '0003'")
     deliver(target)
     assert target.told()[0]["stream"] == "users"

@@ -88,6 +88,11 @@ POINTS = [
     "store.release_gate.after:1",
     "store.finish_run.before:1",
 ]
+#: A commit of Delta holds no lock: it may be frozen anywhere.
+POINTS_OF_DELTA = [
+    *POINTS,
+    *(f"delta.commit.{place}:{hit}" for hit in (1, 2, 3, 6, 8) for place in ("before", "after")),
+]
 #: Reached by a thread that delivers, while another one may be in a transaction.
 BUSY_POINTS = ["store.lease.after:1", "store.lease.ahead:1", "store.mark.before:2"]
 
@@ -111,6 +116,7 @@ def revive(workshop: Workshop, point: str, broken: str | None = None) -> list[st
     [
         *(("postgres", "postgres", point) for point in (*POINTS, *BUSY_POINTS)),
         *(("sqlite", "sqlite", point) for point in (POINTS if IS_FULL else POINTS[::3])),
+        *(("delta", "sqlite", point) for point in (POINTS_OF_DELTA if IS_FULL else POINTS_OF_DELTA[::5])),
     ],
 )
 def test_what_a_zombie_commits_and_closes_is_rejected(

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from syncblocks.sync.store.table_names import TABLES
 from tests.zygote import Process, Zygote
 
 #: Writes down every call, one line each, on disk before it returns.
@@ -53,7 +54,7 @@ class Workshop:
     def __init__(
         self, zygote: Zygote, folder: Path, *, destination: str = "duckdb", store: str = "sqlite", url: str = ""
     ) -> None:
-        """`destination`: duckdb, sqlite or postgres; `store`: sqlite or postgres; `url`: an empty database."""
+        """`destination`: duckdb, sqlite, delta or postgres; `store`: sqlite or postgres; `url`: an empty database."""
         self.zygote = zygote
         self.folder = folder
         self.destination = destination
@@ -196,6 +197,11 @@ class Workshop:
         path = self.folder / f"destination.{self.destination}"
         if not path.exists():
             return None
+        if self.destination == "delta":
+            from tests.connectors.delta.delta_tables import plain_table
+
+            records = plain_table(path, table)
+            return None if records is None else values(records)
         with self._embedded(path) as connection:
             known = "select name from sqlite_master where name = ?"
             if self.destination == "duckdb":
@@ -214,37 +220,24 @@ class Workshop:
             path = self.folder / f"destination.{self.destination}"
             if not path.exists():
                 return []
+            if self.destination == "delta":
+                return self._leftovers_of_delta(path)
             sql = "select name from sqlite_master where type = 'table'" if self.destination == "sqlite" else sql
             with self._embedded(path) as connection:
                 names = [row[0] for row in connection.execute(sql).fetchall()]
         own = set(self.tables) | {"_syncblocks_ledger"}
-        stored = ("_syncblocks_",) if self.store == self.destination == "postgres" else ()
-        return [name for name in names if name not in own and not (stored and name.startswith(STORE_TABLES))]
+        stored = set(TABLES) if self.store == self.destination == "postgres" else set()
+        return [name for name in names if name not in own | stored]
+
+    def _leftovers_of_delta(self, path: Path) -> list[str]:
+        """Return folders that are no stream's, data files that no commit names, and lists of such."""
+        from tests.connectors.delta.delta_tables import table_names, unnamed_files
+
+        names = table_names(path)
+        return [*(names - set(self.tables)), *(file for name in names for file in unnamed_files(path, name))]
 
     def _embedded(self, path: Path) -> AbstractContextManager[Any]:
         return self._opened(str(path), _sqlite(path) if self.destination == "sqlite" else _duckdb(path))
-
-
-STORE_TABLES = tuple(
-    f"_syncblocks_{name}"
-    for name in (
-        "pipeline_run",
-        "attempt",
-        "stream_run",
-        "range_claim",
-        "tick",
-        "type_counter",
-        "block_run",
-        "event",
-        "delivery",
-        "state",
-        "version",
-        "schedule",
-        "server",
-        "expectation",
-        "alert",
-    )
-)
 
 
 @contextmanager

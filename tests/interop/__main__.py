@@ -12,6 +12,7 @@ from pathlib import Path
 from syncblocks.connectors.singer.environments import FOLDER_VARIABLE
 
 from .installs import install_case, pythons
+from .lakes import lake_cases
 from .orchestrators import orchestrator_cases
 from .plugins import PLUGINS, Plugin
 from .stage import Act, Failed, Stage
@@ -37,6 +38,7 @@ def main(words: list[str]) -> int:
 def _cases() -> list[tuple[str, Act, str]]:
     cases = [(plugin.pip, _act(plugin), plugin.known) for plugin in PLUGINS]
     cases += [(name, act, "") for name, act in object_store_cases()]
+    cases += [(name, act, "") for name, act in lake_cases()]
     cases.append(("sftp csv append", sftp_case, ""))
     cases += [(name, act, "") for name, act in orchestrator_cases()]
     for version, program in pythons().items():

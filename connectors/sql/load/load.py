@@ -102,6 +102,7 @@ class TableLoad:
                 history=strategy.kept_history(is_final=checkpoint.is_final),
                 compared_at=load.compared_at,
                 filling=load.filling,
+                log=load.log,
             )
             context.ledger.record(session, context.ledger.table(target.name), row)
         except TakenOver:
@@ -180,6 +181,10 @@ def _strategy(context: LoadContext) -> Strategy:
             from .append import Append
 
             return Append(context)
+        case WriteDisposition.MERGE if context.load.write.changes:
+            from .changes import Changes
+
+            return Changes(context)
         case WriteDisposition.MERGE:
             from .merge import Merge
 

@@ -144,6 +144,7 @@ def insert_staged(
     if (
         not is_whole
         and context.load.history is None
+        and not context.load.write.changes  # a part of them is no moment of the source
         and (not count or staged.is_numbered)
         and _insert_in_pieces(context, table, staged, statements, key)
     ):

@@ -205,7 +205,7 @@ def _replication(stream: Mapping[str, Any], where: str, notes: list[str]) -> dic
     else:
         entry["write_disposition"] = "append"
     if method == "LOG_BASED":
-        notes.append(f"{where}: LOG_BASED is not built yet: choose FULL_TABLE or INCREMENTAL")
+        notes.append(f"{where}: LOG_BASED reads PostgreSQL only; else choose INCREMENTAL")
     return entry
 
 

@@ -10,15 +10,19 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ...errors import StoreUnreachable
-from . import pipelines, sign_in
+from . import deliveries, pipeline, pipelines, run, schedules, sign_in, stream
+from .api import make_api
 from .guard import Guard
+from .live import Live
 from .looks import Looks
+from .metrics import metrics
 from .pages import STATIC
 from .served import Served
 
 
 def make_app(served: Served) -> Starlette:
     """Return the application of a server."""
+    looks = Looks(served)
 
     def ready(_request: Request) -> Response:
         try:
@@ -32,11 +36,15 @@ def make_app(served: Served) -> Starlette:
         Route("/readyz", ready),
         Mount("/static", StaticFiles(directory=STATIC)),
         *sign_in.ROUTES,
-        *pipelines.ROUTES,
+        *(route for each in (pipelines, pipeline, run, stream, schedules, deliveries) for route in each.ROUTES),
+        Mount("/api", make_api(served, looks)),
+        Route("/metrics", metrics(served, looks)),
     ]
     app = Starlette(routes=routes, middleware=[Middleware(Guard, served=served)])
     app.state.served = served
-    app.state.looks = Looks(served)
+    app.state.looks = looks
+    app.state.live = Live(served)
+    app.router.redirect_slashes = False
     return app
 
 

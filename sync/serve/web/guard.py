@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import quote, unquote
 
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 
+from .paths import decoded_path
 from .served import Served
 
 #: Answered for any host, since they tell nothing.
@@ -43,7 +41,7 @@ class Guard:
         receive: Callable[[], Awaitable[_Message]],
         send: Callable[[_Message], Awaitable[None]],
     ) -> None:
-        """Answer a request; a request for another host gets 421."""
+        """Answer a request; a request for another host gets 421, and one with a NUL in its path 404."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -55,7 +53,7 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        scope = {**scope, "path": path_of(scope)}
+        scope = {**scope, "path": decoded_path(scope)}
         host = Headers(scope=scope).get("host", "").lower()
         if scope["path"] not in OPEN_PATHS and host not in self._hosts:
             refused = PlainTextResponse(
@@ -63,31 +61,7 @@ class Guard:
             )
             await refused(scope, receive, send_with_headers)
             return
+        if "\0" in scope["path"]:  # PostgreSQL takes none, and no name has one
+            await PlainTextResponse("there is no such page\n", status_code=404)(scope, receive, send_with_headers)
+            return
         await self._app(scope, receive, send_with_headers)
-
-
-def path_of(scope: _Message) -> str:
-    """Return the path of a request, decoded but for slashes and percent signs within one of its parts.
-
-    A name may hold a slash. The convertor `name` decodes what is left.
-    """
-    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
-    text = re.sub(rb"%(?=2[Ff]|25)", b"%25", raw).decode("ascii", "replace")
-    return unquote(text)
-
-
-class NameConvertor(Convertor[str]):
-    """`{pipeline:name}` in a route: one part of the path, which may hold any character."""
-
-    regex = "[^/]+"
-
-    def convert(self, value: str) -> str:
-        """Return the name."""
-        return unquote(value)
-
-    def to_string(self, value: str) -> str:
-        """Return the name as a part of a path."""
-        return quote(value, safe="")
-
-
-register_url_convertor("name", NameConvertor())

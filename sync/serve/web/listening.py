@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from types import TracebackType
@@ -10,17 +11,26 @@ from typing import Self
 import uvicorn
 from starlette.types import ASGIApp
 
+from .patience import ARRIVES_S, Patience
+
 #: Open answers get so long to end when the server stops.
 _END_S = 3
+#: A longer head of a request is refused.
+MOST_HEADER_BYTES = 32 * 1024
 
 
 class Listening:
     """A context manager: answers requests while it is open."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
-        """Answer on a bound socket."""
+    def __init__(self, app: ASGIApp, listener: socket.socket, *, arrives_s: float = ARRIVES_S) -> None:
+        """Answer on a bound socket; `arrives_s`: for tests."""
+        patience = Patience(app, arrives_s=arrives_s)
+        # It warns of each request that is none: whoever can connect could fill the log.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config = uvicorn.Config(
-            app,
+            patience,
+            http="h11",
+            h11_max_incomplete_event_size=MOST_HEADER_BYTES,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -29,6 +39,8 @@ class Listening:
             ws="none",
             timeout_graceful_shutdown=_END_S,
         )
+        config.load()
+        config.http_protocol_class = patience.limited(config.http_protocol_class)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [listener]}, name="http", daemon=True
@@ -52,7 +64,8 @@ def bound_socket(host: str, port: int) -> socket.socket:
         OSError: the address is taken, or is not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol: else asyncio does not know that it is TCP, and each second answer of a connection waits 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

@@ -12,9 +12,9 @@ from ...freshness.look import Looked, broken, look_at, look_at_one, worst_first
 from ...store.facts import Facts
 from .served import Served
 
-#: A look counts for so long; the next visitor asks for another one, and waits so long for it if there is an older one
-#: that is not too old.
-FRESH_S, PATIENCE_S, TOO_OLD_S = 2.0, 0.1, 60.0
+#: A look counts for so long, or for a multiple of what it took; the next visitor asks for another one, and waits so
+#: long for it if there is an older one that is not too old.
+FRESH_S, TIMES_FRESH, PATIENCE_S, TOO_OLD_S = 2.0, 4.0, 0.1, 60.0
 
 
 class Look(Struct, frozen=True):
@@ -25,6 +25,7 @@ class Look(Struct, frozen=True):
     at: datetime
     #: Monotonic, of its begin.
     at_s: float
+    took_s: float
 
 
 class Looks:
@@ -45,7 +46,7 @@ class Looks:
         with self._lock:
             now = self._served.clock.monotonic()
             age = TOO_OLD_S if self._last is None else now - self._last.at_s
-            if self._last is not None and age < FRESH_S:
+            if self._last is not None and age < max(FRESH_S, TIMES_FRESH * self._last.took_s):
                 return self._last
             if self._next is None:
                 self._next = Future()
@@ -67,8 +68,9 @@ class Looks:
         at_s, at = clock.monotonic(), clock.now()
         try:
             looked = look_at(self._served.store, list(files.heads.values()))
-            looked += [broken(path, why) for path, why in files.broken.items()]
-            found = Look(worst_first(looked), at, at_s)
+            folder = f"{self._served.folder}/"
+            looked += [broken(path, why.replace(folder, "")) for path, why in files.broken.items()]
+            found = Look(worst_first(looked), at, at_s, clock.monotonic() - at_s)
         except BaseException as error:
             with self._lock:
                 self._next = None

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from ...errors import StateError, StoreUnreachable
+from ..orders import OrderRefused, Orders
 from .sessions import FORM_TOKEN, form_token, is_own_form, served_by, session_of
 from .words import FILTERS
 
@@ -76,6 +77,7 @@ def unsigned(handler: Handler) -> Endpoint:
 
     @wraps(handler)
     async def endpoint(request: Request) -> Response:
+        request.state.session = None
         request.state.form = {} if is_reading(request) else await _form(request)
         if request.state.form is None:
             return PlainTextResponse("this form is too large, or none\n", status_code=413)
@@ -85,11 +87,16 @@ def unsigned(handler: Handler) -> Endpoint:
 
 
 def render(request: Request, name: str, status: int = 200, **values: Any) -> Response:
-    """Return a page made of a template, which gets what all pages have beside `values`.
+    """Return a page made of a template; see `rendered`."""
+    return HTMLResponse(rendered(request, name, **values), status_code=status)
+
+
+def rendered(request: Request, name: str, **values: Any) -> str:
+    """Return the text of a template, which gets what all pages have beside `values`.
 
     `session`: whether somebody is signed in. `form_token`: the field of each form. `now`: this machine's time.
     """
-    secret = getattr(request.state, "session", None)
+    secret: str | None = request.state.session
     served = served_by(request)
     about = {
         "session": secret is not None,
@@ -98,7 +105,7 @@ def render(request: Request, name: str, status: int = 200, **values: Any) -> Res
         "folder": str(served.folder),
         "path": request.url.path,
     }
-    return HTMLResponse(_TEMPLATES.get_template(name).render(about | values), status_code=status)
+    return _TEMPLATES.get_template(name).render(about | values)
 
 
 def show_problem(request: Request, problem: Problem) -> Response:
@@ -112,11 +119,19 @@ def is_reading(request: Request) -> bool:
     return request.method in ("GET", "HEAD")
 
 
+def orders_of(request: Request) -> Orders:
+    """Return what takes the orders of a page; what it refuses becomes a page that says why."""
+    served = served_by(request)
+    return Orders(served.store, served.files, served.clock)
+
+
 def _answer(handler: Handler, request: Request) -> Response:
     try:
         return handler(request)
     except Problem as problem:
         return show_problem(request, problem)
+    except OrderRefused as refused:
+        return show_problem(request, Problem(refused.status, refused.message))
     except StoreUnreachable as error:
         return show_problem(request, Problem(503, str(error), "Runs that go are left alone. Try again soon."))
     except StateError as error:

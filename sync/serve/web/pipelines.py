@@ -90,8 +90,8 @@ def paged(request: Request, total: int, per_page: int = PER_PAGE) -> tuple[Pages
 
 def connectors_of(head: Head) -> tuple[str, str]:
     """Return the connectors of source and destination as the file writes them."""
-    parts = head.document.value
-    return tuple(str(parts.get(key, {}).get("connector", "?")) for key in ("source", "destination"))  # type: ignore[return-value]
+    source, destination = (head.document.value.get(key, {}).get("connector") for key in ("source", "destination"))
+    return str(source or "?"), str(destination or "?")
 
 
 def zone_of(head: Head) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ...clock import Clock
+from ...secrets import Redactor
 from ...store import Store
 from ...store.access import Access
 from ..files import PipelineFiles
@@ -25,11 +27,21 @@ class Served(Struct, frozen=True, kw_only=True):
     clock: Clock
     #: With scheme and without a path; the first one is where people are sent to.
     urls: tuple[str, ...]
+    #: Masks secrets in answers.
+    redactor: Redactor = field(default_factory=Redactor)
+    #: Whether the server was asked to stop.
+    is_stopping: Callable[[], bool] = lambda: False
+    #: Returns the file with the output of the process of a tick.
+    output_of: Callable[[int], Path | None] = lambda tick: None
 
     @property
     def url(self) -> str:
         """The address that is told to people."""
         return self.urls[0]
+
+    def url_for(self, host: str) -> str:
+        """Return the address that a `Host` header names."""
+        return next((url for url in self.urls if urlsplit(url).netloc.lower() == host.lower()), self.url)
 
     @property
     def hosts(self) -> frozenset[str]:

@@ -15,6 +15,8 @@ from .served import Served
 SESSION_S = 12 * 3600
 #: Name of the field of a form that holds its token.
 FORM_TOKEN = "form_token"
+#: As whom somebody who is signed in does something: sessions have no names.
+WHO = "page"
 
 
 def served_by(request: Request) -> Served:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from ...freshness.judge import span
+from .paths import path_of
 
 #: Stands for what is not known.
 NOTHING = "\N{EN DASH}"
@@ -30,13 +32,21 @@ def compact(number: float | None) -> str:
     return f"{number:.3g}"
 
 
+def size(size_bytes: int | None) -> str:
+    """Return `1.5 MB`; a dash for an unknown size."""
+    if size_bytes is None:
+        return NOTHING
+    text = compact(size_bytes)
+    return f"{text[:-1]} {text[-1]}B" if text[-1].isalpha() else f"{text} B"
+
+
 def roughly(seconds: float | None) -> str:
     """Return a span in at most two units: `2d3h`, `3m5s`, `0.4s`; a dash for an unknown one."""
     if seconds is None:
         return NOTHING
     if seconds < 10:
         return f"{max(seconds, 0.0):.1f}s"
-    rest = next((size for least, size in ((10 * 86_400, 86_400), (86_400, 3600), (3600, 60)) if seconds >= least), 1)
+    rest = next((size for least, size in ((10 * 86_400, 86_400), (86_400, 3600), (600, 60)) if seconds >= least), 1)
     return span(seconds // rest * rest)
 
 
@@ -53,6 +63,11 @@ def moment(at: datetime | None, zone: str = "UTC") -> str:
     if at is None:
         return NOTHING
     return f"{at.astimezone(UTC if zone == 'UTC' else ZoneInfo(zone)):%Y-%m-%d %H:%M:%S}"
+
+
+def zone_word(at: datetime, zone: str) -> str:
+    """Return the short name of a zone at a time, such as `CEST`; of zones that have none `+03`."""
+    return "UTC" if zone == "UTC" else f"{at.astimezone(ZoneInfo(zone)):%Z}"
 
 
 def moment_after(at: datetime, zone: str) -> str:
@@ -76,9 +91,34 @@ def beginning(text: str, length: int = 160) -> str:
     return text if len(text) <= length else f"{text[:length]}…"
 
 
+def moment_of(text: str) -> datetime:
+    """Read a time that the store keeps within a document."""
+    return datetime.fromisoformat(text)
+
+
+def change_in_words(change: Mapping[str, Any]) -> str:
+    """Say a change of a table's schema in words."""
+    column, before, after = (change.get(key) for key in ("column", "before", "after"))
+    match change.get("change"):
+        case "keys":
+            return f"keys changed from ({before}) to ({after})"
+        case "nullable":
+            return f"column {column!r} may be NULL"
+        case "dropped":
+            return f"column {column!r} dropped ({before})"
+        case "added" | "left out" as what:
+            return f"column {column!r} {what} ({after})"
+    return f"column {column!r} changed from {before} to {after}"
+
+
 def line(text: str) -> str:
     """Return a text in one line."""
     return " ".join(text.split())
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a text: of an error it says what is wrong."""
+    return text.strip().partition("\n")[0]
 
 
 def tally(words: Sequence[str]) -> str:
@@ -86,27 +126,33 @@ def tally(words: Sequence[str]) -> str:
     return ", ".join(f"{number} {word}" for word, number in Counter(words).most_common())
 
 
+def json_text(value: Any) -> str:
+    """Return a document as JSON that people read."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
 def query_of(values: Mapping[str, str]) -> str:
     """Return a query of the values that are not empty."""
     return urlencode({name: value for name, value in values.items() if value})
 
 
-def path_of(name: str) -> str:
-    """Return a name as one part of a path; `guard` keeps a slash in it apart from those between parts."""
-    return quote(name, safe="")
-
-
 FILTERS: dict[str, Callable[..., Any]] = {
     "count": count,
     "compact": compact,
+    "size": size,
+    "json": json_text,
     "roughly": roughly,
     "ago": ago,
     "moment": moment,
     "moment_after": moment_after,
+    "zone_word": zone_word,
     "short": short,
+    "moment_of": moment_of,
+    "change_in_words": change_in_words,
     "machine_time": machine_time,
     "beginning": beginning,
     "line": line,
+    "first_line": first_line,
     "tally": tally,
     "query": query_of,
     "path": path_of,

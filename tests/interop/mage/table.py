@@ -277,8 +277,8 @@ DATA = (
         "INCREMENTAL",
         "differently: [at or past the bookmark](reliability.md#records-at-the-bookmark); records that were committed already are recognised",
     ),
-    Row("S20", "LOG_BASED", "[not yet](pipeline.md#streams): refused"),
-    Row("S21", "Initial sync of LOG_BASED", "not yet"),
+    Row("S20", "LOG_BASED", "differently: out of PostgreSQL, [merged or appended](log-based.md)"),
+    Row("S21", "Initial sync of LOG_BASED", "works: [at one moment, without a gap](log-based.md)"),
     Row(
         "S22",
         "Column of soft deletes, `_mage_deleted_at`",

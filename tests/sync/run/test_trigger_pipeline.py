@@ -192,6 +192,22 @@ def test_a_call_that_waits_is_told_why_the_run_does_not_begin(
     ]
 
 
+def test_where_a_server_lives_it_starts_the_run_and_if_it_has_ended_who_waits_does(tmp_path: Path) -> None:
+    first = load_pipeline(write(tmp_path) / "first.yaml")
+    delivery = Delivery(**dict.fromkeys(Delivery.__dataclass_fields__) | {"key": "k", "kwargs": {"pipeline_run_id": 1}})
+    with Store.open(first.store_url) as store:
+        ask = Triggers(first, store, Redactor()).ask(delivery)
+        store.report_server(str(tmp_path), {"second": None})
+        ask(json.dumps({"order": "second", "trigger": "t", "event": {}, "variables": {}}))
+        look = json.dumps({"tick": 1, "pipeline": "second"})
+        assert json.loads(ask(look))["status"] == "initial"
+        assert not (tmp_path / ".syncblocks" / "ticks").exists()
+        store.leave_server()
+        ask(look)
+    assert (tmp_path / ".syncblocks" / "ticks" / "1.log").exists()
+    wait_for(tmp_path, "run")
+
+
 INTERVAL = """
 @callback
 def tell(interval_start_datetime, interval_end_datetime, interval_seconds, interval_start_datetime_previous, **kwargs):

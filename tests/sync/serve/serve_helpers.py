@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,16 @@ class Place:
         self.dead: set[int] = set()
         self.said: list[str] = []
 
-    def write(self, name: str = "crm", cron: str | None = "* * * * *", file: str = "", **more: Any) -> None:
-        """Write a pipeline file. `more`: keys of `schedule`; without a schedule, of the file."""
-        document: dict[str, Any] = {"pipeline": name, "store": self.url, **PIPELINE}
+    def write(
+        self,
+        name: str = "crm",
+        cron: str | None = "* * * * *",
+        file: str = "",
+        keys: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> None:
+        """Write a pipeline file: `keys` beside `schedule`, `more` in it; without a schedule, `more` of the file."""
+        document: dict[str, Any] = {"pipeline": name, "store": self.url, **PIPELINE, **(keys or {})}
         document |= more if cron is None else {"schedule": {"cron": cron, **more}}
         (self.folder / (file or f"{name}.yaml")).write_text(yaml.safe_dump(document))
 

@@ -159,7 +159,7 @@ def test_a_dead_delivery_is_due_again(store: Store, orders: Orders, place: Place
     assert refusal(orders.deliver, "plain", key, who="x") == 404
     orders.deliver("crm", key, who="x")
     assert store.outbox("crm").deliveries.counts()["due"] == 1
-    assert actions(store)[1:] == [("x", "deliver", None, None)]
+    assert actions(store)[1:] == [("x", "deliver", run, None)]
     assert store.actions.of_pipeline("crm", limit=1)[0].details == {"key": key}
 
 

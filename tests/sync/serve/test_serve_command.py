@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
+import socket
 import sqlite3
 import stat
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -17,7 +20,7 @@ import pytest
 from syncblocks.sync.store import Store
 from tests.conftest import RunCLI
 from tests.sync.store.store_helpers import query
-from tests.zygote import Process, Zygote
+from tests.zygote import SCRIPT, Process, Zygote
 
 FILE = """\
 pipeline: crm
@@ -149,6 +152,29 @@ def test_stop_runs_stops_what_the_server_has_started_and_else_it_goes_on(folder:
 
 
 @pytest.mark.full
+def test_the_link_that_signs_in_goes_to_a_terminal_and_not_to_a_log(folder: Path) -> None:
+    command = [SCRIPT, "serve", "--port", "0"]
+    mine, theirs = pty.openpty()
+    with subprocess.Popen(command, cwd=folder, stderr=theirs, stdin=subprocess.DEVNULL) as server:
+        os.close(theirs)
+        said = b""
+        while b"/login?code=" not in said:
+            said += os.read(mine, 10_000)
+        server.send_signal(signal.SIGTERM)
+    os.close(mine)
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        lines = []
+        while not (lines and lines[-1].startswith("to sign in: ")):
+            lines.append(server.stderr.readline())
+            assert lines[-1], lines
+        server.send_signal(signal.SIGTERM)
+        lines += server.stderr
+    assert lines.count(f"to sign in: syncblocks token link {folder}\n") == 1
+    assert "code=" not in "".join(lines)
+
+
+@pytest.mark.full
 def test_a_run_whose_process_hangs_past_its_run_timeout_is_ended(folder: Path, zygote: Zygote) -> None:
     (folder / "slow.py").write_text("import time\n\n@transformer\ndef slow(records):\n    time.sleep(600)\n")
     (folder / "crm.yaml").write_text(RARE + "transformers: [{file: slow.py}]\nrun_timeout_s: 1\n")
@@ -240,3 +266,17 @@ def test_pause_resume_reset_and_forget(run_cli: RunCLI, folder: Path) -> None:
     assert said("forget", "crm")["skipped"] == 0
     assert "knows no schedule of a pipeline 'crm'" in str(said("forget", "crm", code=2))
     assert query(url_of(folder), "SELECT count(*) FROM _syncblocks_schedule") == [(0,)]
+
+
+def test_an_address_that_is_taken_and_public_urls(run_cli: RunCLI, folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = run_cli(["serve", "--port", port, "--public-url", "https://sync.example:8443"], folder)
+        assert (done.returncode, "another program listens there" in done.stderr) == (2, True), done.stderr
+    for url in ("sync.example", "https://sync.example/", "https://user@sync.example", "https://a b", "ftp://x"):
+        done = run_cli(["serve", "--port", "0", "--public-url", url], folder)
+        assert (done.returncode, "is not of the form" in done.stderr) == (2, True), done.stderr
+    done = run_cli(["serve", "--host", "0.0.0.0", "--port", "0"], folder)
+    assert (done.returncode, "is reached from outside" in done.stderr) == (2, True), done.stderr

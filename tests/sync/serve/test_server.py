@@ -370,15 +370,27 @@ def test_a_tick_whose_process_ends_at_once_is_started_again_after_a_growing_paus
     )
 
 
-def test_a_start_by_a_callback_is_left_to_its_own_process_at_first(place: Place, store: Store) -> None:
+def test_a_start_by_a_callback_is_left_to_the_process_that_the_caller_starts(
+    place: Place, store: Store, child: Store
+) -> None:
+    place.write(cron=None)
+    noted = Noted()
+    server = place.server(store, noted)
+    tick = store.order_tick("crm", "asked", trigger="callback", causes=()).id
+    assert child.offer_tick(tick, 30)
+    server.turn()
+    assert noted.started == []
+    place.minutes(1, server)
+    assert set(noted.started) == {tick}
+
+
+def test_a_start_by_a_callback_that_is_left_to_the_server_starts_at_once(place: Place, store: Store) -> None:
     place.write(cron=None)
     noted = Noted()
     server = place.server(store, noted)
     tick = store.order_tick("crm", "asked", trigger="callback", causes=()).id
     server.turn()
-    assert noted.started == []
-    place.minutes(1, server)
-    assert set(noted.started) == {tick}
+    assert noted.started == [tick]
 
 
 def test_two_servers_start_one_tick_of_a_pipeline_at_a_time(place: Place, store: Store, child: Store) -> None:

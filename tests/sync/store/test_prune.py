@@ -16,7 +16,7 @@ import pytest
 from syncblocks.callbacks.protocols import Delivery, NothingOpen
 from syncblocks.sync.store import Store, prune
 from syncblocks.sync.store.table_names import TABLES
-from syncblocks.sync.store.ticks import TickOptions
+from syncblocks.sync.store.ticks import OrderedBy, TickOptions
 from tests.sync.store.prune_engine import ROWS
 from tests.sync.store.store_helpers import (
     CALLBACKS,
@@ -35,7 +35,8 @@ from tests.sync.store.store_helpers import (
 from tests.zygote import Zygote
 
 _OF_NO_RUN = ("version", "state", "range_claim", "expectation", "alert", "schedule", "server")
-OF_RUN = [table for table in TABLES if not table.endswith(_OF_NO_RUN)]
+_OF_SERVERS = ("token", "session", "action")
+OF_RUN = [table for table in TABLES if not table.endswith((*_OF_NO_RUN, *_OF_SERVERS))]
 DAY_S = 86_400
 
 
@@ -71,6 +72,7 @@ def run_once(
     outbox.release_gate(run.id)
     if delivers:
         deliver_all(outbox)
+    store.save_log(run.id, run.attempt, "a line\n", {"streams": []})
     store.finish_run(run.id)
     return run.id
 
@@ -88,6 +90,8 @@ def prune_all(store: Store, pipeline: str = "p", **limits: Any) -> int:
         after = past.last
     while ticks := store.ticks_without_run(pipeline, **limits):
         store.remove_ticks(ticks)
+    while store.remove_actions(pipeline, **limits):
+        pass
     return held
 
 
@@ -237,6 +241,20 @@ def test_ticks_go_with_their_runs_and_orders_are_known_for_a_week(store: Store, 
     assert left(store) == [of_schedule[1], newest]  # the next tick's interval begins there
     url = store.url if store.url.startswith("sqlite") else f"sqlite:///{store.url}"
     assert query(url, "SELECT id FROM _syncblocks_tick ORDER BY id") == [(scheduled[1],), (waiting.id,)]
+
+
+def test_actions_go_with_the_runs_of_their_time(store: Store, clock: FixedClock) -> None:
+    by = OrderedBy(who="x")
+    for key in "abc":
+        store.order_tick(key if key == "c" else "p", key, trigger="", causes=(), kind="api", by=by)
+        clock.move(60)
+    prune_all(store, keep_runs=1)
+    assert len(store.actions.of_pipeline("p")) == 2
+    clock.move(86_400)
+    store.order_tick("p", "d", trigger="", causes=(), kind="api", by=by)
+    prune_all(store, keep=timedelta(hours=1))
+    assert [action.id for action in store.actions.of_pipeline("p")] == [4]
+    assert len(store.actions.of_pipeline("c")) == 1
 
 
 def test_a_run_that_a_callback_ordered_is_known_until_the_delivery_is_done(store: Store, clock: FixedClock) -> None:

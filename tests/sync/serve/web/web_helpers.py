@@ -6,13 +6,16 @@ import http.client
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlencode
 
 from msgspec import Struct
+from starlette.routing import BaseRoute
 
 from syncblocks.sync.serve import PipelineFiles
 from syncblocks.sync.serve.web.app import make_app
 from syncblocks.sync.serve.web.listening import Listening, bound_socket
+from syncblocks.sync.serve.web.patience import ARRIVES_S
 from syncblocks.sync.serve.web.served import Served, addresses
 from syncblocks.sync.store import Store
 from tests.sync.serve.serve_helpers import Place
@@ -33,11 +36,12 @@ class Answer(Struct):
 class Site:
     """The pages of a folder, at an address of this machine."""
 
-    def __init__(self, place: Place, store: Store, files: PipelineFiles, port: int) -> None:
+    def __init__(self, place: Place, store: Store, files: PipelineFiles, port: int, routes: list[BaseRoute]) -> None:
         self.place = place
         self.store = store
         self.port = port
         self._files = files
+        self.routes = routes
         #: Sent with each request.
         self.headers = {"Host": f"127.0.0.1:{port}"}
 
@@ -86,15 +90,16 @@ class Site:
 
 
 @contextmanager
-def served(place: Place, *public_urls: str) -> Iterator[Site]:
-    """Serve a folder."""
+def served(place: Place, *public_urls: str, arrives_s: float = ARRIVES_S, **more: Any) -> Iterator[Site]:
+    """Serve a folder; `more`: of `Served`."""
     files = PipelineFiles(place.folder, place.url, place.clock)
     listener = bound_socket("127.0.0.1", 0)
     port = listener.getsockname()[1]
     with place.store() as store:
         urls = addresses("127.0.0.1", port, public_urls)
-        about = Served(store=store, files=files, folder=place.folder, clock=place.clock, urls=urls)
-        with Listening(make_app(about), listener):
-            site = Site(place, store, files, port)
+        about = Served(store=store, files=files, folder=place.folder, clock=place.clock, urls=urls, **more)
+        app = make_app(about)
+        with Listening(app, listener, arrives_s=arrives_s):
+            site = Site(place, store, files, port, app.routes)
             site.read_files()
             yield site

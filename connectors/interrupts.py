@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import Interrupted
+from .errors import Interrupted
 
 
 class Call:
@@ -28,7 +28,7 @@ class Call:
             raise Interrupted(f"stream {self._stream!r} was interrupted", stream=self._stream)
 
 
-class FileCalls:
+class Calls:
     """All calls under way of one connector, by stream."""
 
     def __init__(self) -> None:

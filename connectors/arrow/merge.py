@@ -1,4 +1,4 @@
-"""Merge for files: write the table anew, the old records first, then those that arrived.
+"""Merge of records in files: the old records are written anew, then those that arrived.
 
 Memory holds the keys that arrived since the last commit, never the table: a few more than 8 bytes for an integer, about
 100 bytes more than its length for another key. Keys compare by value in the types of the table. A record without a
@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..arrow.text import is_bytes, is_text, is_uuid, to_text
 from ..errors import null_in_key
 from ..write_spec import ConflictMethod, WriteSpec
+from .text import is_bytes, is_text, is_uuid, to_text
 
 Batches = Callable[[], Iterable[pa.RecordBatch]]
 

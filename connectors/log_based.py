@@ -1,0 +1,140 @@
+"""What a read of a database's log has beside other reads: columns, positions, and the read itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+from msgspec import Struct
+
+from .field_facts import Precision, with_facts
+from .stream import Block, Bookmark, Event, LedgerRow, Stream
+from .struct_helpers import replace
+
+#: Columns of an appended change: what it is (`read`, `insert`, `update`, `delete`, `truncate`), when its transaction
+#: was committed, where it stands in the log (texts that sort as the log does), which columns the log leaves out
+#: since they are stored apart and have not changed (a list of names), and the key before the change, if that was
+#: another one (an object of texts).
+OPERATION, COMMITTED_AT, POSITION, UNCHANGED, OLD_KEY = "_op", "_committed_at", "_position", "_unchanged", "_old_key"
+
+LOG_FIELDS = (
+    pa.field(OPERATION, pa.string()),
+    pa.field(COMMITTED_AT, pa.timestamp("us", "UTC")),
+    pa.field(POSITION, pa.string()),
+    pa.field(UNCHANGED, pa.json_()),
+    pa.field(OLD_KEY, pa.json_()),
+)
+
+#: Of a change that is merged: the record of its key is written, or goes, or all records of the table go.
+UPSERT, DELETE, TRUNCATE = "upsert", "delete", "truncate"
+
+#: What the columns of a merged change begin with that say under which key the table had the record before the batch,
+#: where `UNCHANGED` names columns.
+_OLD = "_old_"
+
+#: In a bookmark: up to where in the log the table is complete, as the source writes it.
+LOG_POSITION = "log_position"
+
+
+class LogLook(Struct, frozen=True, kw_only=True):
+    """What `ReadsLog.look_at_log` has found."""
+
+    #: What a read needs and does not have, each with what mends it.
+    missing: tuple[str, ...] = ()
+    #: What a person should know.
+    notes: tuple[str, ...] = ()
+
+
+class OpenLog(Protocol):
+    """One read of several streams, begun by `ReadsLog.open_log`."""
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow", /
+    ) -> Iterator[tuple[str, Event | Block]]:
+        """Yield `(stream name, event)`, as `Source.read` does, up to where the log ended when it was opened.
+
+        Without a bookmark a stream's records come first, as they are at some moment, and then the changes since then.
+        Checkpoints come between transactions only; each stream's last event is one.
+        """
+        ...
+
+    def confirm(self) -> None:
+        """End the read: all is committed, so the source may forget what is below the lowest of `held`."""
+        ...
+
+
+def changes_stream(stream: Stream) -> Stream:
+    """Return a merged stream as its changes arrive: `OPERATION`, `UNCHANGED` and a former key behind its columns.
+
+    A delete has values in its key only. A TRUNCATE is a batch of its own, of one record without values. In a batch that
+    has `UNCHANGED` each key is there once.
+    """
+    old = [stream.schema.field(name).with_name(f"{_OLD}{name}").with_nullable(True) for name in stream.key_properties]
+    more = [pa.field(OPERATION, pa.string()), pa.field(UNCHANGED, pa.string()), *old]
+    return replace(stream, schema=pa.schema([*(field.with_nullable(True) for field in stream.schema), *more]))
+
+
+def plain_columns(stream: Stream) -> int:
+    """Return how many of a stream's columns are the table's own, where it is one of changes."""
+    names = stream.schema.names
+    return names.index(OPERATION) if OPERATION in names else len(names)
+
+
+def plain_stream(stream: Stream) -> Stream:
+    """Return a stream without the columns of its changes: as its table has it."""
+    return replace(stream, schema=pa.schema(list(stream.schema)[: plain_columns(stream)]))
+
+
+def logged_stream(stream: Stream, own_key: Sequence[str], *, is_appended: bool) -> Stream:
+    """Return a stream that is read out of the log; of one that is appended, as its changes arrive.
+
+    Args:
+        stream: with the key by which it is merged.
+        own_key: of its table.
+        is_appended: every change is kept.
+    """
+    # Numbers without a limit of digits stay texts: no read of the log sees all of them.
+    fields = [with_facts(field, precision=Precision.KNOWN) for field in stream.schema]
+    if is_appended:
+        fields = [*(field.with_nullable(True) for field in fields), *LOG_FIELDS]
+    return replace(
+        stream,
+        schema=pa.schema(fields),
+        key_properties=() if is_appended else stream.key_properties,
+        keeps_own_bookmark=True,
+        locator={**stream.locator, "key": tuple(own_key)},
+    )
+
+
+def logged_rows(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
+    """Return the rows of streams that are, or were, read out of a log."""
+    return [row for row in rows if row.log]
+
+
+def position_of(row: LedgerRow) -> str:
+    """Return up to where a table is complete; empty: it has to be copied."""
+    found: Any = (row.bookmark or {}).get(LOG_POSITION, "")
+    return str(found)
+
+
+__all__ = [
+    "COMMITTED_AT",
+    "DELETE",
+    "LOG_FIELDS",
+    "LOG_POSITION",
+    "OLD_KEY",
+    "OPERATION",
+    "POSITION",
+    "TRUNCATE",
+    "UNCHANGED",
+    "UPSERT",
+    "LogLook",
+    "OpenLog",
+    "changes_stream",
+    "logged_rows",
+    "logged_stream",
+    "plain_columns",
+    "plain_stream",
+    "position_of",
+]

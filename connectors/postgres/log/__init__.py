@@ -1,0 +1,1 @@
+"""PostgreSQL's own log, read through a logical replication slot."""

@@ -1,0 +1,282 @@
+"""One read of a slot: tables that have to be copied first, then every change up to where the log ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import pyarrow as pa
+
+from ...errors import ConnectorError, FatalConnectorError
+from ...failpoints import failpoint
+from ...log_based import LOG_POSITION, position_of
+from ...read_spec import ReplicationMethod
+from ...stream import Bookmark, Checkpoint, Event, LedgerRow, Stream
+from ...struct_helpers import replace
+from . import slot as slots
+from .connection import LogConnection
+from .decoder import Changes, Decoder
+from .messages import COMMIT, lsn_text, parse_lsn
+from .records import LoggedTable
+
+if TYPE_CHECKING:
+    from ..settings import PostgresAddress, PostgresSettings
+
+#: Byte of a message's kind, behind the header of the copy-both stream.
+_KIND = 25
+
+
+class TableSource(Protocol):
+    """The ordinary reader, as far as it is needed here."""
+
+    @property
+    def address(self) -> PostgresAddress:
+        """Where the server is."""
+        ...
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow", /
+    ) -> Iterator[tuple[str, Any]]:
+        """Read whole tables, in the transaction of `snapshot` in a stream's locator."""
+        ...
+
+    def to_schema(self, batch: pa.RecordBatch, stream: Stream, /) -> pa.RecordBatch:
+        """Bring a batch to the stream's schema."""
+        ...
+
+
+class PostgresLog:
+    """An opened read. Nothing is made at the source before `read`, and before the ledger has its name."""
+
+    def __init__(
+        self,
+        source: TableSource,
+        settings: PostgresSettings,
+        name: str,
+        streams: Sequence[Stream],
+        rows: Sequence[LedgerRow],
+        note: Callable[[str, Mapping[str, Any]], None],
+        held: Callable[[], Sequence[Bookmark]],
+    ) -> None:
+        self._held_by = held
+        #: From where in the log on the tables go on that this read copies.
+        self._copied: list[int] = []
+        self._source, self._streams, self._rows, self._note = source, streams, rows, note
+        self._settings, self._name = settings, name
+        self._stack = ExitStack()
+        self._stopped: set[str] = set()
+        self._connection: LogConnection | None = None
+        #: Up to where the log is read.
+        self._end = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def interrupt(self, stream: str) -> None:
+        """End the read soon, once that was said for all of its streams."""
+        self._stopped.add(stream)
+
+    def _is_stopped(self) -> bool:
+        return self._stopped.issuperset(stream.name for stream in self._streams)
+
+    # -- the read --------------------------------------------------------------------------------------------------
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
+    ) -> Iterator[tuple[str, Event]]:
+        """See `OpenLog`."""
+        source, address = self._source, self._source.address
+        admin = slots.Admin(address)
+        self._stack.callback(admin.close)
+        names = slots.names_of(self._name, self._rows, self._settings)
+        copied = [stream for stream in group if not (bookmarks.get(stream.name) or {}).get(LOG_POSITION)]
+        anew = {stream.name for stream in copied}
+        known = [replace(row, bookmark=None) if row.key.stream in anew else row for row in self._rows]
+        if missing := slots.look(admin, names, group, known).missing:
+            raise FatalConnectorError("; ".join(missing), connector="postgres", has_no_values=True)
+        connection = self._connection = LogConnection(address, is_stopped=self._is_stopped)
+        self._stack.callback(connection.close)
+        (system,) = connection.command("IDENTIFY_SYSTEM")
+        self._end = parse_lsn(str(system["xlogpos"]))
+        self._check_moment(int(str(system["timeline"])))
+        facts = slots.tables_of(admin, group)
+        for stream in group:
+            # Before anything is made: whoever finds it after a crash has to know whose it is.
+            self._note(stream.name, slots.noted(names, system, facts[slots.oid_of(stream)]))
+        failpoint("log.noted")
+        held = [facts[slots.oid_of(stream)] for stream in group if stream not in copied]
+        held += self._left_out(admin)
+        slots.make(admin, connection, names, held, [facts[slots.oid_of(stream)] for stream in copied])
+        failpoint("log.made")
+        tables = {
+            slots.oid_of(stream): LoggedTable(stream, facts[slots.oid_of(stream)].columns, source.to_schema)
+            for stream in group
+        }
+        positions = {
+            stream.name: parse_lsn(str((bookmarks.get(stream.name) or {})[LOG_POSITION]))
+            for stream in group
+            if stream not in copied
+        }
+        if copied:
+            yield from self._copy(
+                admin, names, {slots.oid_of(each): tables[slots.oid_of(each)] for each in copied}, positions
+            )
+        if all(table.is_copied_only for table in tables.values()):
+            return  # their changes since then are read by the next run
+        for table in tables.values():
+            if table.is_copied_only:
+                del positions[table.stream.name]
+        tables = {oid: table for oid, table in tables.items() if not table.is_copied_only}
+        self._end = max(self._end, *positions.values())
+        lowest = min([*positions.values(), *map(parse_lsn, filter(None, map(position_of, self._rows)))])
+        connection.start(names.slot, names.publication, lowest, self._held)
+        yield from self._changes(connection, tables, positions)
+
+    def _held(self) -> int:
+        """Return what the server may forget while the read goes on: of a copy nothing is committed at first."""
+        return min([_lowest(self._held_by()), *self._copied])
+
+    def _others(self) -> list[LedgerRow]:
+        """Return the rows of streams that this read leaves out."""
+        names = {stream.name for stream in self._streams}
+        return [row for row in self._rows if row.key.stream not in names]
+
+    def _left_out(self, admin: slots.Admin) -> list[slots.TableFacts]:
+        """Return the tables of streams that this read leaves out, and that hold the log."""
+        oids = [int(row.log["table"]) for row in self._others() if position_of(row)]
+        streams = [Stream(name="", schema=pa.schema([]), locator={"places": {"": oid}}) for oid in oids]
+        return list(slots.tables_of(admin, streams).values()) if streams else []
+
+    def _check_moment(self, timeline: int) -> None:
+        for row in self._rows:
+            if not position_of(row):
+                continue
+            if int(row.log["timeline"]) != timeline:
+                raise FatalConnectorError(
+                    f"the server is on timeline {timeline}, and the tables were read on {row.log['timeline']}: it was "
+                    "promoted or restored. `syncblocks log drop`, then `run --full-refresh`",
+                    connector="postgres",
+                )
+            if parse_lsn(position_of(row)) > self._end:
+                raise FatalConnectorError(
+                    f"stream {row.key.stream!r} was read up to {position_of(row)}, and the server's log ends at "
+                    f"{lsn_text(self._end)}: it was restored. `syncblocks log drop`, then `run --full-refresh`",
+                    connector="postgres",
+                )
+
+    def _copy(
+        self, admin: slots.Admin, names: slots.Names, tables: Mapping[int, LoggedTable], positions: dict[str, int]
+    ) -> Iterator[tuple[str, Event]]:
+        """Read tables as they are at one moment, and note from where in the log on they go on."""
+        with ExitStack() as stack:
+            # A table that is rewritten is empty in a snapshot from before: so the locks come first.
+            listed = ", ".join(slots.tables_of(admin, [table.stream])[oid].name for oid, table in tables.items())
+            admin.query(f"begin; set local lock_timeout = '{slots.COPY_WAIT_S:g}s'")
+            admin.query(f"lock table {listed} in access share mode")
+            stack.callback(admin.query, "commit")
+            exporting = LogConnection(self._source.address, is_stopped=self._is_stopped)
+            stack.callback(exporting.close)
+            lsn, snapshot = slots.exported(admin, exporting, names)
+            self._copied.append(lsn)
+            failpoint("log.exported")
+            for table in tables.values():
+                name, number = table.stream.name, 0
+                whole = replace(
+                    table.plain,
+                    read=replace(table.plain.read, method=ReplicationMethod.FULL_TABLE),
+                    locator={**table.plain.locator, "snapshot": snapshot},
+                )
+                for _, event in self._source.read([whole], {}):
+                    if isinstance(event, pa.RecordBatch):
+                        yield name, table.copied(event, lsn, number)
+                        number += event.num_rows
+                yield name, Checkpoint(bookmark={LOG_POSITION: lsn_text(lsn)})
+                positions[name] = lsn
+
+    def _changes(
+        self, connection: LogConnection, tables: Mapping[int, LoggedTable], positions: Mapping[str, int]
+    ) -> Iterator[tuple[str, Event]]:
+        decoder = Decoder(lambda relation: relation.oid in tables)
+        pace = _Pace(self._settings.checkpoint_records, self._settings.checkpoint_s)
+        position = max(min(positions.values()), 1)
+        while True:
+            received = connection.receive()
+            for messages in _parts(received.messages):
+                for changes in decoder.decode(messages):
+                    table = tables[changes.relation.oid]
+                    name = table.stream.name
+                    first = int((changes.commit_lsns < positions[name]).sum())
+                    if first < len(changes.operations):
+                        yield from self._records(table, changes, first, pace)
+                if not decoder.is_within:
+                    position = max(position, decoder.position)
+                    for name in pace.due():
+                        if position >= positions[name]:
+                            yield name, Checkpoint(bookmark={LOG_POSITION: lsn_text(position)})
+            # The server has sent all transactions that were committed before this place.
+            if received.sent and not decoder.is_within:
+                position = max(position, received.sent)
+            if position >= self._end and not decoder.is_within:
+                break
+        for table in tables.values():
+            yield table.stream.name, Checkpoint(bookmark={LOG_POSITION: lsn_text(position)})
+
+    @staticmethod
+    def _records(table: LoggedTable, changes: Changes, first: int, pace: _Pace) -> Iterator[tuple[str, Event]]:
+        name = table.stream.name
+        try:
+            for batch in table.batches(changes, first):
+                pace.note(name, batch.num_rows)
+                yield name, batch
+        except ConnectorError as error:
+            error.stream = error.stream or name
+            raise
+
+    def confirm(self) -> None:
+        """See `OpenLog`."""
+        if self._connection is not None:
+            failpoint("log.confirm")
+            self._connection.confirm(_lowest(self._held_by()))
+
+
+def _lowest(bookmarks: Sequence[Bookmark]) -> int:
+    return min((parse_lsn(str(each[LOG_POSITION])) for each in bookmarks), default=0)
+
+
+class _Pace:
+    """Which streams are to be committed: those with many new records, and after a while all that have any."""
+
+    def __init__(self, records: int, seconds: float) -> None:
+        self._records, self._seconds = records, seconds
+        self._waiting: dict[str, int] = {}
+        self._since = time.monotonic()
+
+    def note(self, name: str, records: int) -> None:
+        """Note records of a stream."""
+        self._waiting[name] = self._waiting.get(name, 0) + records
+
+    def due(self) -> list[str]:
+        """Return the streams that are due, and begin to count anew."""
+        is_late = time.monotonic() - self._since > self._seconds
+        found = [name for name, records in self._waiting.items() if is_late or records >= self._records]
+        for name in found:
+            del self._waiting[name]
+        if is_late:
+            self._since = time.monotonic()
+        return found
+
+
+def _parts(messages: list[memoryview]) -> list[list[memoryview]]:
+    """Split a block behind its last commit: what comes later is of a transaction that goes on."""
+    for number in range(len(messages), 0, -1):
+        if len(messages[number - 1]) > _KIND and messages[number - 1][_KIND] == COMMIT:
+            return [part for part in (messages[:number], messages[number:]) if part]
+    return [messages] if messages else []
+
+
+__all__ = ["PostgresLog"]

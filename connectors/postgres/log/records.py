@@ -1,0 +1,235 @@
+"""Changes of a table -> records as they are appended, and as they are copied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ...arrow.gather import Mask, array_of
+from ...errors import FatalConnectorError
+from ...log_based import LOG_FIELDS, OPERATION, POSITION, plain_stream
+from ...stream import Stream
+from ...struct_helpers import replace
+from .decoder import Changes
+from .merged import Merged, merged
+from .messages import DELETE, INSERT, TRUNCATE, UPDATE, Relation
+from .values import values_of
+
+_WORDS = {INSERT: "insert", UPDATE: "update", DELETE: "delete", TRUNCATE: "truncate"}
+_CODES = np.zeros(256, np.int8)
+for _place, _code in enumerate(_WORDS):
+    _CODES[_code] = _place
+
+#: Characters of a place in the log: 16 digits, `-`, and 12 digits of the change's number in its transaction and table.
+_WIDTH = 29
+#: The four digits of each number.
+_HEX = np.frombuffer(b"".join(b"%04X" % n for n in range(1 << 16)), np.uint32)
+_DECIMAL = np.frombuffer(b"".join(b"%04d" % n for n in range(10_000)), np.uint32)
+
+Numbers = npt.NDArray[np.int64]
+ToSchema = Callable[[pa.RecordBatch, Stream], pa.RecordBatch]
+
+
+class LoggedTable:
+    """One stream whose changes are read: which columns of the log are its own."""
+
+    def __init__(self, stream: Stream, types: Mapping[str, tuple[int, int, int]], to_schema: ToSchema) -> None:
+        """Take the stream with the columns of a change, and what the catalog says of its table's columns now."""
+        self.stream, self.plain = stream, plain_stream(stream)
+        self._types, self._to_schema = types, to_schema
+
+    @property
+    def is_copied_only(self) -> bool:
+        """Tell whether the table is read as it is, and no changes of it."""
+        return OPERATION not in self.stream.schema.names
+
+    def batches(self, changes: Changes, first: int = 0) -> Iterator[pa.RecordBatch]:
+        """Yield changes as the stream has them, from one of them on.
+
+        Raises:
+            FatalConnectorError: columns have changed in another way than that some were added.
+        """
+        if POSITION in self.stream.schema.names:
+            yield self.records(changes, first)
+            return
+        places = self._places(changes.relation)
+        columns = {places[name]: name for name in self.plain.schema.names if name in places}
+        key = [places[name] for name in self.stream.key_properties]
+        for each in merged(changes, first, columns, key):
+            yield self._merged(changes, each, places)
+
+    def _merged(self, changes: Changes, batch: Merged, places: Mapping[str, int]) -> pa.RecordBatch:
+        count, key = len(batch.operations), self.stream.key_properties
+        olds = replace(self.plain, schema=pa.schema([self.plain.schema.field(name) for name in key]))
+
+        def taken(stream: Stream, found: Mapping[int, Numbers]) -> list[pa.Array]:
+            columns = []
+            for field in stream.schema:
+                place = places.get(field.name)
+                if place is None:  # added since these changes were made
+                    columns.append(pa.nulls(count, field.type))
+                    continue
+                texts = pa.concat_arrays([changes.new.texts(place), changes.old.texts(place)])
+                at = found[place]
+                texts = texts.take(array_of(pa.int64(), np.where(at < 0, 0, at), at < 0)) if len(texts) else None
+                texts = pa.nulls(count, pa.binary()) if texts is None else texts
+                columns.append(values_of(texts, field, self.stream.name))
+            made = self._to_schema(pa.RecordBatch.from_arrays(columns, stream.schema.names), stream)
+            return list(made.columns)
+
+        arrays = [*taken(self.plain, batch.places), batch.operations, batch.unchanged, *taken(olds, batch.origins)]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.stream.schema)
+
+    def records(self, changes: Changes, first: int = 0) -> pa.RecordBatch:
+        """Return changes as records that are appended, from one of them on."""
+        places = self._places(changes.relation)
+        source = _Rows(changes)
+        columns = []
+        for field in self.plain.schema:
+            place = places.get(field.name)
+            if place is None:  # added since these changes were made
+                columns.append(pa.nulls(len(changes.operations), field.type))
+            else:
+                columns.append(values_of(source.texts(place), field, self.stream.name))
+        names = self.plain.schema.names
+        batch = self._to_schema(pa.RecordBatch.from_arrays(columns, names), self.plain)
+        more = [
+            _words(changes),
+            array_of(pa.timestamp("us", "UTC"), changes.committed_at),
+            positions(changes.commit_lsns, changes.numbers),
+            source.unchanged({place: name for name, place in places.items() if name in names}),
+            source.old_keys(places, self.stream),
+        ]
+        return pa.RecordBatch.from_arrays([*batch.columns, *more], schema=self.stream.schema).slice(first)
+
+    def copied(self, batch: pa.RecordBatch, lsn: int, first: int) -> pa.RecordBatch:
+        """Return records of the table, as it was at a place in the log, as they are written; the first one's number."""
+        if self.is_copied_only:
+            return batch
+        count = batch.num_rows
+        lsns = np.full(count, lsn - 1, np.int64)  # below all changes since then
+        words = pa.DictionaryArray.from_arrays(array_of(pa.int8(), np.zeros(count, np.int8)), pa.array(["read"]))
+        others = [pa.nulls(count, field.type) for field in LOG_FIELDS]
+        more = [words.dictionary_decode(), others[1], positions(lsns, np.arange(first, first + count)), *others[3:]]
+        return pa.RecordBatch.from_arrays([*batch.columns, *more], schema=self.stream.schema)
+
+    def _places(self, relation: Relation) -> dict[str, int]:
+        for column in relation.columns:
+            known = self._types.get(column.name)
+            if known is None or known[1:] != (column.type_id, column.modifier):
+                what = "dropped or renamed" if known is None else "given another type"
+                raise FatalConnectorError(
+                    f"column {column.name!r} was {what} since a change in the log: "
+                    f"`syncblocks state reset {self.stream.name}` copies the table anew",
+                    connector="postgres",
+                    stream=self.stream.name,
+                )
+        return {column.name: place for place, column in enumerate(relation.columns)}
+
+
+class _Rows:
+    """The values of each change: the new ones, else the old ones, else none."""
+
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
+        count = len(changes.operations)
+        self._new = np.full(count, -1, np.int64)
+        self._new[changes.with_new] = np.arange(len(changes.with_new))
+        self._old = np.full(count, -1, np.int64)
+        self._old[changes.with_old] = np.arange(len(changes.with_old))
+        is_whole = np.zeros(count, bool)
+        is_whole[changes.with_old] = changes.is_old_whole
+        #: Old tuples that have all columns.
+        self._whole = np.where(is_whole, self._old, -1)
+        self._are_new = len(changes.with_new) == count
+
+    def texts(self, place: int) -> pa.Array:
+        """Return a column of all changes."""
+        new, unchanged = self._changes.new.texts(place), self._unchanged(place)
+        if self._are_new and unchanged is None:
+            return new
+        old = self._changes.old.texts(place)
+        at = np.where(self._new >= 0, self._new, np.where(self._old >= 0, self._old + len(new), -1))
+        if unchanged is not None:  # the old tuple knows it, if it is there
+            at = np.where(unchanged, np.where(self._whole >= 0, self._whole + len(new), -1), at)
+        return pa.concat_arrays([new, old]).take(array_of(pa.int64(), np.where(at < 0, 0, at), at < 0))
+
+    def unchanged(self, names: Mapping[int, str]) -> pa.Array:
+        """Return the names of columns whose values nobody has said, as JSON."""
+        found: dict[int, list[str]] = {}
+        for place, name in names.items():
+            marks = self._unchanged(place)
+            if marks is not None:
+                for change in np.flatnonzero(marks & (self._whole < 0)).tolist():
+                    found.setdefault(change, []).append(name)
+        return self._json({change: json.dumps(listed, ensure_ascii=False) for change, listed in found.items()})
+
+    def old_keys(self, places: Mapping[str, int], stream: Stream) -> pa.Array:
+        """Return the key before the change, of updates that have changed it, as JSON."""
+        changes = self._changes
+        are_updates = (changes.operations == UPDATE) & (self._old >= 0)
+        if not are_updates.any():
+            return self._json({})
+        of_identity = [column.name for column in changes.relation.columns if column.is_key]
+        if changes.relation.identity == "f":  # all columns are its identity
+            of_identity = [name for name in stream.locator.get("key", ()) if name in places]
+        old = {name: changes.old.texts(places[name]) for name in of_identity}
+        new = {name: changes.new.texts(places[name]) for name in of_identity}
+        found = {}
+        for change in np.flatnonzero(are_updates).tolist():
+            before = {name: texts[int(self._old[change])] for name, texts in old.items()}
+            after = {name: texts[int(self._new[change])] for name, texts in new.items()}
+            if before != after:
+                shown = {name: _text(value) for name, value in before.items()}
+                found[change] = json.dumps(shown, ensure_ascii=False)
+        return self._json(found)
+
+    def _unchanged(self, place: int) -> Mask | None:
+        marks = self._changes.new.unchanged(place)
+        if marks is None:
+            return None
+        found = np.zeros(len(self._new), bool)
+        found[self._changes.with_new] = marks
+        return found
+
+    def _json(self, found: Mapping[int, str]) -> pa.Array:
+        if not found:
+            return pa.nulls(len(self._new), pa.json_())
+        texts = [found.get(change) for change in range(len(self._new))]
+        return pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts, pa.string()))
+
+
+def _text(value: pa.Scalar) -> str | None:
+    return value.as_py().decode() if value.is_valid else None
+
+
+def _words(changes: Changes) -> pa.Array:
+    codes = array_of(pa.int8(), _CODES[changes.operations])
+    return pa.DictionaryArray.from_arrays(codes, pa.array(list(_WORDS.values()))).dictionary_decode()
+
+
+def positions(lsns: Numbers, numbers: Numbers) -> pa.Array:
+    """Write places in the log as texts that sort as the log does: 16 hex digits, `-`, and the change's number."""
+    count, places = len(lsns), lsns.view(np.uint64)
+    made = np.empty(count * _WIDTH, np.uint8)
+    made[16::_WIDTH] = ord("-")
+
+    def write(at: int, digits: npt.NDArray[np.uint32]) -> None:
+        """Write four digits of each text."""
+        np.ndarray((count,), np.uint32, made.data, at, (_WIDTH,))[:] = digits
+
+    for part in range(4):
+        write(4 * part, _HEX[(places >> np.uint64(48 - 16 * part) & np.uint64(0xFFFF)).view(np.int64)])
+    rest = numbers
+    for at in range(_WIDTH - 4, 16, -4):
+        rest, last = np.divmod(rest, 10_000)
+        write(at, _DECIMAL[last])
+    offsets = np.arange(0, (count + 1) * _WIDTH, _WIDTH, dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(made)])
+
+
+__all__ = ["LoggedTable", "positions"]

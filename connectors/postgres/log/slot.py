@@ -1,0 +1,390 @@
+"""Slot and publication of a pipeline: what they need, whether they are still what the ledger says, and their making."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from ...errors import ConnectorConfigError, FatalConnectorError, RetriableError
+from ...log_based import LogLook, position_of
+from ...sql.identifiers import literal, quote
+from ...stream import LedgerRow, Stream
+from ..failures import connect_failure, failure
+from ..settings import LogSettings, PostgresAddress, PostgresSettings
+from .connection import LogConnection
+from .messages import lsn_text, parse_lsn
+
+#: Seconds that the making of a slot waits for transactions that run.
+COPY_WAIT_S = 60.0
+
+#: What the log of a published table has.
+_PUBLISHED = "insert, update, delete, truncate"
+
+_NAME = re.compile(r"[a-z0-9_]{1,63}")
+
+_SERVER = """select pg_catalog.current_setting('wal_level'), pg_catalog.current_setting('max_replication_slots')::int,
+  (select count(*) from pg_catalog.pg_replication_slots)::int,
+  r.rolreplication or r.rolsuper or exists (select 1 from pg_catalog.pg_roles m
+    where m.rolname = 'rds_replication' and pg_catalog.pg_has_role(m.oid, 'MEMBER')), r.rolname::text,
+  pg_catalog.pg_is_in_recovery(), pg_catalog.current_database()::text,
+  pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
+  (select s.system_identifier::text from pg_catalog.pg_control_system() s),
+  pg_catalog.current_setting('server_version_num')::int
+from pg_catalog.pg_roles r where r.rolname = current_user"""
+
+_SLOT = """select s.plugin::text, s.database::text, s.wal_status, s.confirmed_flush_lsn::text,
+  pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.restart_lsn)::bigint
+from pg_catalog.pg_replication_slots s where s.slot_name = %s"""
+
+_PUBLICATION = """select p.oid::bigint, p.puballtables, p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate
+from pg_catalog.pg_publication p where p.pubname = %s"""
+
+_PUBLISHED_TABLES = """select r.prrelid::bigint, r.prqual is null and r.prattrs is null,
+  n.nspname::text, c.relname::text
+from pg_catalog.pg_publication_rel r join pg_catalog.pg_class c on c.oid = r.prrelid
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where r.prpubid = (select p.oid from pg_catalog.pg_publication p where p.pubname = %s)"""
+
+_TABLES = """select c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text,
+  c.relreplident::text, pg_catalog.pg_has_role(c.relowner, 'USAGE'),
+  (select x.relname::text from pg_catalog.pg_index i join pg_catalog.pg_class x on x.oid = i.indexrelid
+    where i.indrelid = c.oid and i.indisprimary and i.indimmediate),
+  exists (select 1 from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisreplident),
+  (select x.relname::text from pg_catalog.pg_index i join pg_catalog.pg_class x on x.oid = i.indexrelid
+    where i.indrelid = c.oid and i.indisunique and i.indimmediate and i.indpred is null and i.indexprs is null
+      and not exists (select 1 from pg_catalog.unnest(i.indkey) k join pg_catalog.pg_attribute a
+        on a.attrelid = c.oid and a.attnum = k where not a.attnotnull) order by 1 limit 1),
+  (select pg_catalog.json_agg(pg_catalog.json_build_array(
+      a.attname, a.attnum, a.atttypid::bigint, a.atttypmod, a.attgenerated::text) order by a.attnum)::text
+    from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = any(%s::oid[])"""
+
+_RUNNING = """select pg_catalog.string_agg(t.who, ', ') from (
+  select 'process ' || a.pid || ' of ' || coalesce(a.usename, '?') || ' since ' || a.xact_start::timestamp(0) as who
+  from pg_catalog.pg_stat_activity a where a.backend_xid is not null and a.pid <> pg_catalog.pg_backend_pid()
+  union all select 'prepared transaction ' || p.gid from pg_catalog.pg_prepared_xacts p) t"""
+
+
+class TableFacts(Struct, frozen=True, kw_only=True):
+    """What the catalog says of a table now."""
+
+    oid: int
+    #: Quoted, with its schema.
+    name: str
+    kind: str
+    is_permanent: bool
+    is_owned: bool
+    identity: str
+    primary_key: str | None
+    has_identity_index: bool
+    unique_index: str | None
+    #: Column -> its number, the number of its type, and its modifier.
+    columns: Mapping[str, tuple[int, int, int]]
+    generated: tuple[str, ...]
+
+
+class Names(Struct, frozen=True, kw_only=True):
+    """Slot, publication, and whether a ledger says that they are ours."""
+
+    slot: str
+    publication: str
+    are_noted: bool
+
+
+class Admin:
+    """An ordinary connection, each statement of which is committed at once."""
+
+    def __init__(self, address: PostgresAddress) -> None:
+        import psycopg
+
+        self._address = address
+        try:
+            self._connection = psycopg.connect(address.uri(), autocommit=True)
+        except psycopg.Error as error:
+            raise connect_failure(error, address) from None
+        self.query("set search_path = ''")
+
+    def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run one statement, and return its rows."""
+        import psycopg
+
+        try:
+            cursor = self._connection.execute(sql.encode(), parameters or None)
+            return cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            raise failure(error, self._address, is_lost=self._connection.closed) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def oid_of(stream: Stream) -> int:
+    """Return the number of a stream's table, as it was when the stream was found."""
+    return int(stream.locator.get("places", {}).get("", 0))
+
+
+def names_of(name: str, rows: Sequence[LedgerRow], settings: PostgresSettings) -> Names:
+    """Return what slot and publication are called: as the ledger says, else the settings, else by a default.
+
+    Raises:
+        ConnectorConfigError: the settings say others than the ledger, or what no slot can be called.
+    """
+    said = settings.log or LogSettings()
+    found = {(str(row.log["slot"]), str(row.log["publication"])) for row in rows}
+    if len(found) > 1:
+        shown = ", ".join(sorted(slot for slot, _ in found))
+        raise FatalConnectorError(f"the ledger names several slots ({shown}): drop all with `syncblocks log drop`")
+    if found:
+        ((slot, publication),) = found
+        _demand_names(slot, publication)
+        if (said.slot or slot, said.publication or publication) != (slot, publication):
+            text = f"the ledger says slot {slot!r} and publication {publication!r}: `syncblocks log drop` forgets them"
+            raise ConnectorConfigError(text, connector="postgres", key="log")
+        return Names(slot=slot, publication=publication, are_noted=True)
+    slot, publication = said.slot or name, said.publication or name
+    _demand_names(slot, publication)
+    return Names(slot=slot, publication=publication, are_noted=False)
+
+
+def _demand_names(*names: str) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            text = f"{name!r} is no name of a slot or publication: at most 63 lower case letters, digits and `_`"
+            raise ConnectorConfigError(text, connector="postgres", key="log")
+
+
+def tables_of(admin: Admin, streams: Sequence[Stream]) -> dict[int, TableFacts]:
+    """Look tables up by their numbers."""
+    found = {}
+    for row in admin.query(_TABLES, [oid_of(stream) for stream in streams]):
+        oid, schema, name, kind, persistence, identity, is_owned, primary, has_index, unique, columns = row
+        listed = json.loads(columns or "[]")
+        found[oid] = TableFacts(
+            oid=oid,
+            name=f"{quote(schema)}.{quote(name)}",
+            kind=kind,
+            is_permanent=persistence == "p",
+            is_owned=is_owned,
+            identity=identity,
+            primary_key=primary,
+            has_identity_index=has_index,
+            unique_index=unique,
+            columns={column: (place, type_id, modifier) for column, place, type_id, modifier, _ in listed},
+            generated=tuple(column for column, *_, generated in listed if generated),
+        )
+    return found
+
+
+def look(admin: Admin, names: Names, streams: Sequence[Stream], rows: Sequence[LedgerRow]) -> LogLook:
+    """Look at what a read needs; see `ReadsLog.look_at_log`."""
+    ((wal_level, most, used, may, role, is_standby, database, may_create, own_system, version),) = admin.query(_SERVER)
+    if version < 150000:
+        return LogLook(missing=("LOG_BASED needs PostgreSQL 15 or newer",))
+    if is_standby:
+        return LogLook(missing=("the server is a standby: name the primary, LOG_BASED does not read a standby yet",))
+    slot = next(iter(admin.query(_SLOT, names.slot)), None)
+    missing, notes, user = [], [], quote(role)
+    if wal_level != "logical":
+        text = f"wal_level is {wal_level}: `alter system set wal_level = logical`, then restart the server"
+        return LogLook(missing=(text,))
+    if not may:
+        missing.append(f"the role may not read the log: `alter role {user} replication`")
+    # One for the copy of a table, which lasts as long as the copy.
+    needed = used + (slot is None) + 1
+    if needed > most:
+        text = f"{used} of {most} replication slots are in use, two are needed with one spare:"
+        missing.append(f"{text} `alter system set max_replication_slots = {needed + 2}`, then restart the server")
+    publication = next(iter(admin.query(_PUBLICATION, names.publication)), None)
+    if publication is None and not may_create:
+        missing.append(f"no publication can be made: `grant create on database {quote(database)} to {user}`")
+    missing += _of_source(rows, own_system, database)
+    missing += _of_names(names, slot, publication, rows)
+    tables = tables_of(admin, streams)
+    for stream in streams:
+        missing += _of_table(stream, tables.get(oid_of(stream)), user)
+    published = {oid: is_plain for oid, is_plain, *_ in admin.query(_PUBLISHED_TABLES, names.publication)}
+    by_stream = {row.key.stream: row for row in rows if position_of(row)}
+    for stream in streams:
+        if row := by_stream.get(stream.name):
+            missing += changed(stream, row, tables.get(oid_of(stream)), published)
+    if slot is not None and names.are_noted and slot[4] is not None:
+        notes.append(f"slot {names.slot!r} keeps {slot[4] / 1e6:,.1f} MB of log at the source")
+    return LogLook(missing=tuple(missing), notes=tuple(notes))
+
+
+def _of_source(rows: Sequence[LedgerRow], system: str, database: str) -> list[str]:
+    for row in rows:
+        log = row.log
+        if (str(log["system"]), str(log["database"])) != (system, database):
+            return [
+                f"the tables were read from database {log['database']!r} of the server with the system identifier "
+                f"{log['system']}, and this is {database!r} of {system}: `syncblocks log drop` there, then "
+                "`run --full-refresh`"
+            ]
+    return []
+
+
+def _of_names(names: Names, slot: Any, publication: Any, rows: Sequence[LedgerRow]) -> list[str]:
+    if not names.are_noted:
+        text = "is not ours, as no ledger of this pipeline names it: say another name as `log` of the source's config"
+        found = [f"slot {names.slot!r} {text}"] if slot is not None else []
+        return found + ([f"publication {names.publication!r} {text}"] if publication is not None else [])
+    anew = "`syncblocks log drop`, then `run --full-refresh`"
+    positions = {row.key.stream: parse_lsn(position_of(row)) for row in rows if position_of(row)}
+    if slot is None:
+        return [f"slot {names.slot!r} is gone, and with it the log since the last run: {anew}"] if positions else []
+    plugin, _, status, confirmed, _ = slot
+    if plugin != "pgoutput" or status == "lost":
+        return [f"slot {names.slot!r} has lost log that is needed ({status}, {plugin}): {anew}"]
+    found = [
+        f"slot {names.slot!r} stands at {confirmed}, past stream {stream!r} at {lsn_text(position)}, whose changes "
+        f"between them are lost: `syncblocks state reset {stream}` copies its table anew"
+        for stream, position in positions.items()
+        if confirmed and parse_lsn(confirmed) > position
+    ]
+    if publication is not None and (publication[1] or not publication[2]):
+        text = f"set (publish = '{_PUBLISHED}')"
+        found.append(f"publication {names.publication!r} does not publish all: `alter publication ... {text}`")
+    if publication is None and positions:
+        found.append(f"publication {names.publication!r} is gone: {anew}")
+    return found
+
+
+def _of_table(stream: Stream, table: TableFacts | None, user: str) -> list[str]:
+    if table is None:
+        return [f"stream {stream.name!r}: its table is gone since it was looked up; run again"]
+    found = []
+    is_identified = table.identity == "f" or (table.identity == "d" and table.primary_key is not None)
+    is_identified |= table.identity == "i" and table.has_identity_index
+    if not is_identified:
+        way = (
+            "default"
+            if table.primary_key
+            else f"using index {quote(table.unique_index)}"
+            if table.unique_index
+            else "full"
+        )
+        text = "the log would not say which record is changed, and the server would refuse changes"
+        found.append(f"stream {stream.name!r}: {text}: `alter table {table.name} replica identity {way}`")
+    if stream.key_properties and table.identity == "i":
+        way = f"`alter table {table.name} replica identity default`"
+        found.append(f"stream {stream.name!r}: it is merged by its primary key, which the log does not have: {way}")
+    if table.kind != "r" or not table.is_permanent:
+        found.append(f"stream {stream.name!r}: only ordinary, permanent tables are in the log")
+    if not table.is_owned:
+        found.append(f"stream {stream.name!r}: only its owner publishes it: `alter table {table.name} owner to {user}`")
+    if computed := [name for name in table.generated if name in stream.schema.names]:
+        text = f"the log lacks generated columns: exclude {', '.join(computed)} with `columns`"
+        found.append(f"stream {stream.name!r}: {text}")
+    return found
+
+
+def changed(stream: Stream, row: LedgerRow, table: TableFacts | None, published: Mapping[int, bool]) -> list[str]:
+    """Say what of a table that was copied is not as it was; columns may have been added."""
+    why = []
+    if table is None or str(table.oid) != str(row.log["table"]):
+        why.append("its table was made anew")
+    elif not published.get(table.oid, False):
+        why.append("its table is not in the publication any more, or only a part of it is")
+    else:
+        for column, facts in row.log["columns"].items():
+            if tuple(facts) != table.columns.get(column):
+                why.append(f"column {column!r} was dropped, renamed or is of another type")
+        if row.log["identity"] != table.identity:
+            why.append("it has another replica identity")
+    mend = f"`syncblocks state reset {stream.name}` copies it anew"
+    return [f"stream {stream.name!r}: {'; '.join(why)}: {mend}"] if why else []
+
+
+def noted(names: Names, system: Mapping[str, Any], table: TableFacts) -> dict[str, Any]:
+    """Return what the ledger keeps of a stream."""
+    return {
+        "slot": names.slot,
+        "publication": names.publication,
+        "system": system["systemid"],
+        "database": system["dbname"],
+        "timeline": int(system["timeline"]),
+        "table": str(table.oid),
+        "identity": table.identity,
+        "columns": {name: list(facts) for name, facts in table.columns.items()},
+    }
+
+
+def make(
+    admin: Admin, connection: LogConnection, names: Names, held: Sequence[TableFacts], copied: Sequence[TableFacts]
+) -> None:
+    """Make what is missing of slot and publication, and publish exactly these tables."""
+    if not admin.query(_SLOT, names.slot):
+        _made(admin, connection, f"CREATE_REPLICATION_SLOT {quote(names.slot)} LOGICAL pgoutput (SNAPSHOT 'nothing')")
+    publication = quote(names.publication)
+    if not admin.query(_PUBLICATION, names.publication):
+        admin.query(f"create publication {publication} with (publish = {literal(_PUBLISHED)})")
+    published = {
+        oid: f"{quote(schema)}.{quote(table)}"
+        for oid, _, schema, table in admin.query(_PUBLISHED_TABLES, names.publication)
+    }
+    wanted = {table.oid: table.name for table in (*held, *copied)}
+    for oid, table in published.items():
+        # What is copied is published anew: somebody may have given it a filter.
+        if oid not in wanted or oid in {each.oid for each in copied}:
+            admin.query(f"alter publication {publication} drop table {table}")
+            published = {other: name for other, name in published.items() if other != oid}
+    for oid, table in wanted.items():
+        if oid not in published:
+            admin.query(f"alter publication {publication} add table {table}")
+
+
+def exported(admin: Admin, connection: LogConnection, names: Names) -> tuple[int, str]:
+    """Make a slot that lasts as long as the connection; return its consistent point, and the snapshot of that moment.
+
+    The snapshot lasts until the connection's next command.
+    """
+    slot = quote(f"{names.slot[:54]}_copy")
+    (found,) = _made(
+        admin, connection, f"CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')"
+    )
+    return parse_lsn(str(found["consistent_point"])), str(found["snapshot_name"])
+
+
+def _made(admin: Admin, connection: LogConnection, sql: str) -> list[dict[str, str | None]]:
+    try:
+        return connection.command(sql, COPY_WAIT_S)
+    except TimeoutError:
+        ((running,),) = admin.query(_RUNNING)
+        text = f"the making of a replication slot waits for transactions that run ({running}), for {COPY_WAIT_S:g} s"
+        raise RetriableError(f"{text}: end them, or run again when they are over", connector="postgres") from None
+
+
+def drop(admin: Admin, rows: Sequence[LedgerRow]) -> list[str]:
+    """Drop the slots and publications that rows name; see `ReadsLog.drop_log`."""
+    dropped = []
+    for slot in sorted({str(row.log["slot"]) for row in rows}):
+        if admin.query(_SLOT, slot):
+            admin.query("select pg_catalog.pg_drop_replication_slot(%s)", slot)
+            dropped.append(f"slot {slot!r}")
+    for publication in sorted({str(row.log["publication"]) for row in rows}):
+        if admin.query(_PUBLICATION, publication):
+            admin.query(f"drop publication {quote(publication)}")
+            dropped.append(f"publication {publication!r}")
+    return dropped
+
+
+__all__ = [
+    "COPY_WAIT_S",
+    "Admin",
+    "Names",
+    "TableFacts",
+    "drop",
+    "exported",
+    "look",
+    "make",
+    "names_of",
+    "noted",
+    "oid_of",
+    "tables_of",
+]

@@ -1,0 +1,181 @@
+"""MERGE of changes: the last change of a key counts, deletes go, and what a change leaves out stays as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ...arrow import compute as pc
+from ...arrow.casts import cast_array
+from ...log_based import DELETE, OPERATION, TRUNCATE, UNCHANGED, plain_columns
+from ..identifiers import REMOVED, SEQUENCE
+from ..tables import Column, StagingTable
+from .events import LoadEvents
+from .ingest import ingest
+from .merge import Merge
+from .staging import stage_beside
+
+#: Numbers the changes whose values are looked up.
+_ROW = "_syncblocks_row"
+
+
+class Changes(Merge):
+    """Applies the changes of one load, in order; all of them up to a checkpoint in one transaction."""
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        super().begin()
+        self._has_deletes = False
+
+    def write(self, events: LoadEvents) -> None:
+        """Stage the changes up to the next marker; what is staged is applied where later ones need it in the table."""
+        for batch in events.data():
+            assert isinstance(batch, pa.RecordBatch)
+            if batch.column(OPERATION)[0].as_py() == TRUNCATE:
+                self._empty()
+                continue
+            if batch.column(UNCHANGED).null_count < batch.num_rows:
+                self._apply()
+                batch = self._completed(batch)
+            self._has_deletes |= bool(pc.any(pc.equal(batch.column(OPERATION), pc.constant(DELETE))).as_py())
+            staged = self.stage()
+            self.records += ingest(
+                self.context, LoadEvents(iter([batch])), staged.name, staged.types, not_null=self.not_null()
+            )
+
+    def finish(self, *, is_final: bool) -> None:
+        """Apply what is staged, and fit the target to the stream where it lacks columns."""
+        self._apply()
+        super().finish(is_final=is_final)
+
+    def target_columns(self) -> list[Column]:
+        """Return the columns of the stream's records, without those that say what a change is."""
+        own = self._own_names()
+        return [column for column in super().target_columns() if column.name in own]
+
+    def _own_names(self) -> set[str]:
+        stream, names = self.context.columns.stream, self.context.columns.names
+        return {names[name] for name in stream.schema.names[: plain_columns(stream)]}
+
+    def _apply(self) -> None:
+        """Bring the staged changes into the target, within the transaction."""
+        staged, context = self.staged, self.context
+        if staged is None:
+            return
+        if self._has_deletes:
+            self._delete_staged(staged)
+        super().finish(is_final=False)
+        self.staged, self._has_deletes = None, False
+        self.table = context.target.reflect()
+
+    def _delete_staged(self, staged: StagingTable) -> None:
+        """Leave the last change of each key, and apply those that are deletes."""
+        context = self.context
+        key, quote = context.columns.merge_key(), context.dialect.naming.quote
+        source, target = context.dialect.naming.table(staged.name), context.dialect.naming.table(context.target.name)
+        columns, number, operation = ", ".join(map(quote, key)), quote(SEQUENCE), quote(OPERATION)
+        session = context.session
+        session.execute(
+            f"delete from {source} where ({columns}, {number}) not in "
+            f"(select {columns}, max({number}) from {source} group by {columns})"
+        )
+        is_same = " and ".join(f"{self._staged_key(staged, name, 's')} = t.{quote(name)}" for name in key)
+        if self.table is not None:
+            self.removed += max(
+                session.execute(
+                    f"delete from {target} as t where exists "
+                    f"(select 1 from {source} as s where {is_same} and s.{operation} = '{DELETE}')"
+                ),
+                0,
+            )
+        session.execute(f"delete from {source} where {operation} = '{DELETE}'")
+
+    def _staged_key(self, staged: StagingTable, name: str, alias: str) -> str:
+        """Write a staged key in the type of the target's."""
+        column, text = staged.columns[name], f"{alias}.{self.context.dialect.naming.quote(name)}"
+        return text if staged.types[name] == column.type else f"cast({text} as {column.type})"
+
+    def _empty(self) -> None:
+        """Forget what is staged, and delete all records of the target."""
+        context = self.context
+        if self.staged is not None:
+            context.target.run([context.dialect.tables.drop(self.staged.name)])
+            self.staged, self._has_deletes = None, False
+        if self.table is not None:
+            self.removed += max(
+                context.session.execute(f"delete from {context.dialect.naming.table(context.target.name)}"), 0
+            )
+
+    def _completed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Give changes the values that they leave out, which the target has under the former key.
+
+        Raises:
+            FatalConnectorError: the target lacks such a record.
+        """
+        context, table, stream = self.context, self.table, self.context.columns.stream
+        listed = {row: json.loads(text) for row, text in enumerate(batch.column(UNCHANGED).to_pylist()) if text}
+        names = sorted({name for each in listed.values() for name in each})
+        if table is None:
+            raise context.error("its table is gone: run again")
+        key, own = context.load.stream.key_properties, context.columns.names
+        olds = batch.schema.names[plain_columns(stream) + 2 :]
+        rows = pa.array(list(listed), pa.int64())
+        origins = pa.table(
+            [rows, *(batch.column(old).take(rows) for old in olds)], names=[_ROW, *(own[name] for name in key)]
+        )
+        columns = [column for column in table.columns if column.name in {own[name] for name in key}]
+        number = Column(name=_ROW, type=context.dialect.facts.bigint_type)
+        staged = stage_beside(
+            context, REMOVED, [number, *columns], origins.select([_ROW, *(column.name for column in columns)])
+        )
+        found = self._held(staged, [own[name] for name in key], names)
+        context.target.run([context.dialect.tables.drop(staged.name)])
+        for row, (change, left_out) in enumerate(listed.items()):
+            if change not in found:
+                shown = ", ".join(f"{name} = {origins.column(own[name])[row].as_py()!r}" for name in key)
+                raise context.error(
+                    f"the log leaves out {', '.join(left_out)} of a changed record, as its value is unchanged, and the "
+                    f"table has no record of its key ({shown}): `syncblocks state reset` copies the table anew"
+                )
+        filled = {name: {change: found[change][place] for change in listed} for place, name in enumerate(names)}
+        arrays = [
+            _filled(array, filled[name], {change for change, left_out in listed.items() if name in left_out}, name)
+            if name in filled
+            else array
+            for name, array in zip(batch.schema.names, batch.columns, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
+
+    def _held(self, staged: StagingTable, key: Sequence[str], names: Sequence[str]) -> dict[int, tuple[Any, ...]]:
+        """Look up values in the target: number of a change -> its values, bytes as they are, others as text."""
+        context, naming = self.context, self.context.dialect.naming
+        stream, own = context.columns.stream, context.columns.names
+        selected = []
+        for name in names:
+            column = f"t.{naming.quote(own[name])}"
+            is_bytes = pa.types.is_binary(stream.schema.field(name).type)
+            selected.append(column if is_bytes else f"cast({column} as {context.dialect.facts.text_type})")
+        is_same = " and ".join(f"{self._staged_key(staged, name, 's')} = t.{naming.quote(name)}" for name in key)
+        rows = context.session.query(
+            f"select s.{naming.quote(_ROW)}, {', '.join(selected)} from {naming.table(staged.name)} as s "
+            f"join {naming.table(context.target.name)} as t on {is_same}"
+        )
+        return {int(row[0]): tuple(row[1:]) for row in rows}
+
+
+def _filled(array: pa.Array, values: dict[int, Any], places: set[int], name: str) -> pa.Array:
+    """Put values into some places of a column."""
+    kind = array.type
+    storage = array.storage if isinstance(kind, pa.BaseExtensionType) else array
+    text = storage.type if pa.types.is_binary(storage.type) else pa.string()
+    given = pa.array([values.get(place) if place in places else None for place in range(len(array))], text)
+    given = cast_array(given, storage.type, name, "")
+    index = [place + len(array) if place in places else place for place in range(len(array))]
+    made = pa.concat_arrays([storage, given]).take(pa.array(index, pa.int64()))
+    return kind.wrap_array(made) if isinstance(kind, pa.BaseExtensionType) else made
+
+
+__all__ = ["Changes"]

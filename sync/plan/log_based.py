@@ -1,0 +1,159 @@
+"""LOG_BASED streams: what both ends must have, and which ledger rows hold the log."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from syncblocks.connectors.capabilities import Capabilities
+from syncblocks.connectors.log_based import logged_rows
+from syncblocks.connectors.protocols import Capability, Destination
+from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.stream import LedgerRow, Stream
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
+
+from ..config import Pipeline
+from ..config.globs import glob_matches
+from ..errors import ConfigError
+from .checks import stream_error
+from .plan import Connectors, PlannedStream
+from .selected_stream import SelectedStream
+
+_SLUG = re.compile(r"[^a-z0-9]+")
+
+
+def is_logged(stream: Stream) -> bool:
+    """Tell whether a stream is read out of the log."""
+    return stream.read.method is ReplicationMethod.LOG_BASED
+
+
+def check_log(
+    pipeline: Pipeline,
+    stream: SelectedStream,
+    row: LedgerRow | None,
+    connectors: Connectors,
+    others: Sequence[str],
+    *,
+    is_anew: bool,
+) -> None:
+    """Refuse a LOG_BASED stream that one of both ends cannot serve.
+
+    Raises:
+        ConfigError: see above.
+    """
+    reads, notes = connectors.source_can.reads_log, connectors.destination_can.notes_log
+    reason = (
+        "the source has no log that is read: use INCREMENTAL" if reads is None else reads.why_not_logged(stream.stream)
+    )
+    if notes is None:
+        reason = f"{pipeline.destination.connector} keeps no ledger, in which the place in the log would stand"
+    if pipeline.executor.is_elsewhere:
+        reason = "the log is read by one process: `executor: threads`"
+    if stream.policy.verify:
+        reason = "`verify` is not built for it yet: leave it out"
+    if row is not None and row.committed_at is not None and not row.log and not is_anew:
+        reason = "its table was written by another replication method: run once with `run --full-refresh`"
+    if stream.write.disposition is WriteDisposition.MERGE:
+        reason = reason or _why_no_merge(pipeline, stream, connectors, others)
+    if reason:
+        raise stream_error(pipeline, stream, f"LOG_BASED: {reason}")
+
+
+def _why_no_merge(pipeline: Pipeline, stream: SelectedStream, connectors: Connectors, others: Sequence[str]) -> str:
+    """Say why changes of a stream cannot be merged; empty: they can."""
+    if Capability.APPLIES_CHANGES not in connectors.destination_can:
+        return f"its merge is not built for {pipeline.destination.connector} yet: say `write_disposition: append`"
+    own_key = stream.stream.locator.get("key", ())
+    if set(stream.stream.key_properties) != set(own_key):
+        return f"it is merged by its table's primary key ({', '.join(own_key) or 'it has none'}): say no other key"
+    if others:
+        return f"its table is written by others as well ({', '.join(others)}), whose records a TRUNCATE would delete"
+    return ""
+
+
+def check_arrival(pipeline: Pipeline, stream: SelectedStream, declared: Stream, *, is_decided: bool) -> None:
+    """Refuse a transformer's function, which would see deletes and lack values, and other names of merged columns.
+
+    Raises:
+        ConfigError: see above.
+    """
+    if not is_decided:
+        raise stream_error(pipeline, stream, "LOG_BASED: functions of transformers are not built for it yet")
+    if stream.write.disposition is WriteDisposition.MERGE and declared.schema.names != stream.stream.schema.names:
+        raise stream_error(pipeline, stream, "LOG_BASED: `rename` and `naming` are not built for its merge yet")
+
+
+def log_name(pipeline: str, source: str, destination: str) -> str:
+    """Return what slot and publication are called: nobody else's are, who reads or writes another place."""
+    mark = hashlib.sha256(f"{pipeline}\0{source}\0{destination}".encode()).hexdigest()[:8]
+    slug = _SLUG.sub("_", pipeline.lower()).strip("_")[:50]
+    return f"{slug or 'pipeline'}_{mark}"
+
+
+def log_rows(pipeline: str, destination: Destination, can: Capabilities, tables: Sequence[str]) -> list[LedgerRow]:
+    """Return the ledger rows of a pipeline's streams that are, or were, read out of the log."""
+    if can.lists_ledger is not None:
+        return logged_rows(can.lists_ledger.rows_of(pipeline, list(dict.fromkeys(tables))))
+    described = destination.describe(list(dict.fromkeys(tables)))
+    return logged_rows([row for state in described.values() for row in state.ledger if row.key.pipeline == pipeline])
+
+
+def holds_log(pipeline: Pipeline, row: LedgerRow) -> bool:
+    """Tell whether the file still selects the stream of a row as LOG_BASED, also where a run leaves it out."""
+    said: dict[str, Any] = {}
+    for entry in pipeline.streams:
+        if glob_matches(entry.stream, row.key.stream):
+            said |= {key: getattr(entry, key) for key in entry.model_fields_set}
+    return said.get("replication_method") == ReplicationMethod.LOG_BASED and said.get("selected") is not False
+
+
+def look_at_log(pipeline: Pipeline, streams: Sequence[PlannedStream], connectors: Connectors) -> tuple[str, ...]:
+    """Ask the source what it lacks for its log to be read; return what a person should know.
+
+    Raises:
+        ConfigError: something is missing; the error says the statement that mends it.
+    """
+    logged = [planned for planned in streams if is_logged(planned.stream) and not planned.refusal]
+    reads = connectors.source_can.reads_log
+    if not logged or reads is None:
+        return ()
+    tables = [planned.destination_table for planned in logged]
+    rows = log_rows(pipeline.pipeline, connectors.destination, connectors.destination_can, tables)
+    anew = {planned.key for planned in logged if planned.write.disposition is WriteDisposition.REPLACE}
+    kept = [replace(row, bookmark=None) if row.key in anew else row for row in rows]
+    name = log_name(pipeline.pipeline, connectors.source_name, connectors.destination.identity())
+    found = reads.look_at_log(name, [planned.stream for planned in logged], kept)
+    if found.missing:
+        listed = "".join(f"\n  {each}" for each in found.missing)
+        raise pipeline.error(("source",), f"the log cannot be read:{listed}")
+    copied = [planned.name for planned in logged if planned.start.bookmark is None]
+    notes = [f"copied first, and read out of the log from then on: {', '.join(copied)}"] if copied else []
+    return (*notes, *found.notes)
+
+
+def refuse_apart(streams: Sequence[PlannedStream]) -> tuple[str, ...]:
+    """Refuse LOG_BASED streams where each stream is run by itself: one read yields all of them.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    if named := [planned.name for planned in streams if is_logged(planned.stream)]:
+        raise ConfigError(
+            f"LOG_BASED streams ({', '.join(named)}) are read together: they cannot be tasks of their own"
+        )
+    return ()
+
+
+__all__ = [
+    "check_arrival",
+    "check_log",
+    "holds_log",
+    "is_logged",
+    "log_name",
+    "log_rows",
+    "look_at_log",
+    "refuse_apart",
+]

@@ -1,0 +1,60 @@
+"""What the settings of a LOG_BASED stream may say. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from syncblocks.connectors.log_based import LOG_FIELDS
+from syncblocks.connectors.stream import Stream
+
+from ..config.deletes import Deletes
+from .selected_stream import Failer
+
+#: Settings that are not built for it.
+_REFUSED = (
+    "where",
+    "limit",
+    "deletes",
+    "checks",
+    "warn_checks",
+    "unique_constraints",
+    "bookmark_properties",
+    "bookmark_start",
+    "lookback",
+    "null_bookmarks",
+    "latest_by",
+    "deleted_when",
+    "fill_new_columns",
+    "before",
+)
+
+
+def check_settings(stream: Stream, settings: Mapping[str, Any], disposition: str, fail: Failer) -> None:
+    """Refuse settings that are not built for LOG_BASED.
+
+    Raises:
+        ConfigError: see above.
+    """
+    if disposition not in ("append", "merge"):
+        text = f"`write_disposition: {disposition}` is not built for LOG_BASED: say merge, or append"
+        raise fail("write_disposition", text, ["append", "merge"])
+    if disposition == "merge" and settings.get("unique_conflict_method") not in (None, "UPDATE"):
+        raise fail("unique_conflict_method", "LOG_BASED writes every change: leave it out")
+    # What a merge does anyway may be said.
+    refused = [key for key in _REFUSED if settings.get(key)]
+    if disposition == "merge" and settings.get("deletes") == Deletes(mode="hard"):
+        refused.remove("deletes")
+    if refused:
+        raise fail(refused[0], f"`{refused[0]}` is not built for LOG_BASED yet: leave it out")
+    if settings.get("on_rejected") == "keep":
+        raise fail("on_rejected", "`keep` is not built for LOG_BASED yet: leave it out")
+    if settings.get("columns") is not None and settings["columns"].mask:
+        raise fail("columns", "`mask` is not built for LOG_BASED yet: leave it out, or exclude the columns")
+    ours = {*(field.name for field in LOG_FIELDS), *(f"_old_{name}".casefold() for name in stream.key_properties)}
+    taken = ours.intersection(name.casefold() for name in stream.schema.names)
+    if taken:
+        raise fail("columns", f"{sorted(taken)[0]!r} is a name that LOG_BASED gives a column: exclude the source's")
+
+
+__all__ = ["check_settings"]

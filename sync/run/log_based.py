@@ -1,0 +1,56 @@
+"""A group of LOG_BASED streams: one read of the log, which the source may forget once all of them have committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from syncblocks.connectors.log_based import LOG_POSITION, OpenLog
+from syncblocks.connectors.stream import Bookmark, LedgerRow
+from syncblocks.connectors.struct_helpers import replace
+
+from ..plan.log_based import holds_log, log_name, log_rows
+from .stream import StreamRun
+
+
+@contextmanager
+def opened_log(runs: Sequence[StreamRun]) -> Iterator[OpenLog]:
+    """Open the log that these streams, which have begun, are read from."""
+    context = runs[0].context
+    reads = context.source_can.reads_log
+    assert reads is not None, "the plan checks this"
+    by_name = {run.name: run for run in runs}
+    rows = _rows(runs)
+
+    others = [row.bookmark for row in rows if row.bookmark and row.key.stream not in by_name]
+
+    def note(stream: str, log: Mapping[str, Any]) -> None:
+        by_name[stream].note_log(log)
+
+    def held() -> Sequence[Bookmark]:
+        found = [*others, *(run.log_bookmark for run in runs)]
+        return [bookmark for bookmark in found if bookmark and LOG_POSITION in bookmark]
+
+    name = log_name(context.pipeline.pipeline, context.source_name, context.destination.identity())
+    with reads.open_log(name, [run.read_stream for run in runs], rows, note, held) as opened:
+        yield opened
+
+
+def _rows(runs: Sequence[StreamRun]) -> list[LedgerRow]:
+    """Return the ledger's rows that name the log; a stream that the file has no more holds nothing from now on."""
+    context = runs[0].context
+    keys = {run.name: run.planned.key for run in runs}
+    tables = [key.destination_table for key in keys.values()]
+    found = []
+    for row in log_rows(context.pipeline.pipeline, context.destination, context.destination_can, tables):
+        is_held = holds_log(context.pipeline, row) and keys.get(row.key.stream, row.key) == row.key
+        if not is_held and row.bookmark is not None:
+            # Before the source forgets what the row would go on with: empty means that its table is copied anew.
+            context.destination.set_bookmark(row.key, None)
+            row = replace(row, bookmark=None)
+        found.append(row)
+    return found
+
+
+__all__ = ["opened_log"]

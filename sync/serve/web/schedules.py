@@ -1,0 +1,109 @@
+"""The page of all schedules: what is due when, and what became of the last times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ...schedules import Schedule
+from ...store.facts import Pause
+from ...store.schedules import KnownSchedule
+from ...store.views import TickLine
+from .pages import page, render
+from .pipeline import times_to_come, when
+from .pipelines import paged
+from .sessions import served_by
+
+#: Times that are shown of each schedule: to come, and decided.
+NEXT, LAST = 2, 3
+
+
+class Line(Struct, frozen=True, kw_only=True):
+    """A schedule in the list."""
+
+    pipeline: str
+    #: Whether a file of this server has it.
+    is_served: bool
+    file: str
+    when: str
+    zone: str
+    missed: str
+    overlap: str
+    #: None: it is not paused.
+    pause: Pause | None
+    next: Sequence[datetime]
+    ticks: Sequence[TickLine]
+
+
+@page
+def _schedules(request: Request) -> Response:
+    served = served_by(request)
+    now = served.clock.now()
+    known = {each.pipeline: each for each in served.store.schedules.known()}
+    ours = {name: head.schedule for name, head in served.files.heads.items() if head.schedule is not None}
+    gone = {name for name, each in known.items() if each.schedule is not None} - ours.keys()
+    text = request.query_params.get("q", "").strip()
+    # What is held back comes first: nobody sees by itself that it does not run.
+    names = sorted(
+        (name for name in {*ours, *gone} if text.casefold() in name.casefold()),
+        key=lambda name: (_pause_of(known.get(name), now) is None, name not in gone, name),
+    )
+    pages, part = paged(request, len(names))
+    ticks = served.store.views.last_ticks(names[part], LAST)
+    return render(
+        request,
+        "schedules.html",
+        lines=[
+            _line(
+                name,
+                ours.get(name) or Schedule(**known[name].schedule or {}),
+                known.get(name),
+                ticks[name],
+                now,
+                is_served=name in ours,
+            )
+            for name in names[part]
+        ],
+        number=len(names),
+        total=len({*ours, *gone}),
+        text=text,
+        pages=pages,
+    )
+
+
+def _line(
+    name: str,
+    schedule: Schedule,
+    known: KnownSchedule | None,
+    ticks: Sequence[TickLine],
+    now: datetime,
+    *,
+    is_served: bool,
+) -> Line:
+    pause = _pause_of(known, now)
+    return Line(
+        pipeline=name,
+        is_served=is_served,
+        file="" if known is None else known.file,
+        when=when(schedule),
+        zone=schedule.timezone,
+        missed=schedule.missed,
+        overlap=schedule.overlap,
+        pause=pause,
+        next=times_to_come(schedule, pause, now, NEXT) if is_served else [],
+        ticks=ticks,
+    )
+
+
+def _pause_of(known: KnownSchedule | None, now: datetime) -> Pause | None:
+    if known is None or not known.is_paused or (known.paused_until is not None and known.paused_until <= now):
+        return None
+    return Pause(known.paused_until, known.pause_reason)
+
+
+ROUTES = [Route("/schedules", _schedules)]

@@ -1,0 +1,170 @@
+"""Pipelines into Delta tables: plan, run, verify, deletes, state and adoption, as a user types them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+from deltalake import DeltaTable, write_deltalake
+
+from syncblocks.sync.cli import invoke
+from tests.connectors.delta.delta_tables import read_table
+
+
+class Shop:
+    """Items in SQLite, and a pipeline that writes them into a lake."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sql("create table items (id integer primary key, name text, price decimal(10, 2), at timestamp)")
+        self.stream: dict[str, Any] = {"stream": "items", "write_disposition": "merge"}
+        self.config: dict[str, Any] = {"path": "lake"}
+
+    def sql(self, statement: str, rows: Sequence[Sequence[Any]] = ()) -> None:
+        with closing(sqlite3.connect(self.folder / "shop.db")) as connection, connection:
+            connection.executemany(statement, rows) if rows else connection.execute(statement)
+
+    def insert(self, *numbers: int) -> None:
+        rows = [(n, f"n{n}", f"{n}.25", f"2024-01-01 00:00:{n % 60:02}") for n in numbers]
+        self.sql("insert or replace into items values (?, ?, ?, ?)", rows)
+
+    def command(self, *words: str) -> int:
+        document = {
+            "pipeline": "shop",
+            "source": {"connector": "sqlite", "config": {"path": "shop.db", "checkpoint_records": 2}},
+            "destination": {"connector": "delta", "config": self.config},
+            "streams": [self.stream],
+        }
+        path = self.folder / "shop.yaml"
+        path.write_text(yaml.safe_dump(document))
+        head = 2 if words[0] == "state" else 1
+        return invoke([*words[:head], str(path), *words[head:]])
+
+    def held(self) -> list[tuple[int, str]] | None:
+        found = read_table(self.folder / "lake", "items")
+        return None if found is None else sorted((row["id"], row["name"]) for row in found)
+
+    @property
+    def table(self) -> DeltaTable:
+        return DeltaTable((self.folder / "lake" / "items").as_uri())
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+
+
+@pytest.mark.full
+def test_a_newcomer_plans_runs_and_verifies(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.insert(1, 2, 3)
+    assert shop.command("check") == 0
+    assert shop.command("plan", "--types") == 0
+    assert "timestampNtz" in capsys.readouterr().out
+    assert shop.command("run") == 0
+    assert shop.command("verify") == 0
+    assert shop.command("count") == 0
+    shop.sql("update items set name = 'changed' where id = 2")
+    assert shop.command("verify") == 1
+    assert shop.command("verify", "--repair") == 0
+    assert shop.held() == [(1, "n1"), (2, "changed"), (3, "n3")]
+    assert shop.command("run", "--full-refresh") == 0
+    assert shop.command("verify") == 0
+    assert shop.held() == [(1, "n1"), (2, "changed"), (3, "n3")]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("mode", ["hard", "soft"])
+def test_records_that_are_deleted_at_the_source_go_or_are_marked(shop: Shop, mode: str) -> None:
+    shop.stream |= {**INCREMENTAL, "deletes": {"mode": mode, "limit": "100%"}}
+    shop.insert(*range(1, 8))
+    assert shop.command("run") == 0
+    shop.sql("delete from items where id in (2, 5)")
+    shop.insert(8)
+    assert shop.command("run") == 0
+    rows = read_table(shop.folder / "lake", "items") or []
+    gone = {row["id"] for row in rows if row.get("_deleted_at") is not None}
+    assert ({row["id"] for row in rows}, gone) == (
+        ({1, 3, 4, 6, 7, 8}, set()) if mode == "hard" else (set(range(1, 9)), {2, 5})
+    )
+    assert shop.command("verify") == 0
+
+
+@pytest.mark.full
+def test_state_is_shown_rewound_and_reset(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.stream |= {**INCREMENTAL, "write_disposition": "append"}
+    assert shop.command("state", "set", "items", "id=2") == 0, "before the table is there"
+    shop.insert(*range(1, 6))
+    assert shop.command("run") == 0
+    assert shop.held() == [(2, "n2"), (3, "n3"), (4, "n4"), (5, "n5")]
+    version = shop.table.version()
+    shop.insert(6)
+    assert shop.command("run") == 0
+    shop.table.restore(version)
+    capsys.readouterr()
+    assert shop.command("plan") == 2
+    assert "RESTORE" in capsys.readouterr().err
+    assert shop.command("run") == 1
+    assert shop.command("state", "set", "items", "id=5") == 0
+    assert shop.command("run") == 0
+    assert [number for number, _ in shop.held() or []] == [2, 3, 4, 5, 5, 6], "at a bookmark set by hand all are read"
+    assert shop.command("state", "show") == 0
+    assert "id=6" in capsys.readouterr().out
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("ids", [(1, 2), (1, 1)])
+def test_a_table_of_another_program_is_adopted_if_its_keys_are_keys(
+    shop: Shop, ids: tuple[int, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.stream |= INCREMENTAL
+    shop.insert(1, 2, 3)
+    records = pa.table({"id": pa.array(ids, pa.int64()), "name": ["old", "old"]})
+    write_deltalake((shop.folder / "lake" / "items").as_uri(), records)
+    assert shop.command("run") == 2, "records that we have not written"
+    assert shop.command("state", "adopt", "items") == 2
+    assert "reader 3, writer 7" in capsys.readouterr().err, "a time without a zone would raise the table's protocol"
+    shop.stream["on_lossy"] = "text"
+    adopted = shop.command("state", "adopt", "items")
+    if ids == (1, 1):
+        assert adopted == 2
+        assert "not the only one" in capsys.readouterr().err
+        return
+    assert adopted == 0
+    assert shop.command("run") == 0
+    assert shop.held() == [(1, "old"), (2, "n2"), (3, "n3")]
+    assert shop.table.protocol().min_writer_version == 2
+
+
+@pytest.mark.parametrize(
+    ("stream", "said"),
+    [
+        ({"write_disposition": "history"}, "history"),
+        ({"write_disposition": "replace_range", "range_column": "id"}, "replace_range"),
+        ({"on_rejected": "keep"}, "on_rejected"),
+    ],
+    ids=str,
+)
+def test_what_is_not_built_is_refused_by_the_plan(
+    shop: Shop, stream: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.stream |= stream
+    assert shop.command("plan") == 2
+    assert said in capsys.readouterr().err
+    assert shop.held() is None
+
+
+def test_a_lake_is_no_source(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    (shop.folder / "p.yaml").write_text(
+        "source: {connector: delta, config: {path: lake}}\ndestination: {connector: memory}\nstreams: [{stream: '*'}]\n"
+    )
+    assert invoke(["plan", str(shop.folder / "p.yaml")]) == 2
+    assert "source.connector: there is no such" in capsys.readouterr().err

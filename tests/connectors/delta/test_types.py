@@ -1,0 +1,202 @@
+"""Every type as Delta keeps it: what is stated, what the log says, and what three readers see."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from syncblocks.connectors.arrow.fidelity import Fidelity, fidelity
+from syncblocks.connectors.delta.reader import DeltaReader
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.stream import Stream, TableState
+from syncblocks.connectors.write_spec import WriteDisposition
+from tests.connectors.delta.delta_loads import FINAL, ITEMS, destination_of, items, load_of, run
+from tests.connectors.delta.delta_tables import opened, plain_table, read_table
+
+MOMENT = datetime(2024, 2, 29, 23, 59, 59, 999999)  # noqa: DTZ001 (naive on purpose)
+EARLY = datetime(1, 1, 2, tzinfo=UTC)
+WHO = uuid.UUID("01234567-89ab-cdef-0123-456789abcdef")
+
+EXACT, WIDENED, TEXT, LOSSY = Fidelity.EXACT, Fidelity.WIDENED, Fidelity.TEXT, Fidelity.LOSSY
+
+#: Arrow type, type in the log, fidelity, value, value in the table.
+GOLDEN: list[tuple[pa.DataType, Any, Fidelity, Any, Any]] = [
+    (pa.bool_(), "boolean", EXACT, True, True),
+    (pa.int8(), "byte", EXACT, -128, -128),
+    (pa.int16(), "short", EXACT, -32768, -32768),
+    (pa.int32(), "integer", EXACT, -(2**31), -(2**31)),
+    (pa.int64(), "long", EXACT, 2**63 - 1, 2**63 - 1),
+    (pa.uint8(), "short", WIDENED, 255, 255),
+    (pa.uint16(), "integer", WIDENED, 2**16 - 1, 2**16 - 1),
+    (pa.uint32(), "long", WIDENED, 2**32 - 1, 2**32 - 1),
+    (pa.uint64(), "decimal(20,0)", WIDENED, 2**64 - 1, Decimal(2**64 - 1)),
+    (pa.float16(), "float", WIDENED, 0.5, 0.5),
+    (pa.float32(), "float", EXACT, 0.25, 0.25),
+    (pa.float64(), "double", EXACT, 1 / 3, 1 / 3),
+    (pa.decimal128(38, 10), "decimal(38,10)", EXACT, Decimal("-1.0000000001"), Decimal("-1.0000000001")),
+    (pa.decimal256(20, 2), "decimal(20,2)", EXACT, Decimal("1.25"), Decimal("1.25")),
+    (pa.decimal128(5, -2), "decimal(7,0)", WIDENED, Decimal("1200"), Decimal("1200")),
+    (pa.string(), "string", EXACT, "é\0'", "é\0'"),
+    (pa.large_string(), "string", EXACT, "é", "é"),
+    (pa.dictionary(pa.int8(), pa.string()), "string", EXACT, "x", "x"),
+    (pa.binary(), "binary", EXACT, b"\0\xff", b"\0\xff"),
+    (pa.binary(2), "binary", WIDENED, b"ab", b"ab"),
+    (pa.date32(), "date", EXACT, date(1582, 10, 10), date(1582, 10, 10)),
+    (pa.date64(), "date", EXACT, date(2024, 2, 29), date(2024, 2, 29)),
+    (pa.timestamp("s"), "timestamp_ntz", WIDENED, MOMENT.replace(microsecond=0), MOMENT.replace(microsecond=0)),
+    (pa.timestamp("us"), "timestamp_ntz", EXACT, MOMENT, MOMENT),
+    (pa.timestamp("ns"), "timestamp_ntz", LOSSY, MOMENT, MOMENT),
+    (pa.timestamp("us", "Europe/Berlin"), "timestamp", EXACT, EARLY, EARLY),
+    (pa.timestamp("ns", "UTC"), "timestamp", LOSSY, MOMENT.replace(tzinfo=UTC), MOMENT.replace(tzinfo=UTC)),
+    (pa.time64("us"), "string", TEXT, time(12, 30, 0, 5), "12:30:00.000005"),
+    (pa.duration("us"), "string", TEXT, timedelta(days=1, seconds=2), "86402000000"),
+    (pa.uuid(), "string", TEXT, WHO, str(WHO)),
+    (pa.json_(pa.string()), "string", TEXT, '{"a": 1}', '{"a": 1}'),
+    (pa.null(), "string", EXACT, None, None),
+    (
+        pa.list_(pa.uint32()),
+        {"type": "array", "elementType": "long", "containsNull": True},
+        WIDENED,
+        [1, None],
+        [1, None],
+    ),
+    (
+        pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string()))]),
+        None,
+        EXACT,
+        {"a": 1, "b": ["x", None]},
+        {"a": 1, "b": ["x", None]},
+    ),
+    (pa.map_(pa.string(), pa.decimal128(9, 2)), None, EXACT, [("k", Decimal("1.50"))], [("k", Decimal("1.50"))]),
+]
+
+
+@pytest.mark.parametrize(("kind", "written", "kept", "value", "there"), GOLDEN, ids=[str(case[0]) for case in GOLDEN])
+def test_each_type_is_kept_as_stated(
+    tmp_path: Path, kind: Any, written: Any, kept: Fidelity, value: Any, there: Any
+) -> None:
+    schema = pa.schema([("id", pa.int64()), ("v", kind)])
+    destination, load = destination_of(tmp_path), load_of("append", "t0", schema)
+    (_, stated) = destination.keeps(load.stream, TableState(), WriteDisposition.APPEND)
+    assert fidelity(schema.field("v"), stated) is kept
+    batch = pa.RecordBatch.from_arrays([pa.array([1, 2]), _array([value, None], kind)], schema=schema)
+    run(destination, load, batch, FINAL)
+    table = opened(tmp_path, "items")
+    assert table is not None
+    field = json.loads(table.schema().to_json())["fields"][1]
+    assert written is None or field["type"] == written
+    state = destination.describe(["items"])["items"]
+    assert state.schema is not None
+    assert state.schema.field("v").type == stated.arrow
+    for records in (read_table(tmp_path, "items"), plain_table(tmp_path, "items"), _read(tmp_path)):
+        assert records is not None
+        assert [record["v"] for record in sorted(records, key=lambda record: record["id"])] == [there, None]
+
+
+def _array(values: list[Any], kind: Any) -> pa.Array:
+    return (
+        pa.array(values, kind.value_type).dictionary_encode().cast(kind)
+        if pa.types.is_dictionary(kind)
+        else pa.array(values, kind)
+    )
+
+
+def _read(folder: Path) -> list[dict[str, Any]]:
+    reader = DeltaReader({"path": str(folder)}, folder)
+    (stream,) = reader.discover()
+    assert reader.count(stream) == 2
+    return [row for _, batch in reader.read([stream], {}) for row in batch.to_pylist()]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.decimal256(50, 2), pa.list_(pa.time64("us")), pa.struct([]), pa.list_(pa.uuid())],
+    ids=str,
+)
+def test_a_type_that_delta_lacks_is_refused(tmp_path: Path, kind: pa.DataType) -> None:
+    load = load_of("append", "t0", pa.schema([("id", pa.int64()), ("v", kind)]))
+    (_, stated) = destination_of(tmp_path).keeps(load.stream, TableState(), WriteDisposition.APPEND)
+    assert stated.arrow is None
+    with pytest.raises(FatalConnectorError, match="no type"):
+        run(destination_of(tmp_path), load, FINAL)
+
+
+def test_times_past_the_years_of_python_are_written_and_merged(tmp_path: Path) -> None:
+    schema = pa.schema([("id", pa.timestamp("us", "UTC")), ("day", pa.date32())])
+    columns = [pa.array([2**62, 0], pa.int64()).cast(schema.field(0).type), pa.array([2**30, 1], pa.int32())]
+    batch = pa.RecordBatch.from_arrays([columns[0], columns[1].cast(pa.date32())], schema=schema)
+    for token in ("t0", "t1"):
+        run(destination_of(tmp_path), load_of("merge", token, schema), batch, FINAL)
+    table = opened(tmp_path, "items")
+    assert table is not None
+    assert pa.table(table.scan()).num_rows == 2
+
+
+def test_a_nanosecond_is_refused_and_not_cut(tmp_path: Path) -> None:
+    schema = pa.schema([("v", pa.timestamp("ns"))])
+    batch = pa.RecordBatch.from_arrays([pa.array([1], pa.timestamp("ns"))], schema=schema)
+    with pytest.raises(FatalConnectorError, match="column 'v'"):
+        run(destination_of(tmp_path), load_of("append", "t0", schema), batch, FINAL)
+
+
+def test_a_time_without_zone_in_an_older_table_is_judged_before_the_run(tmp_path: Path) -> None:
+    destination = destination_of(tmp_path)
+    run(destination, load_of("append", "t0"), items((1, "a")), FINAL)
+    wider = pa.schema([*ITEMS, ("at", pa.timestamp("us"))])
+    state = destination.describe(["items"])["items"]
+    stated = destination.keeps(Stream(name="items", schema=wider), state, WriteDisposition.APPEND)[2]
+    assert (stated.arrow, "reader 3, writer 7" in stated.note) == (None, True)
+    batch = pa.RecordBatch.from_pylist([{"id": 2, "name": "b", "at": MOMENT}], schema=wider)
+    run(destination, load_of("append", "t1", wider), batch, FINAL)  # as when a stream gets the column on the way
+    table = DeltaTable((tmp_path / "items").as_uri())
+    assert table.protocol().writer_features == ["timestampNtz"]
+    assert sorted((row["id"], row["at"]) for row in read_table(tmp_path, "items") or []) == [(1, None), (2, MOMENT)]
+
+
+def test_what_arrives_without_a_type_is_null_in_a_column_of_any(tmp_path: Path) -> None:
+    destination = destination_of(tmp_path)
+    run(destination, load_of("append", "t0"), items((1, "a")), FINAL)
+    empty = pa.schema([("id", pa.null()), ("name", pa.int8())])
+    batch = pa.RecordBatch.from_pylist([{"id": None, "name": 7}], schema=empty)
+    run(destination, load_of("append", "t1", empty), batch, FINAL)
+    assert {(row["id"], row["name"]) for row in plain_table(tmp_path, "items") or []} == {(1, "a"), (None, "7")}
+    assert {(row["id"], row["name"]) for row in read_table(tmp_path, "items") or []} == {(1, "a"), (None, "7")}
+
+
+def test_columns_of_a_table_do_not_become_wider(tmp_path: Path) -> None:
+    destination = destination_of(tmp_path)
+    narrow = pa.schema([("id", pa.int32()), ("name", pa.string())])
+    run(destination, load_of("append", "t0", narrow), pa.RecordBatch.from_pylist([{"id": 1}], schema=narrow), FINAL)
+    state = destination.describe(["items"])["items"]
+    stated = destination.keeps(Stream(name="items", schema=ITEMS), state, WriteDisposition.APPEND)[0]
+    assert (stated.arrow, "does not become wider" in stated.note) == (None, True)
+    with pytest.raises(FatalConnectorError, match=r"column 'id' .* int32, and int64 .*--full-refresh"):
+        run(destination, load_of("append", "t1"), items((2, "b")), FINAL)
+    small = pa.schema([("id", pa.int16()), ("name", pa.string())])
+    assert fidelity(
+        small.field(0), destination.keeps(Stream(name="i", schema=small), state, WriteDisposition.APPEND)[0]
+    )
+    run(destination, load_of("append", "t2", small), pa.RecordBatch.from_pylist([{"id": 3}], schema=small), FINAL)
+    run(destination, load_of("replace", "t3"), items((2**40, "b")), FINAL)
+    assert read_table(tmp_path, "items") == [{"id": 2**40, "name": "b"}]
+
+
+@pytest.mark.parametrize("disposition", ["append", "replace", "merge"])
+def test_a_type_that_widens_within_the_first_load_is_kept_in_all_files(tmp_path: Path, disposition: str) -> None:
+    narrow, wide = (pa.schema([("id", kind), ("name", pa.string())]) for kind in (pa.int32(), pa.int64()))
+    first = pa.RecordBatch.from_pylist([{"id": 1, "name": "a"}], schema=narrow)
+    second = pa.RecordBatch.from_pylist([{"id": 2**40, "name": "b"}], schema=wide)
+    load = load_of(disposition, "t0", narrow)
+    run(destination_of(tmp_path), load, first, load_of(disposition, "t0", wide).stream, second, FINAL)
+    assert sorted(row["id"] for row in plain_table(tmp_path, "items") or []) == [1, 2**40]
+    assert sorted(row["id"] for row in read_table(tmp_path, "items") or []) == [1, 2**40]
+    files = [pa.parquet.read_schema(path) for path in (tmp_path / "items").glob("*.parquet")]
+    assert {str(schema.field("id").type) for schema in files} == {"int64"}
