@@ -110,6 +110,7 @@ class Store:
         self.offer_tick = ticks.offer
         self.fail_start = ticks.fail_start
         self.causes_of = ticks.causes_of
+        self.replaces_tables = ticks.replaces_tables
         pruning = Pruning(self._transactions)
         self.past_runs = pruning.past_runs
         self.remove_runs = pruning.remove_runs
