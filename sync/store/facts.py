@@ -36,8 +36,10 @@ _LATEST = f"""SELECT {_RUN_COLUMNS} FROM (
     ) l JOIN {PIPELINE_RUN} r ON r.id = l.id JOIN {ATTEMPT} a ON a.run_id = r.id AND a.attempt = r.attempt"""
 _RUNS = f"""SELECT {_RUN_COLUMNS} FROM {_ATTEMPT_OF_RUN} WHERE r.pipeline = :pipeline AND r.id < :before
     ORDER BY r.id DESC LIMIT :most"""
-_RECENT = f"""SELECT n.status, count(*) AS number FROM (SELECT a.status FROM {_ATTEMPT_OF_RUN}
-    WHERE r.pipeline = :pipeline ORDER BY r.id DESC LIMIT :most) n GROUP BY n.status"""
+_RECENT = f"""SELECT r.pipeline, a.status, count(*) AS number FROM unnest(CAST(:in_pipeline AS TEXT[])) AS p (value)
+    JOIN {PIPELINE_RUN} r ON r.pipeline = p.value AND r.id > coalesce((SELECT o.id FROM {PIPELINE_RUN} o
+        WHERE o.pipeline = p.value ORDER BY o.id DESC LIMIT 1 OFFSET :most), 0)
+    JOIN {ATTEMPT} a ON a.run_id = r.id AND a.attempt = r.attempt GROUP BY r.pipeline, a.status"""
 _WHOLE = f"""SELECT a.run_id, a.attempt, a.plan LIKE :missing AS has_missing, EXISTS (SELECT 1 FROM {STREAM_RUN} s
     WHERE s.run_id = a.run_id AND s.attempt = a.attempt) AS has_streams FROM {ATTEMPT} a
     WHERE a.{{is_one}} AND a.plan NOT LIKE :partial ORDER BY a.run_id DESC, a.attempt DESC"""
@@ -245,11 +247,15 @@ class FactReads:
             **counts,
         )
 
-    def recent_statuses(self, pipeline: str, most: int) -> dict[str, int]:
-        """Return how many of the newest runs of a pipeline have each status."""
-        with self._transactions.read() as connection:
-            rows = connection.rows(_RECENT, {"pipeline": pipeline, "most": most})
-        return {row.status: row.number for row in rows}
+    def recent_statuses(self, pipelines: Sequence[str], most: int) -> dict[str, dict[str, int]]:
+        """Return how many of the newest runs of each pipeline have each status."""
+        found: dict[str, dict[str, int]] = {name: {} for name in pipelines}
+        for begin in range(0, len(pipelines), _AT_ONCE):
+            with self._transactions.read() as connection:
+                values = {"in_pipeline": list(pipelines[begin : begin + _AT_ONCE]), "most": most}
+                for row in connection.rows(_RECENT, values):
+                    found[row.pipeline][row.status] = row.number
+        return found
 
     def see(self, pipeline: str, expected: Collection[Subject]) -> dict[Subject, datetime]:
         """Return when each expectation was first seen; it is now for a new one."""

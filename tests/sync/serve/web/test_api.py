@@ -148,6 +148,7 @@ WRONG = {
     "no JSON": (b"{", "no JSON"),
     "no text": (b'{"event": "\xff"}', "no JSON"),
     "a number that is none": (b'{"event": {"a": NaN}}', "no JSON"),
+    "a number that is too large": (b'{"event": {"a": 1e400}}', "no JSON"),
     "too deep": (b'{"event":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "no JSON"),
     "an endless number": (b'{"event": {"a": ' + b"9" * 10_000 + b"}}", "no JSON"),
     "an event that is a text": (b'{"event": "x"}', "'event' must be an object"),
