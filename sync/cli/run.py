@@ -163,6 +163,7 @@ def _carry_out(console: Console, file: Path | None, number: int, more: dict[str,
         options = tick.options
         if tick.retries is not None:
             pipeline = open_pipeline(console, file)
+            more["full_refresh"] = store.replaces_tables(tick.retries)
             return execute(console, pipeline, retry=tick.retries, tick=number, on_error=ended_by, **more)
         with mistakes():
             pipeline = open_pipeline(

@@ -99,7 +99,7 @@ def show_command(console: Console, arguments: tuple[str, ...], variables: Variab
         block_runs = store.block_runs(run.id)
         deliveries = store.outbox(pipeline.pipeline).deliveries.records(run_id=run.id, limit=10_000)
         never_started = store.never_started(run.id)
-        missing = store.attempt_plan_of(run.id).missing_streams
+        missing = store.present_plan(run.id, run.attempt).missing_streams
         owner_state = store.owner_state(run) if run.is_active else None
         text = store.run_log(run.id, run.attempt) if has_log else None
     _show_run(console, run, owner_state)

@@ -103,12 +103,14 @@ def pause_command(console: Console, file: Path | None, until: datetime | None, r
     The times meanwhile are skipped. Runs by hand and by `trigger_pipeline` are not held back.
     """
     from ..clock import Clock
+    from ..store.owner import current_user
 
     head, schedule = _read(file)
     if until is not None and until <= Clock().now():
         raise click.UsageError(f"--until {until:%Y-%m-%dT%H:%M:%SZ} has passed: name a later time, or leave it out")
     with _store(console, head) as store:
-        store.schedules.pause(head.pipeline, str(head.path), schedule, until=until, reason=reason)
+        options = {"until": until, "reason": reason, "who": current_user()}
+        store.schedules.pause(head.pipeline, str(head.path), schedule, **options)
     end = "until `schedule resume`" if until is None else f"until {until:%Y-%m-%d %H:%M:%SZ}"
     told = {"until": None if until is None else f"{until:%Y-%m-%dT%H:%M:%SZ}", "reason": reason}
     return _told(console, "paused", head.pipeline, f"schedule paused {end}", **told)
@@ -119,9 +121,11 @@ def pause_command(console: Console, file: Path | None, until: datetime | None, r
 @file_argument
 def resume_command(console: Console, file: Path | None) -> int:
     """End a pause: the schedule goes on with its next time."""
+    from ..store.owner import current_user
+
     head, _ = _read(file)
     with _store(console, head) as store:
-        was_paused = store.schedules.resume(head.pipeline)
+        was_paused = store.schedules.resume(head.pipeline, who=current_user())
     text = "schedule resumed" if was_paused else "schedule was not paused"
     return _told(console, "resumed", head.pipeline, text, was_paused=was_paused)
 

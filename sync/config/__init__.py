@@ -1,7 +1,7 @@
 """The pipeline file: its settings, and how it is loaded."""
 
 from .blocks import CallbackBlock, StreamEntry
-from .globs import exact_name, exact_pattern, glob_matches, is_glob, matches_any
+from .globs import exact_name, exact_pattern, glob_matches, is_glob, matcher, matches_any
 from .json_schema import pipeline_json_schema
 from .load import (
     config_error_from_connector,
@@ -23,6 +23,7 @@ __all__ = [
     "glob_matches",
     "is_glob",
     "load_pipeline",
+    "matcher",
     "matches_any",
     "pipeline_json_schema",
     "put_at_its_place",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from fnmatch import fnmatchcase
 
 #: Longest glob: it is compared with every name.
@@ -21,6 +21,13 @@ def glob_matches(pattern: str, name: str) -> bool:
 def matches_any(patterns: Iterable[str], name: str) -> bool:
     """Tell whether one of the globs matches a whole name."""
     return any(glob_matches(pattern, name) for pattern in patterns)
+
+
+def matcher(patterns: Collection[str]) -> Callable[[str], bool]:
+    """Return what tells whether one of the globs matches a whole name: fast for thousands that are names."""
+    exact = {name for pattern in patterns for name in (pattern, exact_name(pattern)) if name is not None}
+    globs = [pattern for pattern in patterns if exact_name(pattern) is None]
+    return lambda name: name in exact or matches_any(globs, name)
 
 
 def is_glob(pattern: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from ..schedules import next_times
 from ..secrets import Redactor
 from ..store import Store
 from ..store.alerts import Finding
-from ..store.facts import FactReads, Facts
+from ..store.facts import Asked, FactReads, Facts
 from ..store.model import SUCCESS
 from .judge import FAILED, Judgement, expected, judge, last_success
 
@@ -177,19 +177,28 @@ def look_at(store: Store, heads: Iterable[Head], *, is_after_gap: bool = False) 
 
     `is_after_gap`: no server has looked for a while; see `judge`.
     """
-    reads = store.fact_reads()
-    return [look_at_one(reads, head, is_after_gap=is_after_gap)[0] for head in heads]
+    return [looked for looked, _ in _look(store.fact_reads(), list(heads), is_after_gap=is_after_gap)]
 
 
-def look_at_one(reads: FactReads, head: Head, *, is_after_gap: bool = False) -> tuple[Looked, Facts]:
+def look_at_one(reads: FactReads, head: Head) -> tuple[Looked, Facts]:
     """Judge a pipeline; return also what its store knows of it."""
-    facts = reads.facts(head.pipeline, head.expect, head.expects)
-    if head.schedule is None:  # a pause outlives its schedule
-        facts = replace(facts, pause=None, ahead=None)
-    seen = reads.see(head.pipeline, expected(head.expect, facts.expects))
-    is_catching_up = is_after_gap and (facts.waiting is not None or facts.is_running)
-    judgement = judge(head.pipeline, head.schedule, head.expect, facts, seen, is_catching_up=is_catching_up)
-    return _stood(head, facts, judgement), facts
+    return _look(reads, [head], is_after_gap=False)[0]
+
+
+def _look(reads: FactReads, heads: Sequence[Head], *, is_after_gap: bool) -> list[tuple[Looked, Facts]]:
+    asked = [Asked(pipeline=head.pipeline, expect=head.expect, expects=head.expects) for head in heads]
+    known = reads.facts_of(asked)
+    for head in heads:
+        if head.schedule is None:  # a pause outlives its schedule
+            known[head.pipeline] = replace(known[head.pipeline], pause=None, ahead=None)
+    seen = reads.see_all({head.pipeline: expected(head.expect, known[head.pipeline].expects) for head in heads})
+    found = []
+    for head in heads:
+        facts = known[head.pipeline]
+        is_catching_up = is_after_gap and (facts.waiting is not None or facts.is_running)
+        of_head = (head.pipeline, head.schedule, head.expect, facts, seen[head.pipeline])
+        found.append((_stood(head, facts, judge(*of_head, is_catching_up=is_catching_up)), facts))
+    return found
 
 
 def worst_first(looked: Iterable[Looked]) -> tuple[Looked, ...]:

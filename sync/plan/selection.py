@@ -31,7 +31,7 @@ from ..config import (
     exact_name,
     exact_pattern,
     glob_matches,
-    matches_any,
+    matcher,
     render_destination_table,
 )
 from ..config.added_columns import MAGE_COLUMNS
@@ -354,10 +354,15 @@ def matching_names(names: Sequence[str], globs: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: a glob matches none of them.
     """
+    known = set(names)
     for glob in globs:
-        if not any(glob_matches(glob, name) for name in names):
+        is_name = exact_name(glob) is not None
+        if not known.intersection((glob, exact_name(glob))) and (
+            is_name or not any(glob_matches(glob, name) for name in names)
+        ):
             raise _no_such_stream(f"{glob!r} matches no stream", glob, names)
-    return [name for name in names if not globs or matches_any(globs, name)]
+    is_asked = matcher(globs)
+    return [name for name in names if not globs or is_asked(name)]
 
 
 def _tagged(names: Sequence[str], found: Mapping[str, Sequence[str]], tags: Sequence[str]) -> list[str]:

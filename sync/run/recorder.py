@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
@@ -37,6 +38,7 @@ class Recorder(LogLines):
         #: Other processes run the streams: they tell nothing until each has ended.
         self.is_remote = False
         self._attempt = 0
+        self._pid = os.getpid()
         self._entries: deque[bytes] = deque()
         self._size = 0
         self._is_cut = False
@@ -53,7 +55,8 @@ class Recorder(LogLines):
             logging.getLogger(name).removeFilter(self._heard)
 
     def _heard(self, record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.WARNING:
+        # A process that user code has forked inherits a lock that perhaps nobody in it lets go of.
+        if record.levelno >= logging.WARNING and os.getpid() == self._pid:
             with suppress(Exception):  # a record whose arguments do not fit: whoever shows it says so
                 self.message(record.getMessage(), level=record.levelname.lower())
         return True
@@ -104,5 +107,5 @@ def _figures(view: StreamView) -> dict[str, Any]:
         "bookmark_after": view.bookmark,
         "retries": view.retries,
         "still_s": view.still_s,
-        "error": None if view.error is None else plain_text(masked(view.error.partition("\n")[0])),
+        "error": None if view.error is None else masked(plain_text(view.error)).partition("\n")[0],
     }

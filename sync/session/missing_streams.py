@@ -8,7 +8,7 @@ from typing import Any
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.stream import LedgerKey, LedgerRow, Stream
 
-from ..config import Pipeline, exact_name, glob_matches, matches_any
+from ..config import Pipeline, exact_name, glob_matches, matcher
 from ..plan.plan import MAX_SAID, Connectors, Missing
 from ..plan.selection import found_by_globs, is_left_out, merged_settings
 from ..plan.stream_settings import destination_table
@@ -46,6 +46,7 @@ def look_for_missing(
         return (), ()
     by_name = {stream.name: stream for stream in catalog}
     entries, settings = merged_settings(pipeline, by_name, is_lenient=True)
+    is_named = matcher(globs)
 
     def is_asked(name: str, table: str) -> bool:
         said = found_by_globs(pipeline, name)
@@ -53,7 +54,7 @@ def look_for_missing(
             said is not None
             and said.get("selected", True) is not False
             and not said.get("optional")
-            and (not globs or matches_any(globs, name))
+            and (not globs or is_named(name))
             and (not tags or bool(set(tags) & set(said.get("tags") or ())))
             and (only is None or name in only)
             and not (is_of_run and is_left_out(pipeline, name, table))

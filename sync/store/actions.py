@@ -1,4 +1,4 @@
-"""Who has done what with a pipeline, and when: what people and programs have ordered through a server."""
+"""Who has done what with a pipeline, and when: what people and programs have ordered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Action(Struct, frozen=True, kw_only=True):
 
     id: int
     pipeline: str
-    #: `token NAME`, or who is signed in.
+    #: `token NAME`, who is signed in, or `USER on HOST` of the command line.
     who: str
     #: run, retry, cancel, deliver, pause, resume or read anew.
     what: str

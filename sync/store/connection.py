@@ -36,8 +36,8 @@ class StoreConnection:
     """A transaction's connection.
 
     Statements name their values (`:name`). A statement that locks rows ends in ` FOR UPDATE`; flags are compared with
-    ` = TRUE` or ` = FALSE`, a column with a list of values by ` = ANY(:name)`. SQLite has none of these, so its driver
-    rewrites them.
+    ` = TRUE` or ` = FALSE`, a column with a list of values by ` = ANY(:name)`; a list of texts becomes rows by
+    `unnest(CAST(:name AS TEXT[])) AS p (value)`. SQLite has none of these, so its driver rewrites them.
 
     Where the driver can, a statement is sent without waiting for its answer: `run` and `ask` wait for nothing, the next
     answer that is read waits for all statements before it, and so does the commit, with their errors. Each round trip

@@ -57,7 +57,7 @@ def whole_run(store: Store, run: PipelineRun) -> dict[str, Any]:
         **listed_run(store, run),
         "block_runs": [block_run_document(each) for each in store.block_runs(run.id)],
         "never_started": list(store.never_started(run.id)),
-        "missing_streams": list(store.attempt_plan_of(run.id).missing_streams),
+        "missing_streams": list(store.present_plan(run.id, run.attempt).missing_streams),
         "deliveries": delivery_documents(store, run),
     }
 

@@ -50,6 +50,8 @@ _TABLE = re.compile(rf"\b(FROM|INTO|UPDATE|JOIN|TABLE|ON|DROP INDEX)\s+({PREFIX}
 
 #: A comparison with each value of a list.
 _LIST = re.compile(r"= ANY\((:[a-z_]+)\)")
+#: A list of texts as the rows of a table.
+_ROWS = re.compile(r"unnest\(CAST\((:[a-z_]+) AS TEXT\[\]\)\) AS (\w+) \(value\)")
 
 #: The schema in which the user's own search path finds a store, or would create one.
 _OUR_SCHEMA = f"""SELECT coalesce((
@@ -384,6 +386,7 @@ def _closed_on_error(raw: Any) -> Iterator[None]:
 def _for_sqlite(statement: str) -> str:
     statement = statement.replace(" FOR UPDATE SKIP LOCKED", "").removesuffix(" FOR UPDATE")
     statement = _LIST.sub(r"IN (SELECT value FROM json_each(\1))", statement)
+    statement = _ROWS.sub(r"json_each(\1) AS \2", statement)
     return statement.replace(" = TRUE", " = 1").replace(" = FALSE", " = 0")
 
 

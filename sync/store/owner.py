@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import secrets
 import signal
 import socket
@@ -68,6 +69,15 @@ def current_owner() -> Owner:
         pid=pid,
         started=_start_ticks(pid) or 0,
     )
+
+
+def current_user() -> str:
+    """Return the user of this process, as the text of an owner names a process."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # as in many containers
+        name = f"user {os.getuid()}"
+    return f"{name} on {socket.gethostname()}"
 
 
 def is_process_alive(theirs: Owner, mine: Owner) -> bool | None:

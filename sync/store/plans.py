@@ -38,8 +38,13 @@ class Plans:
             rows = connection.rows(_STREAMS, {"run_id": run_id, "number": attempt})
             return decode_plan(encoded, tuple(_decode_stream(row) for row in rows))
 
+    def present_plan(self, run_id: int, attempt: int) -> AttemptPlan:
+        """Return an attempt's plan as it stands, without its streams; of any run, so it is not remembered."""
+        with self._transactions.read() as connection:
+            return decode_plan(connection.value(_PLAN, {"run_id": run_id, "number": attempt}) or {})
+
     def attempt_plan_of(self, run_id: int) -> AttemptPlan:
-        """Return the plan of the latest attempt, without its streams."""
+        """Return the plan of the latest attempt, without its streams; of a run that this process works on."""
         with self._transactions.read() as connection:
             number = connection.value(_LATEST, {"run_id": run_id})
             return self.without_streams(connection, run_id, number)

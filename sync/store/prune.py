@@ -35,6 +35,8 @@ from .transactions import Transactions
 
 #: Most rows that one transaction removes: it is short, since SQLite has one writer at a time.
 MOST_ROWS = 1_000
+#: A log has up to 1 MB: it counts as so many rows.
+LOG_ROWS = 100
 #: Runs that one look reads.
 LOOK_RUNS = 100
 #: Dead deliveries hold their run for so long after its end.
@@ -97,12 +99,13 @@ _DELIVERIES = (
     f"{_part(DELIVERY, 'idempotency_key')} AND is_open = FALSE",
 )
 _HAS_DELIVERY = f"SELECT 1 FROM {DELIVERY} WHERE run_id = :run_id LIMIT 1"
+_LOGS = _part(RUN_LOG, "attempt")
 _OTHERS = (
     _part(EVENT, "seq"),
     _part(BLOCK_RUN, "attempt, block, stream"),
     _part(TYPE_COUNTER, "attempt, block_type"),
     _part(STREAM_RUN, "attempt, stream"),
-    _part(RUN_LOG, "attempt"),
+    _LOGS,
     _part(PROGRESS, "run_id"),
 )
 _LAST = (
@@ -230,9 +233,12 @@ class Pruning:
         for part in (*_DELIVERIES, *_OTHERS):
             if part is _OTHERS[0] and connection.row(_HAS_DELIVERY, values) is not None:
                 return most - left, "held"
-            left -= connection.changed(part, {**values, "most": left})
-            if left <= 0:
-                return most, "more"
+            weight = LOG_ROWS if part is _LOGS else 1
+            some = max(1, left // weight)
+            number = connection.changed(part, {**values, "most": some})
+            left -= number * weight
+            if number == some:
+                return most - left, "more"
         for statement in _LAST:
             left -= connection.changed(statement, values)
         return most - left, "gone"

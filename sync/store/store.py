@@ -92,6 +92,7 @@ class Store:
         self.take_dead = held.take_dead
         self.take_held_run = held.take_held_run
         self.attempt_plan = self._plans.attempt_plan
+        self.present_plan = self._plans.present_plan
         self.attempt_plan_of = self._plans.attempt_plan_of
         running_events = RunningEvents(self._transactions, self._plans)
         self.tell = running_events.tell
@@ -109,6 +110,7 @@ class Store:
         self.offer_tick = ticks.offer
         self.fail_start = ticks.fail_start
         self.causes_of = ticks.causes_of
+        self.replaces_tables = ticks.replaces_tables
         pruning = Pruning(self._transactions)
         self.past_runs = pruning.past_runs
         self.remove_runs = pruning.remove_runs

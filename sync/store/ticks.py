@@ -29,7 +29,7 @@ _TICK = f"SELECT * FROM {TICK} WHERE id = :id"
 _LOCKED = f"{_TICK} FOR UPDATE"
 _OF_KEY = f"SELECT * FROM {TICK} WHERE pipeline = :pipeline AND kind = :kind AND tick_key = :tick_key"
 # A retry continues a run that another tick may have begun.
-_OF_RUN = f"SELECT causes FROM {TICK} WHERE run_id = :run_id AND retries IS NULL"
+_OF_RUN = f"SELECT causes, full_refresh FROM {TICK} WHERE run_id = :run_id AND retries IS NULL"
 _FORMER = f"""SELECT due_at FROM {TICK} WHERE pipeline = :pipeline AND kind = 'schedule' AND tick_key < :tick_key
     AND run_id IS NOT NULL ORDER BY tick_key DESC LIMIT 1"""
 _OPEN = f"""SELECT * FROM {TICK} WHERE pipeline = :pipeline AND kind = :kind AND state IN ('waiting', 'claimed')
@@ -273,6 +273,12 @@ class Ticks:
         """Return the pipelines whose callbacks led to a run, the first cause first."""
         with self._transactions.read() as connection:
             return tuple(connection.value(_OF_RUN, {"run_id": run_id}) or ())
+
+    def replaces_tables(self, run_id: int) -> bool:
+        """Whether a run was begun by a tick with `full_refresh`."""
+        with self._transactions.read() as connection:
+            row = connection.row(_OF_RUN, {"run_id": run_id})
+            return row is not None and row.full_refresh
 
     def _mine(self, connection: StoreConnection, number: int) -> Row | None:
         """Lock a tick, and return its row if this process has claimed it."""

@@ -179,7 +179,9 @@ class _Api:
         keys = request.headers.getlist("idempotency-key")
         if len(keys) > 1 or not all(_KEY.fullmatch(each) for each in keys):
             raise Refused(400, "Idempotency-Key: one of at most 200 characters, without spaces")
-        order = {"key": keys[0], "order_hash": hash_of(body)} if keys else {}
+        # Another token may have had the name before.
+        of_token = f"{token.created_at:%Y%m%dT%H%M%S%f}"
+        order = {"key": f"{of_token} {keys[0]}", "order_hash": hash_of(body)} if keys else {}
         tick = self._orders.run(_name(request), run_options(body), who=_who(token), **order)
         return self._ordered(request, tick)
 

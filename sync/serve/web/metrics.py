@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from ...errors import StoreUnreachable
 from ...freshness.look import Looked
-from ...store import Store
 from ...store.access import READ
 from ...store.facts import Facts
 from .answers import Refused
@@ -75,19 +74,19 @@ def _samples(served: Served, looks: Looks) -> Iterator[_Sample]:
     yield "up", {}, 1
     yield "broken_files", {}, len(served.files.broken)
     waiting = Counter(each.tick.pipeline for each in served.store.standing().ticks if not each.has_process)
-    for looked in looks.all().looked:
-        if looked.facts is None:
-            continue
-        for name, labels, value in _of_pipeline(served.store, looked, looked.facts):
+    all_looked = [(looked, looked.facts) for looked in looks.all().looked if looked.facts is not None]
+    recent = served.store.fact_reads().recent_statuses([looked.pipeline for looked, _ in all_looked], COUNTED_RUNS)
+    for looked, facts in all_looked:
+        for name, labels, value in _of_pipeline(looked, facts, recent[looked.pipeline]):
             yield name, {"pipeline": looked.pipeline, **labels}, value
         yield "ticks_waiting", {"pipeline": looked.pipeline}, waiting[looked.pipeline]
 
 
-def _of_pipeline(store: Store, looked: Looked, facts: Facts) -> Iterator[_Sample]:
+def _of_pipeline(looked: Looked, facts: Facts, recent: Mapping[str, int]) -> Iterator[_Sample]:
     if looked.age_s is not None:
         yield "last_success_age_seconds", {}, looked.age_s
     yield "late", {}, looked.word == "late"
-    for status, number in sorted(store.fact_reads().recent_statuses(looked.pipeline, COUNTED_RUNS).items()):
+    for status, number in sorted(recent.items()):
         yield "recent_runs", {"status": status}, number
     yield "running", {}, facts.is_running
     yield "deliveries_due", {}, facts.due_deliveries

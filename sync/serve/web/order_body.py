@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -43,7 +44,7 @@ async def body_of(request: Request) -> dict[str, Any]:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Refused(415, "the body must be JSON: `Content-Type: application/json`")
     try:
-        document = json.loads(text.decode("utf-8"), parse_constant=_no_number)
+        document = json.loads(text.decode("utf-8"), parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError):
         raise Refused(400, "the body is no JSON") from None
     if not isinstance(document, dict):
@@ -122,6 +123,12 @@ def _streams(given: Any) -> tuple[str, ...] | None:
 
 def _too_large() -> Refused:
     return Refused(413, f"the body is larger than {MOST_BYTES // 1024} KB", {"Connection": "close"})
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError
+    return number
 
 
 def _no_number(_constant: str) -> Any:

@@ -11,7 +11,7 @@ from syncblocks.connectors.stream import Stream
 from syncblocks.sync.config import load_pipeline
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.plan.replaced_settings import replaced_warnings
-from syncblocks.sync.plan.selection import merged_settings, select_names, select_streams
+from syncblocks.sync.plan.selection import matching_names, merged_settings, select_names, select_streams
 
 
 def selected(folder: Path, pattern: str, *names: str, views: tuple[str, ...] = ()) -> list[str]:
@@ -132,3 +132,15 @@ def test_types_of_several_entries_add_up_until_null_ends_them(tmp_path: Path) ->
         "old": {"c": "date"},
     }
     assert found["old"]["decode"] == {"x": "hex", "y": "base64"}
+
+
+def test_names_are_asked_for_as_they_are_quoted_or_by_globs() -> None:
+    names = ["a", "b*", "b1", "c[*]", "d"]
+    assert matching_names(names, ()) == names
+    assert matching_names(names, ["d", "a"]) == ["a", "d"]
+    assert matching_names(names, ["b[*]"]) == ["b*"]
+    assert matching_names(names, ["b*"]) == ["b*", "b1"]
+    assert matching_names(names, ["c[*]"]) == ["c[*]"]
+    for missing in ("x", "x*", "d[*]"):
+        with pytest.raises(ConfigError, match="matches no stream"):
+            matching_names(names, ["a", missing])

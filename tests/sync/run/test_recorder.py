@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
+import threading
+import warnings
 from pathlib import Path
 
 import pytest
 
 from syncblocks import run_pipeline
+from syncblocks.sync.delivery.masked_output import masked_output
 from syncblocks.sync.run.recorder import ENTRY_BYTES, LOG_BYTES, Recorder
+from syncblocks.sync.secrets import Redactor
 from syncblocks.sync.store import Store
 from tests.conftest import RunCLI
 from tests.sync.store.store_helpers import query
@@ -126,3 +132,37 @@ def test_figures_are_of_streams_under_way_and_of_those_that_were_tried_again() -
     assert (b["stream"], b["state"], b["retries"]) == ("b", "ended", 1)
     recorder.is_remote = True
     assert (recorder.figures()["streams"][0]["records"], recorder.figures()["is_remote"]) == (None, True)
+
+
+def test_a_secret_of_short_lines_is_masked_before_an_error_is_cut_to_its_first_line() -> None:
+    recorder = Recorder()
+    recorder.stream_started("a", "t", None)
+    recorder.retrying("a", attempt=1, delay_s=0, error="no way with hush-1\nhush-2")
+    with masked_output(Redactor(["hush-1\nhush-2"])):
+        assert recorder.figures()["streams"][0]["error"] == "no way with ***"
+
+
+def test_a_process_that_user_code_forks_is_not_heard() -> None:
+    """It inherits a lock that nobody in it lets go of."""
+    locked, ended = threading.Event(), threading.Event()
+    with Recorder() as recorder:
+
+        def hold() -> None:
+            with recorder.lock:
+                locked.set()
+                ended.wait()
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        locked.wait()
+        with warnings.catch_warnings(action="ignore"):
+            child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            logging.getLogger("syncblocks").warning("from the child")
+            os._exit(0)
+        try:
+            assert os.waitpid(child, 0)[1] == 0
+        finally:
+            ended.set()
+            holder.join()

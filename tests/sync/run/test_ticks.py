@@ -192,3 +192,21 @@ def test_a_stream_that_the_source_does_not_have_refuses_the_tick_with_the_neares
         assert process.wait() == 2, process.log()
         tick = store.tick(tick.id)
         assert (tick.state, "did you mean 'rows'?" in (tick.why or "")) == ("refused", True), tick.why
+
+
+def test_a_retry_replaces_the_table_if_its_run_was_to_do_so(tmp_path: Path, zygote: Zygote) -> None:
+    stream = {"stream": "rows", "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+    folder = Folder(tmp_path, streams=[stream])
+    assert child(zygote, folder)[0] == 0
+    with folder.store() as store:
+
+        def carry_out(tick: Tick) -> int:
+            return zygote.start(tmp_path, ["run", "second.yaml", "--tick", str(tick.id)]).wait()
+
+        (tmp_path / "rows.csv").write_bytes(b"id\n1\n\xff\n")
+        options = TickOptions(full_refresh=True)
+        assert carry_out(store.order_tick("second", "k", trigger="", causes=(), kind="api", options=options)) == 1
+        (tmp_path / "rows.csv").write_text("id\n1\n")
+        assert carry_out(store.order_retry(2, OrderedBy(who="x", what="retry"))) == 0
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
+        assert database.execute("SELECT id FROM rows").fetchall() == [(1,)]

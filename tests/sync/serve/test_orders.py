@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.errors import AlreadyRunning, NotLatest
 from syncblocks.sync.serve.files import PipelineFiles
 from syncblocks.sync.serve.orders import MOST_WAITING, OrderRefused, Orders
 from syncblocks.sync.store import Store
-from syncblocks.sync.store.ticks import LostTick, TickOptions
+from syncblocks.sync.store.documents import whole_run
+from syncblocks.sync.store.ticks import LostTick, OrderedBy, OtherOrder, TickOptions
 from tests.sync.serve.serve_helpers import Place, begin, end
 from tests.sync.store.store_helpers import (
     STORES,
@@ -175,3 +180,36 @@ def test_a_schedule_is_paused_and_resumed(store: Store, orders: Orders, place: P
     orders.resume("crm", who="y")
     assert store.fact_reads().facts("crm").pause is None
     assert actions(store) == [("x", "pause", None, None), ("y", "resume", None, None)]
+
+
+def test_one_key_that_servers_get_at_the_same_moment_is_one_tick(place: Place, store: Store) -> None:
+    """And with another order under it, all but the first are refused."""
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(8))
+        stores = [stack.enter_context(place.store()) for _ in range(4)]
+
+        def order(number: int, key: str, order_hash: str) -> int | None:
+            begin_together.wait()
+            by = OrderedBy(who="x", order_hash=order_hash)
+            try:
+                return stores[number % 4].order_tick("crm", key, trigger="api", causes=(), kind="api", by=by).id
+            except OtherOrder:
+                return None
+
+        for turn in range(5):
+            begin_together = threading.Barrier(8)
+            assert len(set(pool.map(order, range(8), [f"same {turn}"] * 8, ["h"] * 8))) == 1
+            begin_together = threading.Barrier(8)
+            found = list(pool.map(order, range(8), [f"other {turn}"] * 8, "abcdefgh"))
+            assert len([each for each in found if each is not None]) == 1
+    assert len(actions(store)) == len(store.startable_ticks("crm", "api")) == 10
+
+
+def test_the_plan_of_a_run_under_way_is_read_each_time(place: Place, store: Store) -> None:
+    """A server that had looked while the run was planned showed no missing streams until it ended."""
+    run = store.begin_run("crm", execution_date=place.clock.now())
+    with place.store() as server:
+        assert whole_run(server, server.run(run.id))["missing_streams"] == []
+        plan = replace(attempt_plan([stream_plan("a")]), extra={"missing_streams": ["gone"]})
+        store.begin_attempt(run.id, plan)
+        assert whole_run(server, server.run(run.id))["missing_streams"] == ["gone"]

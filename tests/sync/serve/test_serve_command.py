@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import pwd
 import signal
 import socket
 import sqlite3
@@ -260,6 +261,8 @@ def test_pause_resume_reset_and_forget(run_cli: RunCLI, folder: Path) -> None:
         "reason": "db moves",
     }
     assert (said("resume")["was_paused"], said("resume")["was_paused"]) == (True, False)
+    who = f"{pwd.getpwuid(os.getuid()).pw_name} on {socket.gethostname()}"
+    assert query(url_of(folder), "SELECT who, what FROM _syncblocks_action") == [(who, "pause"), (who, "resume")]
     assert said("reset")["skipped"] == 0
     assert "has passed" in str(said("pause", "--until", "2020-01-01", code=2))
     (folder / "crm.yaml").unlink()

@@ -12,7 +12,7 @@ from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.schedules import Schedule
 from syncblocks.sync.schedules.expect import Expect, Volume
 from syncblocks.sync.store import Store
-from syncblocks.sync.store.facts import Facts, Pause, RunRows
+from syncblocks.sync.store.facts import Asked, Facts, Pause, RunRows
 from syncblocks.sync.store.owner import current_owner
 from tests.sync.store.store_helpers import (
     STORES,
@@ -241,3 +241,40 @@ def test_starts_fail_when_the_most_delayed_tick_has_waited_for_ten_minutes(tmp_p
             clock.move(5)
         assert timedelta(minutes=10) < clock.now() - start < timedelta(minutes=11)
         assert bench.facts().waiting == "down"
+
+
+def test_facts_of_many_pipelines_are_those_of_each(bench: Bench) -> None:
+    in_hour = Expect(rows=Volume(1, 3600))
+    bench.run("a", "b")
+    for name in ("q", "r"):
+        bench.store.order_tick(name, name, trigger="api", causes=(), kind="api")
+        run = begin(bench.store, attempt_plan([A]), name)
+        bench.store.claim(run.id, ["a"])
+        bench.store.close_stream(run.id, outcome(A, "failure" if name == "r" else "success"))
+        bench.store.finish_run(run.id)
+    bench.store.schedules.pause("q", "q.yaml", Schedule(every_s=3600))
+    reads = bench.store.fact_reads()
+    asked = [Asked(pipeline=name, expect=expect) for name in "pqrs" for expect in [in_hour if name == "p" else VOLUME]]
+    together = reads.facts_of(asked)
+    for each in asked:
+        alone = reads.facts(each.pipeline, each.expect)
+        assert replace(together[each.pipeline], now=alone.now) == alone
+    assert [together[name].run is not None for name in "pqrs"] == [True, True, True, False]
+    assert together["p"].windows == {("", 3600): 6}
+    assert (together["q"].pause, together["r"].pause) == (Pause(), None)
+    assert together["r"].due_deliveries > 0
+    expected = {"p": {("", "late")}, "q": (), "r": {("a", "late")}}
+    assert {name: list(found) for name, found in reads.see_all(expected).items()} == {
+        "p": [("", "late")],
+        "q": [],
+        "r": [("a", "late")],
+    }
+
+
+def test_a_window_leaves_out_what_ended_before_it(bench: Bench) -> None:
+    if not bench.store.url.startswith("sqlite"):
+        pytest.skip("PostgreSQL has its own clock")
+    bench.run("a")
+    bench.clock.move(4000)
+    bench.run("a", "b")
+    assert bench.facts(Expect(rows=Volume(1, 3600))).windows == {("", 3600): 6}

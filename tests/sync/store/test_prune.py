@@ -15,7 +15,7 @@ import pytest
 
 from syncblocks.callbacks.protocols import Delivery, NothingOpen
 from syncblocks.sync.store import Store, prune
-from syncblocks.sync.store.table_names import TABLES
+from syncblocks.sync.store.table_names import RUN_LOG, TABLES
 from syncblocks.sync.store.ticks import OrderedBy, TickOptions
 from tests.sync.store.prune_engine import ROWS
 from tests.sync.store.store_helpers import (
@@ -335,3 +335,16 @@ def test_what_holds_a_run_is_found_by_the_index_of_its_streams(store: Store) -> 
     assert [step for step in steps if step.startswith(("SCAN", "SEARCH n USING INDEX _syncblocks_runs"))] == [
         newest
     ] * 2
+
+
+def test_logs_go_in_small_parts_and_leave_none_behind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prune, "MOST_ROWS", 25)
+    monkeypatch.setattr(prune, "LOG_ROWS", 20)
+    with Store.open(url) as store:
+        first, _ = run_once(store), run_once(store)
+        for attempt in range(1, 6):
+            store.save_log(first, attempt, "x")
+        past = store.past_runs("p", keep=None, keep_runs=1)
+        assert store.remove_runs(past.runs) == 1
+        assert (len(left(store)), orphans(url)) == (1, {})
+        assert query(url, f"SELECT * FROM {RUN_LOG} WHERE run_id = {first}") == []

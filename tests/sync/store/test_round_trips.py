@@ -8,6 +8,7 @@ import pytest
 
 from syncblocks.callbacks.protocols import Delivery
 from syncblocks.sync.store import Store
+from syncblocks.sync.store.facts import Asked
 from syncblocks.sync.store.model import StateCopy, StreamOutcome, StreamPlan
 from syncblocks.sync.store.owner import current_owner
 from tests.sync.store.round_trips import counted
@@ -71,3 +72,21 @@ def test_a_stream_of_a_worker_costs_as_few_since_its_close_takes_the_next_one(po
             assert closed.has_taken
         assert (proxy.trips - trips) / STREAMS <= 3.3
         assert (proxy.locked - locked) / STREAMS <= 1.1
+
+
+def test_how_pipelines_stand_costs_as_few_for_many_as_for_two(postgres_url: str) -> None:
+    names = [f"p{number}" for number in range(50)]
+    asked = [Asked(pipeline=name) for name in names]
+    with counted(postgres_url) as proxy, Store.open(proxy.url) as store:
+        for name in names[:10]:
+            run = begin(store, attempt_plan([stream_plan("a")]), name)
+            store.claim(run.id, ["a"])
+            store.close_stream(run.id, ended(stream_plan("a")))
+        reads = store.fact_reads()
+        reads.facts_of(asked[:2])
+        took = []
+        for some in (asked[:2], asked):
+            before = proxy.trips
+            reads.facts_of(some)
+            took.append(proxy.trips - before)
+        assert took[0] == took[1] <= 12

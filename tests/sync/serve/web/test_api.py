@@ -128,6 +128,10 @@ def test_an_order_that_comes_again_is_one(client: Client) -> None:
     assert client.post("/api/pipelines/crm/runs", {"event": {"b": 2, "a": 1}}, Idempotency_Key="k") == first
     assert "another order" in client.post("/api/pipelines/crm/runs", {}, 409, Idempotency_Key="k")["error"]
     assert Client(client.site, "run:crm").post("/api/pipelines/crm/runs", {}, Idempotency_Key="k")["tick_id"] == 2
+    client.store.access.revoke_token(client.name)
+    client.site.place.clock.move(1)
+    client.secret = client.store.access.make_token(client.name, ["run:crm"])
+    assert client.post("/api/pipelines/crm/runs", {}, Idempotency_Key="k")["tick_id"] == 3
     for wrong in ("", "a b", "k" * 201, "\u00fc"):
         client.post("/api/pipelines/crm/runs", {}, 400, Idempotency_Key=wrong)
 
@@ -144,6 +148,7 @@ WRONG = {
     "no JSON": (b"{", "no JSON"),
     "no text": (b'{"event": "\xff"}', "no JSON"),
     "a number that is none": (b'{"event": {"a": NaN}}', "no JSON"),
+    "a number that is too large": (b'{"event": {"a": 1e400}}', "no JSON"),
     "too deep": (b'{"event":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "no JSON"),
     "an endless number": (b'{"event": {"a": ' + b"9" * 10_000 + b"}}", "no JSON"),
     "an event that is a text": (b'{"event": "x"}', "'event' must be an object"),
