@@ -181,7 +181,9 @@ def _bound(host: str, port: int, public_urls: tuple[str, ...]) -> socket.socket:
     from ..serve.web.served import is_loopback
 
     for url in public_urls:
-        if not re.fullmatch(r"https?://[^/?#@\s]+", url):
+        # As browsers write it: without a path, and a name with other letters in its form xn--.
+        found = re.fullmatch(r"https?://(?:[\w.-]+|\[[\da-f:.]+\])(?::(\d{1,5}))?", url, re.ASCII | re.IGNORECASE)
+        if found is None or int(found[1] or 1) not in range(1, 65_536):
             raise click.UsageError(f"--public-url {url!r} is not of the form https://HOST or https://HOST:PORT")
     if not is_loopback(host) and not public_urls:
         raise click.UsageError(f"--host {host} is reached from outside: say with --public-url under which address")

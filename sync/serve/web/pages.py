@@ -146,6 +146,7 @@ async def _form(request: Request) -> dict[str, str] | None:
         if len(body) > MOST_FORM_BYTES:
             return None
     try:
-        return dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=100))
+        fields = dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=100))
     except ValueError:
         return None
+    return None if any("\0" in each for each in fields.values()) else fields  # PostgreSQL takes none
