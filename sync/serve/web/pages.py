@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
@@ -112,6 +113,15 @@ def show_problem(request: Request, problem: Problem) -> Response:
     """Return the page that says what is wrong."""
     title = HTTPStatus(problem.status).phrase
     return render(request, "problem.html", problem.status, title=title, what=problem.what, way=problem.way)
+
+
+async def show_no_route(request: Request, error: Exception) -> Response:
+    """Return the page for a request that no route takes. Tells nothing of the folder: anybody may ask."""
+    assert isinstance(error, HTTPException)
+    request.state.session = None
+    answer = show_problem(request, Problem(error.status_code, "There is no such page."))
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 def is_reading(request: Request) -> bool:
