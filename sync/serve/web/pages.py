@@ -143,7 +143,9 @@ def _answer(handler: Handler, request: Request) -> Response:
     except OrderRefused as refused:
         return show_problem(request, Problem(refused.status, refused.message))
     except StoreUnreachable as error:
-        return show_problem(request, Problem(503, str(error), "Runs that go are left alone. Try again soon."))
+        # The reason names hosts and users; who is signed in is not known without the store.
+        what = str(error) if request.state.session is not None else "The run store does not answer."
+        return show_problem(request, Problem(503, what, "Runs that go are left alone. Try again soon."))
     except StateError as error:
         return show_problem(request, Problem(409, str(error)))
 

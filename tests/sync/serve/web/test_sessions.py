@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from syncblocks.sync.errors import StoreUnreachable
 from syncblocks.sync.serve.web.served import addresses
 from tests.sync.serve.serve_helpers import Place
 from tests.sync.serve.web.web_helpers import Site, served
@@ -140,6 +142,25 @@ def test_a_fault_has_the_headers_and_its_log_no_secret(site: Site, caplog: pytes
     answer = site.get("/", Cookie=f"syncblocks_{site.port}=x")
     assert (answer.status, "KeyError" in answer.text, "content-security-policy" in answer.headers) == (500, True, True)
     assert ("canary" in answer.text + caplog.text, "KeyError" in caplog.text) == (False, True)
+
+
+def test_a_store_that_is_away_is_told_to_nobody_by_name(site: Site) -> None:
+    def away(_secret: str) -> bool:
+        raise StoreUnreachable("connection to db.internal failed for user sync")
+
+    site.store.access.is_signed_in = away  # type: ignore[method-assign]
+    answer = site.get("/", Cookie=f"syncblocks_{site.port}=x")
+    assert (answer.status, "db.internal" in answer.text, "does not answer" in answer.text) == (503, False, True)
+
+
+def test_of_many_who_use_a_code_at_once_one_is_signed_in(site: Site) -> None:
+    code = site.store.access.make_code()
+
+    def sign_in(_number: int) -> int:
+        return site.ask("POST", "/login", {"code": code}, Origin=site.origin).status
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(sign_in, range(8))) == [303, *[403] * 7]
 
 
 def test_no_address_and_no_form_holds_a_nul(site: Site) -> None:
