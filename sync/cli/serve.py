@@ -57,12 +57,14 @@ TURN_S, OUTPUT_S = 1.0, 3600.0
     metavar="NAME",
     help="Call the URL of this environment variable each minute.",
 )
+@click.option("--no-pages", is_flag=True, help="Only start what is due: no pages and no API. Needs no extra.")
 @click.option("--stop-runs", is_flag=True, help="Stop the runs that this server has started when it is stopped.")
 @click.argument("folder", required=False, type=click.Path(path_type=Path), metavar="[FOLDER]")
 def serve_command(
     console: Console,
     folder: Path | None,
     max_runs: int,
+    no_pages: bool,
     stop_runs: bool,
     host: str,
     port: int,
@@ -85,13 +87,12 @@ def serve_command(
     from ..serve.outsiders import ALERT_S, HEARTBEAT_S, Alerts, Heartbeat
     from ..serve.signals import Signals
     from ..serve.versions import refuse_other_versions
-    from ..serve.web.app import make_app
-    from ..serve.web.listening import Listening
-    from ..serve.web.served import Served, addresses
     from ..store import Store
 
     if sys.platform == "win32":
         raise click.UsageError("serve does not run on Windows: let the Task Scheduler start `syncblocks run FILE`")
+    if not no_pages:
+        _demand_extra()
     folder = absolute(Path() if folder is None else folder)
     alerted = None if alert_variable is None else alert_urls(alert_variable)
     beat = None if heartbeat_variable is None else heartbeat_url(heartbeat_variable)
@@ -116,26 +117,33 @@ def serve_command(
         os._exit(0)
 
     with ExitStack() as stack:
-        listener = stack.enter_context(_bound(host, port, public_urls))
+        listener = None if no_pages else stack.enter_context(_bound(host, port, public_urls))
         store = stack.enter_context(Store.open(place.url))
         signals = stack.enter_context(Signals(end))
         files = PipelineFiles(folder, place.url, clock)
-        urls = addresses(host, listener.getsockname()[1], public_urls)
-        served = Served(
-            store=store,
-            files=files,
-            folder=folder,
-            clock=clock,
-            urls=urls,
-            redactor=console.redactor,
-            is_stopping=lambda: signals.stops > 0,
-            output_of=children.log_of,
-        )
-        stack.enter_context(Listening(make_app(served), listener))
-        server = Server(store, folder, files, children, max_runs=max_runs, clock=clock, say=say, url=served.url)
+        served = None
+        if listener is not None:
+            from ..serve.web.app import make_app
+            from ..serve.web.listening import Listening
+            from ..serve.web.served import Served, addresses
+
+            served = Served(
+                store=store,
+                files=files,
+                folder=folder,
+                clock=clock,
+                urls=addresses(host, listener.getsockname()[1], public_urls),
+                redactor=console.redactor,
+                is_stopping=lambda: signals.stops > 0,
+                output_of=children.log_of,
+            )
+            stack.enter_context(Listening(make_app(served), listener))
+        url = None if served is None else served.url
+        server = Server(store, folder, files, children, max_runs=max_runs, clock=clock, say=say, url=url)
         say(f"serving {folder}; run store {store.url}; at most {plural(max_runs, 'run')} at once", "info")
-        say(f"pages and API: {served.url}", "info")
-        _tell_sign_in(console, served)
+        if served is not None:
+            say(f"pages and API: {served.url}", "info")
+            _tell_sign_in(console, served)
         if alerted is not None:
             alerts = Alerts(store, folder, files, server, alerted, clock, say)
             stack.enter_context(Every(ALERT_S, alerts.look, name="alert", say=say))
@@ -162,6 +170,18 @@ def serve_command(
     return 0
 
 
+def _demand_extra() -> None:
+    from ..errors import ConfigError
+
+    try:
+        from ..serve.web import app, listening  # noqa: F401
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "syncblocks":
+            raise
+        way = "pip install 'syncblocks[serve]', or serve without pages and API by --no-pages"
+        raise ConfigError(f"the pages of serve need {error.name}: {way}") from None
+
+
 def _tell_sign_in(console: Console, served: Served) -> None:
     """Tell the link that signs in: it is a secret, so that no log gets it but that of a program which asks for JSON."""
     from ..serve.web.served import sign_in_link
@@ -181,7 +201,9 @@ def _bound(host: str, port: int, public_urls: tuple[str, ...]) -> socket.socket:
     from ..serve.web.served import is_loopback
 
     for url in public_urls:
-        if not re.fullmatch(r"https?://[^/?#@\s]+", url):
+        # As browsers write it: without a path, and a name with other letters in its form xn--.
+        found = re.fullmatch(r"https?://(?:[\w.-]+|\[[\da-f:.]+\])(?::(\d{1,5}))?", url, re.ASCII | re.IGNORECASE)
+        if found is None or int(found[1] or 1) not in range(1, 65_536):
             raise click.UsageError(f"--public-url {url!r} is not of the form https://HOST or https://HOST:PORT")
     if not is_loopback(host) and not public_urls:
         raise click.UsageError(f"--host {host} is reached from outside: say with --public-url under which address")

@@ -85,7 +85,7 @@ def _show(console: Console, looked: tuple[Looked, ...]) -> None:
 
 def _words(each: Looked) -> str:
     if each.word == "late":
-        return f"late since {moment(each.at)}"
+        return f"late since {moment(each.at)}" + (f" ({each.why})" if each.why else "")
     if each.word == "paused":
         until = f"paused until {moment(each.at)}" if each.at else "paused until it is resumed"
         return f"{until} ({each.why})" if each.why else until

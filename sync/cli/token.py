@@ -120,7 +120,7 @@ def link_command(console: Console, folder: Path | None) -> int:
     with _store(console, folder) as store:
         urls = [each.url for each in store.live_servers() if each.folder == str(folder) and each.url is not None]
         if not urls:
-            raise StateError(f"no server of folder {folder} lives: start `syncblocks serve`")
+            raise StateError(f"no server of folder {folder} shows pages: start `syncblocks serve`")
         link = sign_in_link(urls[0], store.access)
     if console.is_json:
         console.emit({"type": "link", "url": link})

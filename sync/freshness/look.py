@@ -41,7 +41,7 @@ class Looked(Struct, frozen=True, kw_only=True):
     word: str
     #: Since when it is late, or until when it is paused.
     at: datetime | None = None
-    #: Why it waits, is paused or broken, or was refused.
+    #: Why it waits, is paused or broken, or was refused; of a late one, why it waits.
     why: str = ""
     last_success: datetime | None = None
     age_s: float | None = None
@@ -237,10 +237,11 @@ def _stood(head: Head, facts: Facts, judgement: Judgement) -> Looked:
 
 
 def _word(head: Head, facts: Facts, judgement: Judgement) -> tuple[str, str]:
-    """Return the word for a pipeline, and why it waits, is paused or was refused."""
+    """Return the word for a pipeline, and why it waits (also where it is late meanwhile), is paused or was refused."""
     run, kinds = facts.run, {each.kind for each in judgement.findings}
     if "late" in kinds:
-        return "late", ""
+        is_said = facts.is_running or not kinds.isdisjoint(("start", "refused", "clock"))
+        return "late", "" if is_said or facts.pause is not None else facts.waiting or ""
     if "run" in kinds or (run is not None and not run.is_active and run.status != SUCCESS):
         return "failed", ""
     if facts.refused is not None and not facts.is_running:

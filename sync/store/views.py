@@ -69,7 +69,7 @@ _NEWEST = f"SELECT id FROM {PIPELINE_RUN} WHERE pipeline = :pipeline ORDER BY id
 
 _ACTIONS = f"""SELECT * FROM {ACTION} WHERE pipeline = :pipeline AND created_at >= :earliest AND created_at < :now
     ORDER BY id DESC LIMIT {MOST_BETWEEN}"""
-_ALERTS = f"""SELECT stream, kind, what, begun_at, ended_at FROM {ALERT} WHERE pipeline = :pipeline
+_ALERTS = f"""SELECT stream, kind, what, begun_at, ended_at, told, over_told FROM {ALERT} WHERE pipeline = :pipeline
     AND begun_at >= :earliest AND begun_at < :now ORDER BY begun_at DESC LIMIT {MOST_BETWEEN}"""
 _TICK_COLUMNS = "id, kind, due_at, state, why, role, skipped_to, skipped_count, run_id, ordered_by, not_before"
 # The key of a tick of a schedule is its time.
@@ -199,6 +199,9 @@ class AlertLine(Struct, frozen=True, kw_only=True):
     what: str
     begun_at: datetime
     ended_at: datetime | None
+    #: Numbers of the addresses that were told, of the beginning and of the end.
+    told: tuple[int, ...]
+    over_told: tuple[int, ...]
 
 
 class SchemaChange(Struct, frozen=True):
@@ -360,7 +363,9 @@ class Views:
                 changes = connection.rows(_CHANGES.format(is_one=is_one), ids)
         return Between(
             actions=tuple(value_of(Action, row, details=row.details or {}) for row in actions),
-            alerts=tuple(value_of(AlertLine, row) for row in alerts),
+            alerts=tuple(
+                value_of(AlertLine, row, told=tuple(row.told), over_told=tuple(row.over_told)) for row in alerts
+            ),
             ticks=tuple(value_of(TickLine, row) for row in ticks),
             changes=tuple(
                 SchemaChange(row.run_id, row.stream, tuple(row.schema_changes), row.ended_at or row.started_at)

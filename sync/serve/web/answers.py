@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 from starlette.responses import Response
 
 from ...secrets import Redactor
+
+#: Most places of a traceback in the log.
+_DEEPEST = 20
 
 
 class Refused(Exception):
@@ -27,6 +31,11 @@ def answer(
     """Return a document as an answer, with secrets masked."""
     text = json.dumps(redactor.redact_value(document), default=_plain)
     return Response(f"{text}\n", status, headers=dict(headers or {}), media_type="application/json")
+
+
+def traceback_of(error: BaseException, redactor: Redactor) -> str:
+    """Return where a fault of ours came from, for the log, with secrets masked. Callers may make a stack deep."""
+    return redactor.redact("".join(traceback.format_exception(error, limit=-_DEEPEST)))
 
 
 def _plain(value: Any) -> Any:

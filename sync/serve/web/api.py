@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -25,7 +24,7 @@ from ...store.model import PipelineRun
 from ...store.schedules import KnownSchedule
 from ...store.ticks import Tick
 from ..orders import OrderRefused, Orders
-from .answers import Refused, answer
+from .answers import Refused, answer, traceback_of
 from .bearer import lacks, token_of
 from .looks import Looks
 from .order_body import body_of, demand_keys, hash_of, moment_of, run_options
@@ -96,8 +95,7 @@ class _Api:
                 log.warning("API: %s", error)
                 return self._error(503, "the run store does not answer")
             except Exception as error:
-                text = "".join(traceback.format_exception(error))
-                log.error("API: %s %s: %s", request.method, request.url.path, text)
+                log.error("API: %s %r: %s", request.method, request.url.path, traceback_of(error, self._redactor))
                 return self._error(500, f"{type(error).__name__}: the server's log says more")
 
         return endpoint
@@ -209,8 +207,8 @@ class _Api:
         """Pause a schedule."""
         demand_keys(body, ("until", "reason"))
         reason = body.get("reason")
-        if reason is not None and not (isinstance(reason, str) and len(reason) <= 1000):
-            raise Refused(400, "'reason' must be a text of at most 1,000 characters")
+        if reason is not None and not (isinstance(reason, str) and len(reason) <= 1000 and reason.isprintable()):
+            raise Refused(400, "'reason' must be a line of at most 1,000 characters")
         name = _name(request)
         self._orders.pause(name, until=moment_of(body, "until"), reason=reason, who=_who(token))
         return self._schedule_of(name)
@@ -282,7 +280,7 @@ class _Api:
         }
 
     def _url(self, request: Request, path: str) -> str:
-        return self._served.url_for(request.headers.get("host", "")) + quote(path)
+        return self._served.url_for(request.headers["host"]) + quote(path)
 
     def _error(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
         return answer({"error": message}, self._redactor, status, headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -16,7 +17,7 @@ from .guard import Guard
 from .live import Live
 from .looks import Looks
 from .metrics import metrics
-from .pages import STATIC
+from .pages import STATIC, show_no_route
 from .served import Served
 
 
@@ -40,7 +41,11 @@ def make_app(served: Served) -> Starlette:
         Mount("/api", make_api(served, looks)),
         Route("/metrics", metrics(served, looks)),
     ]
-    app = Starlette(routes=routes, middleware=[Middleware(Guard, served=served)])
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, served=served)],
+        exception_handlers={HTTPException: show_no_route},
+    )
     app.state.served = served
     app.state.looks = looks
     app.state.live = Live(served)

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from datetime import datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ...freshness.look import Looked, broken, look_at, look_at_one, worst_first
 from ...store.facts import Facts
@@ -61,16 +62,22 @@ class Looks:
     def one(self, pipeline: str) -> tuple[Looked, Facts] | None:
         """Return how a pipeline stands right now; None: no file that can be read is of that name."""
         head = self._served.files.heads.get(pipeline)
-        return None if head is None else look_at_one(self._served.store.fact_reads(), head)
+        if head is None:
+            return None
+        looked, facts = look_at_one(self._served.store.fact_reads(), head)
+        return self._shown(looked), facts
+
+    def _shown(self, looked: Looked) -> Looked:
+        """Name files as they stand in the folder."""
+        return replace(looked, why=looked.why.replace(f"{self._served.folder}/", "")) if looked.why else looked
 
     def _look(self, coming: Future[Look]) -> None:
         files, clock = self._served.files, self._served.clock
         at_s, at = clock.monotonic(), clock.now()
         try:
             looked = look_at(self._served.store, list(files.heads.values()))
-            folder = f"{self._served.folder}/"
-            looked += [broken(path, why.replace(folder, "")) for path, why in files.broken.items()]
-            found = Look(worst_first(looked), at, at_s, clock.monotonic() - at_s)
+            looked += [broken(path, why) for path, why in files.broken.items()]
+            found = Look(worst_first(map(self._shown, looked)), at, at_s, clock.monotonic() - at_s)
         except BaseException as error:
             with self._lock:
                 self._next = None

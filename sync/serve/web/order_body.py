@@ -18,6 +18,8 @@ from .answers import Refused
 
 #: Most bytes of a body.
 MOST_BYTES = 256 * 1024
+#: Most levels of objects and lists in a body: each who shows it goes through them.
+MOST_LEVELS = 64
 #: Keys of the order of a run.
 RUN_KEYS = ("event", "variables", "streams", "full_refresh", "execution_date", "interval_start", "interval_end")
 
@@ -49,6 +51,8 @@ async def body_of(request: Request) -> dict[str, Any]:
         raise Refused(400, "the body is no JSON") from None
     if not isinstance(document, dict):
         raise Refused(400, "the body must be a JSON object: {...}")
+    if _is_deeper(document, MOST_LEVELS):
+        raise Refused(400, f"the body has more than {MOST_LEVELS} levels of objects and lists")
     return document
 
 
@@ -119,6 +123,11 @@ def _streams(given: Any) -> tuple[str, ...] | None:
         if (mistake := glob_error(each)) is not None:
             raise Refused(400, f"'streams': {each[:100]!r}: {mistake}")
     return tuple(given)
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return inner is not None and (levels == 0 or any(_is_deeper(each, levels - 1) for each in inner))
 
 
 def _too_large() -> Refused:

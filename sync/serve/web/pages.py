@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
@@ -114,6 +115,15 @@ def show_problem(request: Request, problem: Problem) -> Response:
     return render(request, "problem.html", problem.status, title=title, what=problem.what, way=problem.way)
 
 
+async def show_no_route(request: Request, error: Exception) -> Response:
+    """Return the page for a request that no route takes. Tells nothing of the folder: anybody may ask."""
+    assert isinstance(error, HTTPException)
+    request.state.session = None
+    answer = show_problem(request, Problem(error.status_code, "There is no such page."))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
 def is_reading(request: Request) -> bool:
     """Whether a request changes nothing."""
     return request.method in ("GET", "HEAD")
@@ -133,7 +143,9 @@ def _answer(handler: Handler, request: Request) -> Response:
     except OrderRefused as refused:
         return show_problem(request, Problem(refused.status, refused.message))
     except StoreUnreachable as error:
-        return show_problem(request, Problem(503, str(error), "Runs that go are left alone. Try again soon."))
+        # The reason names hosts and users; who is signed in is not known without the store.
+        what = str(error) if request.state.session is not None else "The run store does not answer."
+        return show_problem(request, Problem(503, what, "Runs that go are left alone. Try again soon."))
     except StateError as error:
         return show_problem(request, Problem(409, str(error)))
 
@@ -146,6 +158,7 @@ async def _form(request: Request) -> dict[str, str] | None:
         if len(body) > MOST_FORM_BYTES:
             return None
     try:
-        return dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=100))
+        fields = dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=100))
     except ValueError:
         return None
+    return None if any("\0" in each for each in fields.values()) else fields  # PostgreSQL takes none

@@ -38,4 +38,19 @@ class NameConvertor(Convertor[str]):
         return path_of(value)
 
 
+class NumberConvertor(Convertor[int]):
+    """`{run_id:number}` in a route: the number of a row, which has ten digits at most."""
+
+    regex = "[0-9]{1,10}"
+
+    def convert(self, value: str) -> int:
+        """Return the number."""
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        """Return the number as a part of a path."""
+        return str(value)
+
+
 register_url_convertor("name", NameConvertor())
+register_url_convertor("number", NumberConvertor())

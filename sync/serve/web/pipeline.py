@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from ...config.head import Head
+from ...freshness.judge import FAILED
 from ...freshness.look import Looked
 from ...schedules import Schedule, next_times
 from ...store.alerts import Finding
@@ -101,7 +102,7 @@ def _pipeline(request: Request) -> Response:
         run=None if facts is None else facts.run,
         source=source,
         destination=destination,
-        findings=[] if looked is None else _findings(looked.judgement.findings),
+        findings=[] if looked is None else _findings(looked.judgement.findings, has_failure=recent.failure is not None),
         ways=_WAYS,
         failure=recent.failure,
         recent=recent,
@@ -136,9 +137,10 @@ def times_to_come(schedule: Schedule, pause: Pause | None, now: datetime, count:
     return [] if pause.until is None else next_times(schedule, pause.until - timedelta(microseconds=1), count)
 
 
-def _findings(findings: tuple[Finding, ...]) -> list[Finding]:
-    """Return what is wrong; the streams that are missing come last, since they may be many."""
-    return sorted(findings, key=lambda each: each.kind == "missing")
+def _findings(findings: tuple[Finding, ...], *, has_failure: bool) -> list[Finding]:
+    """Return what is wrong beside the failure that is shown; missing streams come last, since they may be many."""
+    found = [each for each in findings if not (has_failure and each.kind == FAILED)]
+    return sorted(found, key=lambda each: each.kind == "missing")
 
 
 def _is_known(request: Request, name: str) -> bool:

@@ -195,10 +195,10 @@ def _output(request: Request, run: RunView) -> Path | None:
 
 
 ROUTES = [
-    Route("/runs/{run_id:int}", _run),
-    Route("/runs/{run_id:int}/events", _events),
-    Route("/runs/{run_id:int}/log", _log),
-    Route("/runs/{run_id:int}/cancel", _cancel, methods=["POST"]),
-    Route("/runs/{run_id:int}/retry", _retry, methods=["POST"]),
-    Route("/runs/{run_id:int}/deliveries/{key:name}/again", _deliver, methods=["POST"]),
+    Route("/runs/{run_id:number}", _run),
+    Route("/runs/{run_id:number}/events", _events),
+    Route("/runs/{run_id:number}/log", _log),
+    Route("/runs/{run_id:number}/cancel", _cancel, methods=["POST"]),
+    Route("/runs/{run_id:number}/retry", _retry, methods=["POST"]),
+    Route("/runs/{run_id:number}/deliveries/{key:name}/again", _deliver, methods=["POST"]),
 ]

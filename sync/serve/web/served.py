@@ -15,6 +15,8 @@ from ...store.access import Access
 from ..files import PipelineFiles
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+#: Scheme -> the port that browsers leave out.
+_IMPLIED = {"http": ":80", "https": ":443"}
 
 
 class Served(Struct, frozen=True, kw_only=True):
@@ -25,7 +27,7 @@ class Served(Struct, frozen=True, kw_only=True):
     #: Absolute.
     folder: Path
     clock: Clock
-    #: With scheme and without a path; the first one is where people are sent to.
+    #: As `addresses` returns them; the first one is where people are sent to.
     urls: tuple[str, ...]
     #: Masks secrets in answers.
     redactor: Redactor = field(default_factory=Redactor)
@@ -40,18 +42,23 @@ class Served(Struct, frozen=True, kw_only=True):
         return self.urls[0]
 
     def url_for(self, host: str) -> str:
-        """Return the address that a `Host` header names."""
-        return next((url for url in self.urls if urlsplit(url).netloc.lower() == host.lower()), self.url)
+        """Return the address that an allowed `Host` header names."""
+        return self.by_host[host.lower()]
 
     @property
-    def hosts(self) -> frozenset[str]:
-        """What a `Host` header may say, in lower case."""
-        return frozenset(urlsplit(url).netloc.lower() for url in self.urls)
+    def by_host(self) -> dict[str, str]:
+        """What a `Host` header may say, in lower case -> the address; also with the port that the scheme implies."""
+        found: dict[str, str] = {}
+        for url in self.urls:
+            host = urlsplit(url).netloc
+            found.setdefault(host, url)
+            found.setdefault(f"{host}{_IMPLIED[urlsplit(url).scheme]}", url)
+        return found
 
     @property
     def origins(self) -> frozenset[str]:
         """What an `Origin` header may say, in lower case."""
-        return frozenset(url.lower() for url in self.urls)
+        return frozenset(self.urls)
 
 
 def sign_in_link(url: str, access: Access) -> str:
@@ -60,11 +67,17 @@ def sign_in_link(url: str, access: Access) -> str:
 
 
 def addresses(host: str, port: int, public_urls: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the addresses under which a server answers: those that the user names, then the bound one."""
-    bound = _LOOPBACK if is_loopback(host) else ()
-    return tuple(dict.fromkeys((*public_urls, *(f"http://{name}:{port}" for name in bound))))
+    """Return the addresses under which a server answers, as browsers write them: those named, then the bound one."""
+    own = f"[{host}]" if ":" in host else host
+    bound = (own, *_LOOPBACK) if is_loopback(host) else ()
+    return tuple(dict.fromkeys(map(_as_origin, (*public_urls, *(f"http://{name}:{port}" for name in bound)))))
 
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine alone."""
     return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _as_origin(url: str) -> str:
+    scheme, _, host = url.lower().partition("://")
+    return f"{scheme}://{host.removesuffix(_IMPLIED[scheme])}"

@@ -59,9 +59,11 @@ def delete_cookie(request: Request, response: Response) -> None:
 
 
 def _cookie(request: Request) -> tuple[str, bool]:
-    """Return name and security of the cookie. A browser sends a host's cookies to each of its ports."""
-    host = request.headers.get("host", "").lower()
-    url = next(each for each in served_by(request).urls if urlsplit(each).netloc.lower() == host)
-    parts = urlsplit(url)
-    is_secure = parts.scheme == "https"
-    return f"syncblocks_{parts.port or (443 if is_secure else 80)}", is_secure
+    """Return name and security of the cookie. A browser sends a host's cookies to each of its ports.
+
+    With `__Host-` a browser takes it from this host alone: a neighbour under the same domain can set no session.
+    """
+    parts = urlsplit(served_by(request).url_for(request.headers["host"]))
+    if parts.scheme == "https":
+        return f"__Host-syncblocks_{parts.port or 443}", True
+    return f"syncblocks_{parts.port or 80}", False

@@ -154,3 +154,37 @@ def test_values_of_files_do_not_make_arrow_import_pandas(
         assert not found & {"pandas", "sqlalchemy"}
         if destination != "csv":  # what writes files can write any format
             assert not found & OTHER_FORMATS
+
+
+#: A Python where the extra `serve` is not installed, as far as the command line can see.
+WITHOUT_THE_EXTRA = """
+import sys
+from syncblocks.sync.cli import invoke
+sys.modules |= dict.fromkeys(("starlette", "uvicorn"))
+"""
+
+
+@pytest.mark.full
+def test_only_the_pages_of_serve_need_its_extra(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("id\n1\n")
+    (tmp_path / "crm.yaml").write_text(
+        "source: {connector: csv, config: {path: .}}\ndestination: {connector: sqlite, config: {path: o.db}}\n"
+        "streams: [{stream: rows}]\nschedule: {cron: 0 0 1 1 *}\n"
+    )
+    commands = [["--help"], ["run", "crm.yaml"], ["recover", "crm.yaml"], ["status"], ["token", "list"]]
+    commands += [["schedule", "next", "crm.yaml"], ["runs", "list"]]
+    code = f"{WITHOUT_THE_EXTRA}for command in {commands}:\n    assert invoke(command) == 0, command\n"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    code = f"{WITHOUT_THE_EXTRA}sys.exit(invoke(['serve']))"
+    refused = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert (refused.returncode, "pip install 'syncblocks[serve]'" in refused.stderr) == (2, True), refused.stderr
+    code = f"{WITHOUT_THE_EXTRA}sys.exit(invoke(['serve', '--no-pages']))"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as serving:
+        assert serving.stderr is not None
+        try:
+            told = serving.stderr.readline()
+            assert "serving" in told, told + serving.stderr.read()
+        finally:
+            serving.terminate()
+        assert (serving.wait(30), "pages" in serving.stderr.read()) == (0, False)

@@ -187,6 +187,11 @@ def test_next_and_previous_times_are_found_years_away() -> None:
     assert next_times(sunday, utc("2027-01-01"), 1) == [utc("2032-02-29")]
 
 
+@pytest.mark.parametrize("schedule", [Schedule(cron="* * * * *", timezone="Asia/Kolkata"), Schedule(every_s=3600)])
+def test_the_calendar_ends(schedule: Schedule) -> None:
+    assert next_times(schedule, utc("9999-12-31T23:59:59"), 5) == []
+
+
 @pytest.mark.sampled
 @settings(deadline=None, max_examples=examples(200))
 @given(fields=DATED, timezone=st.sampled_from(ZONES), minute=st.integers(0, 1440 * 3000))

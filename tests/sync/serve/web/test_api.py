@@ -150,6 +150,7 @@ WRONG = {
     "a number that is none": (b'{"event": {"a": NaN}}', "no JSON"),
     "a number that is too large": (b'{"event": {"a": 1e400}}', "no JSON"),
     "too deep": (b'{"event":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "no JSON"),
+    "many levels": (b'{"event":' + b'{"a":' * 64 + b"1" + b"}" * 65, "more than 64 levels"),
     "an endless number": (b'{"event": {"a": ' + b"9" * 10_000 + b"}}", "no JSON"),
     "an event that is a text": (b'{"event": "x"}', "'event' must be an object"),
     "variables in a list": (b'{"variables": [1]}', "'variables' must be an object"),
@@ -289,6 +290,13 @@ def test_a_schedule_is_paused_and_resumed(client: Client) -> None:
     client.post("/api/schedules/crm/pause", {"until": "2020-01-01"}, 400)
     client.post("/api/schedules/crm/pause", {"until": 5}, 400)
     client.post("/api/schedules/crm/pause", {"reason": "x" * 1001}, 400)
+    for reason in ("\0", "\ud800", "two\nlines"):
+        client.post("/api/schedules/crm/pause", {"reason": reason}, 400)
+    client.post("/api/schedules/crm/pause", {"until": "9999-12-31T23:59:59Z"}, 200)
+    assert [client.get("/api/schedules")["schedules"][0]["next"], client.get("/api/pipelines/crm")["next_run"]] == [
+        [],
+        None,
+    ]
     client.post("/api/schedules/a%2Fb%20%26%20c/pause", {}, 409)
     assert client.post("/api/schedules/crm/pause", {}, 200)["next"] == []
 

@@ -9,6 +9,7 @@ import pytest
 
 from syncblocks.sync.schedules import Schedule
 from syncblocks.sync.serve.web.paths import path_of
+from syncblocks.sync.store.alerts import Finding, key_of
 from tests.sync.serve.serve_helpers import Place
 from tests.sync.serve.web.demo import HOSTILE, LONG, demo
 from tests.sync.serve.web.large_store import fill, measured
@@ -100,6 +101,9 @@ def test_what_is_not_there_is_no_page(shown: Site) -> None:
         "/pipelines/crm/x",
     ):
         assert shown.get(path).status == 404, path
+    for path in ("/nosuch", "/pipelines/crm/", "/runs/x"):
+        answer = shown.get(path)
+        assert (answer.status, 'href="/"' in answer.text) == (404, True), path
     for path in ("?status=x", "?kind=x", "?since=yesterday", "?until=0001-01-01T00:00"):
         assert shown.get(f"/pipelines/crm{path}").status == 400, path
     assert "&lt;script" in shown.get(f"/pipelines/{path_of('<script>none')}").text
@@ -123,6 +127,25 @@ def test_a_timeline_has_what_lies_between_the_runs(shown: Site) -> None:
     assert "discount" not in failures
     night = texts(shown, "/pipelines/orders?since=2026-01-02T00:00&until=2026-01-02T01:00")
     assert night.count('<li class="of-run">') == 4
+
+
+def test_why_a_pipeline_is_late_and_who_was_told_is_seen(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.write("crm", "0 6 * * *", keys={"expect": {"every": "1h"}})
+    with served(place) as site:
+        site.sign_in()
+        texts(site, "/")  # from now on the expectation counts
+        tick = site.store.order_tick("crm", "k", trigger="", causes=(), kind="schedule")
+        site.store.claim_tick(tick.id)
+        site.store.give_back_tick(tick.id, f"{tmp_path}/crm.yaml:4: no such folder: {'x' * 100}")
+        place.clock.move(7200)
+        for path in ("/", "/pipelines/crm"):
+            assert f"crm.yaml:4: no such folder: {'x' * 100}" in texts(site, path), path
+        late = Finding(pipeline="crm", kind="late", what="no success")
+        alerts = site.store.alerts().note({"crm": [late]}, {"crm": "crm.yaml"}, {}, urls=2)
+        assert "told to nobody" in texts(site, "/pipelines/crm")
+        site.store.alerts().told(alerts, {key_of(alerts[0]): [1]}, 2)
+        assert "told to 1 address of" in texts(site, "/pipelines/crm")
 
 
 def test_a_stream_shows_its_figures_over_time(shown: Site) -> None:

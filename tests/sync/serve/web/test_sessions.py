@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from syncblocks.sync.errors import StoreUnreachable
+from syncblocks.sync.serve.web.served import addresses
 from tests.sync.serve.serve_helpers import Place
 from tests.sync.serve.web.web_helpers import Site, served
 
@@ -54,7 +57,7 @@ def test_under_https_the_cookie_is_secure_and_has_the_port_of_the_address(site: 
     host = "sync.example.com"
     answer = site.ask("POST", "/login", form, Origin=f"https://{host}", Host=host)
     name, *attributes = answer.headers["set-cookie"].split("; ")
-    assert (answer.status, name.startswith("syncblocks_443="), "Secure" in attributes) == (303, True, True)
+    assert (answer.status, name.startswith("__Host-syncblocks_443="), "Secure" in attributes) == (303, True, True)
 
 
 def test_without_a_session_there_is_no_page(site: Site) -> None:
@@ -112,3 +115,56 @@ def test_a_session_ends_after_12_hours(site: Site) -> None:
 
 def test_a_large_form_is_refused(site: Site) -> None:
     assert site.ask("POST", "/login", {"code": "x" * 70_000}, Origin=site.origin).status == 413
+
+
+def test_addresses_are_as_browsers_write_them(tmp_path: Path) -> None:
+    named = ("https://Sync.Example:443", "http://[FD00::1]:80", "https://sync.example:8443")
+    assert addresses("10.0.0.1", 8400, named) == (
+        "https://sync.example",
+        "http://[fd00::1]",
+        "https://sync.example:8443",
+    )
+    assert addresses("127.0.0.9", 8400, ())[0] == "http://127.0.0.9:8400"
+    assert addresses("::1", 80, ()) == ("http://[::1]", "http://127.0.0.1", "http://localhost")
+    place = Place(tmp_path)
+    with served(place, "https://Sync.Example:443") as site:
+        for host, origin in (("sync.example", "https://sync.example"), ("SYNC.example:443", "https://sync.example")):
+            form = {"code": site.store.access.make_code()}
+            assert site.ask("POST", "/login", form, Host=host, Origin=origin).status == 303
+        assert site.get("/login", Host="sync.example:80").status == 421
+
+
+def test_a_fault_has_the_headers_and_its_log_no_secret(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    def failing(_secret: str) -> bool:
+        raise KeyError("postgresql://u:canary@db/x")
+
+    site.store.access.is_signed_in = failing  # type: ignore[method-assign]
+    answer = site.get("/", Cookie=f"syncblocks_{site.port}=x")
+    assert (answer.status, "KeyError" in answer.text, "content-security-policy" in answer.headers) == (500, True, True)
+    assert ("canary" in answer.text + caplog.text, "KeyError" in caplog.text) == (False, True)
+
+
+def test_a_store_that_is_away_is_told_to_nobody_by_name(site: Site) -> None:
+    def away(_secret: str) -> bool:
+        raise StoreUnreachable("connection to db.internal failed for user sync")
+
+    site.store.access.is_signed_in = away  # type: ignore[method-assign]
+    answer = site.get("/", Cookie=f"syncblocks_{site.port}=x")
+    assert (answer.status, "db.internal" in answer.text, "does not answer" in answer.text) == (503, False, True)
+
+
+def test_of_many_who_use_a_code_at_once_one_is_signed_in(site: Site) -> None:
+    code = site.store.access.make_code()
+
+    def sign_in(_number: int) -> int:
+        return site.ask("POST", "/login", {"code": code}, Origin=site.origin).status
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(sign_in, range(8))) == [303, *[403] * 7]
+
+
+def test_no_address_and_no_form_holds_a_nul(site: Site) -> None:
+    site.sign_in()
+    for path in ("/deliveries?pipeline=%00", "/?q=%00", f"/runs/{'9' * 5000}", "/runs/99999999999"):
+        assert site.get(path).status == 404, path
+    assert site.post("/pipelines/crm/pause", reason="\0").status == 413

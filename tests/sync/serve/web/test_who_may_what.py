@@ -20,7 +20,7 @@ VISITORS = ("nobody", "token", "session")
 SAMPLES = {
     "{pipeline:name}": "crm",
     "{stream:name}": "a",
-    "{run_id:int}": "1",
+    "{run_id:number}": "1",
     "{number}": "1",
     "{key}": "0" * 32,
     "{key:name}": "0" * 32,
