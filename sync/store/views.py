@@ -449,7 +449,9 @@ def _failure(run: Row, blocks: Sequence[Row]) -> Failure:
         return Failure(run_id=run.id, error=decode_error(run.error))
     first = blocks[0]
     error = decode_error(first.error) or decode_error(run.error)
-    return Failure(run_id=run.id, stream=first.stream, block=first.block, error=error, at=first.ended_at)
+    # An error says in which block it was raised; all blocks of its stream end with it.
+    block = first.block if error is None or error.block is None else error.block
+    return Failure(run_id=run.id, stream=first.stream, block=block, error=error, at=first.ended_at)
 
 
 def _first_since(connection: StoreConnection, pipeline: str, at: datetime) -> int:

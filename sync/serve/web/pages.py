@@ -106,7 +106,8 @@ def rendered(request: Request, name: str, **values: Any) -> str:
         "folder": str(served.folder),
         "path": request.url.path,
     }
-    return _TEMPLATES.get_template(name).render(about | values)
+    # A JSON text of the store may hold half of a character, which no page can.
+    return _TEMPLATES.get_template(name).render(about | values).encode("utf-8", "replace").decode()
 
 
 def show_problem(request: Request, problem: Problem) -> Response:

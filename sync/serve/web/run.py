@@ -60,7 +60,7 @@ def _log(request: Request) -> Response:
     log = served_by(request).store.run_log(run.id, run.attempt)
     if log is None:
         raise Problem(404, f"Attempt {run.attempt} of run {run.id} has no log.", "It is written at the attempt's end.")
-    return PlainTextResponse(log)
+    return PlainTextResponse(log.encode("utf-8", "replace"))
 
 
 @page

@@ -273,3 +273,10 @@ def test_a_run_without_a_log_names_the_output_of_its_process(place: Place, tmp_p
         assert "/&lt;b&gt;ticks.log</code>" in site.get(f"/runs/{run.id}").text
         output.unlink()
         assert "ticks.log" not in site.get(f"/runs/{run.id}").text
+
+
+def test_half_a_character_in_an_event_breaks_no_page(site: Site) -> None:
+    run, plans = started(site, "a", event={"name": "\ud800"}, variables={"name": "\ud800"})
+    finished(site, run, plans)
+    for path in (f"/runs/{run.id}", f"/runs/{run.id}/log", "/pipelines/crm"):
+        assert site.get(path).status == 200, path
