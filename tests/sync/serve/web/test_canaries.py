@@ -1,4 +1,4 @@
-"""Fifty secrets that a server and its runs come across: none of them is in an answer, a metric or a log."""
+"""Fifty secrets that a server and its runs come across: none of them is in an answer, a page, a metric or a log."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DOWN = "{connector: postgres, config: {url: \"postgresql://u:{{ secret('DB') }}@
 
 @pytest.mark.full
 @pytest.mark.postgres
-def test_no_secret_is_in_an_answer_a_metric_or_a_log(tmp_path: Path, postgres_url: str, zygote: Zygote) -> None:
+def test_no_secret_is_in_an_answer_a_page_a_metric_or_a_log(tmp_path: Path, postgres_url: str, zygote: Zygote) -> None:
     canaries = [f"canary{number}{secrets.token_hex(12)}" for number in range(40)]
     password, in_variable, of_database, idempotency_key, bearer, *given = canaries
     for name, destination in (("good", GOOD), ("down", DOWN)):
@@ -41,6 +41,7 @@ def test_no_secret_is_in_an_answer_a_metric_or_a_log(tmp_path: Path, postgres_ur
     environment = {"STORE_URL": url, "IN_VARIABLE": in_variable, "SYNCBLOCKS_SECRET_DB": of_database}
     server = zygote.start(tmp_path, ["serve", "--port", "0"], environment=environment)
     texts: list[str] = []
+    pages: list[str] = []
 
     def ask(method: str, path: str, secret: str, document: object = None, **headers: str) -> str:
         (live,) = Store.servers_of(url)
@@ -77,6 +78,12 @@ def test_no_secret_is_in_an_answer_a_metric_or_a_log(tmp_path: Path, postgres_ur
         for path in ("runs/1", "runs/1/deliveries", "ticks/1", "ticks/2", "ticks/77", "nothing"):
             ask("GET", f"/api/{path}", token)
         assert "syncblocks_up 1" in ask("GET", "/metrics", token)
+    port = urlsplit(Store.servers_of(url)[0].url or "").port
+    for path in ("", "pipelines/good", "pipelines/down", "pipelines/good/streams/rows", "schedules", "deliveries"):
+        pages.append(ask("GET", f"/{path}", "", Cookie=f"syncblocks_{port}={session}"))
+    for path in ("runs/1", "runs/2", "runs/2/log", "runs/77"):
+        pages.append(ask("GET", f"/{path}", "", Cookie=f"syncblocks_{port}={session}"))
+    assert [page for page in pages if "Sign out" not in page and "level=" not in page] == []
     server.kill()
     logs = [path.read_text() for path in tmp_path.rglob("*.log")]
     assert len(logs) == 2

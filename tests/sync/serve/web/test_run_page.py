@@ -176,7 +176,7 @@ def test_why_a_run_failed_comes_first_and_the_rest_is_there(site: Site) -> None:
             "column &#39;c&#39; added",
             "a line of",
             "How it was ordered",
-            "&#34;region&#34;: &#34;eu&#34;",
+            "Variables: region ",
             "&#34;order&#34;: 12",
             "table_b",
         )
