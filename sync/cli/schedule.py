@@ -109,8 +109,8 @@ def pause_command(console: Console, file: Path | None, until: datetime | None, r
     if until is not None and until <= Clock().now():
         raise click.UsageError(f"--until {until:%Y-%m-%dT%H:%M:%SZ} has passed: name a later time, or leave it out")
     with _store(console, head) as store:
-        options = {"until": until, "reason": reason, "who": current_user()}
-        store.schedules.pause(head.pipeline, str(head.path), schedule, **options)
+        place = str(head.path)
+        store.schedules.pause(head.pipeline, place, schedule, until=until, reason=reason, who=current_user())
     end = "until `schedule resume`" if until is None else f"until {until:%Y-%m-%d %H:%M:%SZ}"
     told = {"until": None if until is None else f"{until:%Y-%m-%dT%H:%M:%SZ}", "reason": reason}
     return _told(console, "paused", head.pipeline, f"schedule paused {end}", **told)

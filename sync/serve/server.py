@@ -29,6 +29,8 @@ CLAIM_S = 30.0
 RECOVER_FIRST_S, RECOVER_LAST_S = 10.0, 300.0
 #: Exit codes of processes that a signal has stopped are larger.
 _SIGNAL = 128
+#: Of the output of a process so much of its end is read, whatever it has printed.
+_READ_BYTES = 100_000
 #: Most characters of an error of a process.
 _MOST_ERROR = 500
 
@@ -370,7 +372,9 @@ def _when(file: ServedFile) -> str:
 def _last_error(log: Path) -> str:
     """Return `: ` and the last error in the output of a process; empty: there is none."""
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _READ_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
     return next((f": {line[:_MOST_ERROR]}" for line in reversed(lines) if line.startswith("error")), "")

@@ -57,12 +57,12 @@ _LAST_SUCCESS = f"""SELECT b.ended_at, b.row_count FROM {_EXPORTED} WHERE {_OF_S
 _PLANNED = f"""SELECT a.started_at FROM {STREAM_RUN} s JOIN {ATTEMPT} a ON a.run_id = s.run_id AND a.attempt = s.attempt
     WHERE {_OF_STREAM} ORDER BY s.run_id, s.attempt LIMIT 1"""
 # Runs of a pipeline end in their order: none before the last one that ended before the window has a part in it.
-_WINDOW = f"""SELECT s.stream, sum(b.row_count) AS known, count(*) - count(b.row_count) AS unknown
-    FROM {PIPELINE_RUN} r JOIN {_EXPORTED.replace(" s JOIN", " s ON s.run_id = r.id JOIN", 1)}
-    WHERE r.pipeline = :pipeline AND s.status = '{SUCCESS}' AND b.ended_at > :earliest AND r.id > coalesce((
+_RUNS_IN_WINDOW = f"""SELECT r.id FROM {PIPELINE_RUN} r WHERE r.pipeline = :pipeline AND r.id > coalesce((
         SELECT o.id FROM {PIPELINE_RUN} o JOIN {ATTEMPT} a ON a.run_id = o.id AND a.attempt = o.attempt
         WHERE o.pipeline = :pipeline AND a.ended_at <= :earliest ORDER BY o.id DESC LIMIT 1), 0)
-    AND NOT EXISTS (SELECT 1 FROM {TICK} t WHERE t.run_id = r.id AND t.kind = 'backfill') GROUP BY s.stream"""
+    AND NOT EXISTS (SELECT 1 FROM {TICK} t WHERE t.run_id = r.id AND t.kind = 'backfill')"""
+_WINDOW = f"""SELECT s.stream, sum(b.row_count) AS known, count(*) - count(b.row_count) AS unknown FROM {_EXPORTED}
+    WHERE s.{{is_one}} AND s.status = '{SUCCESS}' AND b.ended_at > :earliest GROUP BY s.stream"""
 _DEAD = f"SELECT pipeline, count(*) AS number FROM {DELIVERY} WHERE {{is_one}} AND state = 'dead' GROUP BY pipeline"
 _DUE = f"""SELECT pipeline, lease_owner, lease_until, count(*) AS number FROM {DELIVERY} WHERE {{is_one}}
     AND is_open = TRUE AND (state = 'leased' OR not_before IS NULL OR not_before <= :now)
@@ -421,7 +421,8 @@ def _windows(
             continue
         if in_s not in by_length:
             values = {"pipeline": pipeline, "earliest": now - timedelta(seconds=in_s)}
-            by_length[in_s] = connection.rows(_WINDOW, values)
+            is_one, numbers = one_of("run_id", connection.column(_RUNS_IN_WINDOW, values))
+            by_length[in_s] = connection.rows(_WINDOW.format(is_one=is_one), {**values, **numbers})
         rows = [row for row in by_length[in_s] if stream in ("", row.stream)]
         found[stream, in_s] = _total(None if row.unknown else int(row.known or 0) for row in rows)
     return found

@@ -43,12 +43,15 @@ _EARLIEST = datetime.fromisoformat("0001-01-02T00:00:00+00:00")
 _LATEST = datetime.fromisoformat("9999-12-30T00:00:00+00:00")
 
 _OF_RUN = f"JOIN {ATTEMPT} a ON a.run_id = r.id AND a.attempt = r.attempt"
-_STRIP = f"""SELECT r.id, r.attempt, a.status, a.error FROM {PIPELINE_RUN} r {_OF_RUN}
-    WHERE r.pipeline = :pipeline ORDER BY r.id DESC LIMIT {STRIP_RUNS}"""
-_DEAD = f"""SELECT count(*) AS number FROM (SELECT 1 FROM {DELIVERY}
-    WHERE pipeline = :pipeline AND state = 'dead' LIMIT {MOST_COUNTED}) d"""
-_OPEN = f"""SELECT count(*) AS number FROM (SELECT 1 FROM {DELIVERY}
-    WHERE pipeline = :pipeline AND is_open = TRUE LIMIT {MOST_COUNTED}) d"""
+_NAMES = "unnest(CAST(:in_pipeline AS TEXT[])) AS p (value)"
+_STRIP = f"""SELECT r.pipeline, r.id, r.attempt, a.status, a.error FROM {_NAMES} JOIN {PIPELINE_RUN} r
+    ON r.pipeline = p.value AND r.id > coalesce((SELECT o.id FROM {PIPELINE_RUN} o
+        WHERE o.pipeline = p.value ORDER BY o.id DESC LIMIT 1 OFFSET {STRIP_RUNS}), 0)
+    {_OF_RUN} ORDER BY r.id DESC"""
+_COUNTED = f"""(SELECT count(*) FROM (SELECT 1 FROM {DELIVERY} d WHERE d.pipeline = p.value
+    AND {{condition}} LIMIT {MOST_COUNTED}) c)"""
+_DELIVERIES_LEFT = f"""SELECT p.value AS pipeline, {_COUNTED.format(condition="d.state = 'dead'")} AS dead,
+    {_COUNTED.format(condition="d.is_open = TRUE")} AS open FROM {_NAMES}"""
 _ROWS = f"""SELECT run_id, sum(row_count) AS written, count(*) - count(row_count) AS unknown FROM {BLOCK_RUN}
     WHERE {{is_one}} AND block_type = '{DATA_EXPORTER}' GROUP BY run_id"""
 
@@ -288,13 +291,13 @@ class Views:
 
     def recent(self, pipelines: Collection[str]) -> dict[str, Recent]:
         """Return how pipelines went of late."""
+        runs: dict[str, list[Row]] = {name: [] for name in pipelines}
         with self._transactions.read() as connection:
-            asked = {
-                name: [connection.ask(each, {"pipeline": name}) for each in (_STRIP, _DEAD, _OPEN)]
-                for name in pipelines
-            }
-            found = {name: [answer() for answer in answers] for name, answers in asked.items()}
-            latest = {name: runs[0] for name, (runs, _, _) in found.items() if runs}
+            values = {"in_pipeline": list(pipelines)}
+            for row in connection.rows(_STRIP, values):
+                runs[row.pipeline].append(row)
+            left = {row.pipeline: row for row in connection.rows(_DELIVERIES_LEFT, values)}
+            latest = {name: found[0] for name, found in runs.items() if found}
             rows = _rows(connection, [run.id for run in latest.values()])
             failed = {
                 name: connection.ask(_FAILED, {"run_id": run.id, "attempt": run.attempt})
@@ -304,14 +307,14 @@ class Views:
             failures = {name: _failure(latest[name], answer()) for name, answer in failed.items()}
         return {
             name: Recent(
-                statuses=tuple(run.status for run in reversed(runs)),
-                run_id=latest[name].id if runs else None,
-                rows=rows.get(latest[name].id) if runs else None,
-                dead=dead[0].number,
-                open=is_open[0].number,
+                statuses=tuple(run.status for run in reversed(found)),
+                run_id=latest[name].id if found else None,
+                rows=rows.get(latest[name].id) if found else None,
+                dead=left[name].dead,
+                open=left[name].open,
                 failure=failures.get(name),
             )
-            for name, (runs, dead, is_open) in found.items()
+            for name, found in runs.items()
         }
 
     def runs(self, pipeline: str, wanted: RunFilter, *, before: int | None = None, most: int = 50) -> RunLines:
