@@ -9,7 +9,7 @@ from typing import Self
 
 #: A thread that ends has so long, else it is left alone: it is a daemon.
 _END_S = 2.0
-#: What takes long is done less often, so that it takes at most a tenth of the time.
+#: What computes for long is done less often, so that it has at most a tenth of a core.
 _PAUSE = 9
 
 
@@ -35,10 +35,10 @@ class Every:
     def _run(self) -> None:
         pause_s = self._seconds
         while not self._ended.wait(pause_s):
-            start = time.monotonic()
+            start = time.thread_time()
             try:
                 self._work()
             except Exception as error:  # a fault here must not end what comes after it
                 if not self._ended.is_set():
                     self._say(f"{self._name}: {type(error).__name__}: {error}", "warning")
-            pause_s = max(self._seconds, _PAUSE * (time.monotonic() - start))
+            pause_s = max(self._seconds, _PAUSE * (time.thread_time() - start))

@@ -225,6 +225,13 @@ def test_a_server_ends_soon_after_sigterm_though_its_run_store_blocks(folder: Pa
     assert "stopped while the run store does not answer" in server.log()
 
 
+@pytest.mark.parametrize("option", ["--alert", "--heartbeat"])
+def test_a_variable_that_is_not_set_ends_a_server_before_it_starts(run_cli: RunCLI, folder: Path, option: str) -> None:
+    done = run_cli(["serve", "--port", "0", option, "GONE"], folder, env={"GONE": None})
+    assert (done.returncode, f"{option}: the environment variable 'GONE' is not set" in done.stderr) == (2, True)
+    assert not (folder / ".syncblocks").exists()
+
+
 def test_a_folder_without_a_pipeline_file_is_refused(run_cli: RunCLI, tmp_path: Path) -> None:
     done = run_cli(["serve", "--port", "0"], tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
