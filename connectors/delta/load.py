@@ -336,6 +336,7 @@ class DeltaLoad:
     ) -> Step:
         bookmark = None if checkpoint.bookmark is None else json.loads(json.dumps(checkpoint.bookmark, allow_nan=False))
         row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC), compared_at=self._load.compared_at)
+        row = replace(row, log=self._load.log)
         if checkpoint.is_final:
             rows = self._load.records_before + self._written + self._records
             row = replace(row, completed_by=self._load.run, rows=rows)

@@ -55,7 +55,9 @@ def check_log(
     if stream.policy.verify:
         reason = "`verify` is not built for it yet: leave it out"
     if row is not None and row.committed_at is not None and not row.log and not is_anew:
-        reason = "its table was written by another replication method: run once with `run --full-refresh`"
+        reason = (
+            "its log was dropped, or another replication method wrote its table: run once with `run --full-refresh`"
+        )
     if stream.write.disposition is WriteDisposition.MERGE:
         reason = reason or _why_no_merge(pipeline, stream, connectors, others)
     if reason:

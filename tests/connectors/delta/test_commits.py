@@ -15,7 +15,7 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from syncblocks.connectors.delta.destination import DeltaDestination
-from syncblocks.connectors.errors import FatalConnectorError, RetriableError, TableLost, TakenOver
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, RetriableError, TableLost, TakenOver
 from syncblocks.connectors.stream import Checkpoint, Event, Load
 from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition
@@ -317,3 +317,9 @@ def test_a_merge_writes_anew_only_the_files_that_hold_its_keys(tmp_path: Path) -
     assert len(before.keys() & after.keys()) == 2
     assert {number for number, name in held(tmp_path) if name == "new"} == {12, 99}
     assert isinstance(destination, DeltaDestination)
+
+
+def test_a_file_in_the_place_of_a_table_is_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "items").write_text("no table")
+    with pytest.raises(ConnectorConfigError, match=r"items: .*Not a directory"):
+        run(destination_of(tmp_path), load_of("append", "t1"), items((1, "a")), FINAL)
