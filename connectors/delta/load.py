@@ -152,7 +152,7 @@ class DeltaLoad:
         if self._load.write.disposition is not WriteDisposition.APPEND:
             for name in self._load.stream.key_properties:
                 if name in batch.schema.names and batch.column(name).null_count:
-                    raise null_in_key(name)
+                    raise null_in_key(name, keeps_rejected=False)
         for start in range(0, batch.num_rows, _SLICE_RECORDS):
             part = conformed(batch.slice(start, _SLICE_RECORDS), self._arriving)
             if self._is_spooled:
