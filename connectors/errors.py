@@ -118,12 +118,15 @@ class Interrupted(ConnectorError):
     """`interrupt` has ended the call; its transaction was rolled back."""
 
 
-def null_in_key(column: str, *, stream: str = "", stream_key: str = "key_properties") -> FatalConnectorError:
+def null_in_key(
+    column: str, *, stream: str = "", stream_key: str = "key_properties", keeps_rejected: bool = True
+) -> FatalConnectorError:
     """Make the error for a record without a key: what can be done about it is the same in all systems."""
+    aside = "set them aside by `on_rejected: keep`, " if keeps_rejected else ""
     error = FatalConnectorError(
         f"column {column!r} of the key is NULL in a record: the record could not be found again. Name other "
-        f"`{stream_key}`, leave such records out by `where: {{{column}: {{is_null: false}}}}`, set them aside by "
-        "`on_rejected: keep`, or write without a key by `write_disposition: append`",
+        f"`{stream_key}`, leave such records out by `where: {{{column}: {{is_null: false}}}}`, {aside}"
+        "or write without a key by `write_disposition: append`",
         stream=stream,
         has_no_values=True,
     )

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from ..arrow.fidelity import Kept
-from ..errors import ConnectorConfigError, FatalConnectorError
+from ..errors import ConnectorConfigError, FatalConnectorError, TakenOver
 from ..interrupts import Calls
 from ..local_files import demand_writable
 from ..protocols import Capability
@@ -153,6 +153,19 @@ class DeltaDestination:
         with self._calls.under_way(key.stream) as call, translated(table.folder.label):
             if not forget or table.open() is not None:
                 table.commit(key, changed, call.check)
+
+    def note_log(self, key: LedgerKey, token: str, log: Mapping[str, Any]) -> None:
+        """See `NotesLog`."""
+
+        def noted(found: Snapshot | None) -> Step:
+            held = None if found is None else found.held
+            if held is None or held.row is None or held.row.token != token:
+                raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
+            return Step(held=replace(held, row=replace(held.row, log=dict(log))))
+
+        table = self._table(key.destination_table)
+        with self._calls.under_way(key.stream) as call, translated(table.folder.label):
+            table.commit(key, noted, call.check)
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
         if wire != "arrow":

@@ -152,7 +152,7 @@ class DeltaLoad:
         if self._load.write.disposition is not WriteDisposition.APPEND:
             for name in self._load.stream.key_properties:
                 if name in batch.schema.names and batch.column(name).null_count:
-                    raise null_in_key(name)
+                    raise null_in_key(name, keeps_rejected=False)
         for start in range(0, batch.num_rows, _SLICE_RECORDS):
             part = conformed(batch.slice(start, _SLICE_RECORDS), self._arriving)
             if self._is_spooled:
@@ -336,6 +336,7 @@ class DeltaLoad:
     ) -> Step:
         bookmark = None if checkpoint.bookmark is None else json.loads(json.dumps(checkpoint.bookmark, allow_nan=False))
         row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC), compared_at=self._load.compared_at)
+        row = replace(row, log=self._load.log)
         if checkpoint.is_final:
             rows = self._load.records_before + self._written + self._records
             row = replace(row, completed_by=self._load.run, rows=rows)

@@ -246,6 +246,8 @@ def translated(label: str) -> Iterator[None]:
     except (PermissionError, NotADirectoryError) as error:
         raise ConnectorConfigError(f"{label}: {said(error)}", connector="delta", key="path") from error
     except OSError as error:
+        if error.errno == errno.EROFS:
+            raise ConnectorConfigError(f"{label}: {said(error)}", connector="delta", key="path") from error
         if is_refusal(error):
             text = f"{label}: {said(error)}; `storage_options` and the environment hold credentials"
             raise ConnectorConfigError(text, connector="delta", key="path") from error

@@ -55,7 +55,7 @@ _OF_COLUMNS = {
 }
 
 #: Another try does not help.
-_FINAL = FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
+_FINAL = FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):

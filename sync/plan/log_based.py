@@ -55,7 +55,9 @@ def check_log(
     if stream.policy.verify:
         reason = "`verify` is not built for it yet: leave it out"
     if row is not None and row.committed_at is not None and not row.log and not is_anew:
-        reason = "its table was written by another replication method: run once with `run --full-refresh`"
+        reason = (
+            "its log was dropped, or another replication method wrote its table: run once with `run --full-refresh`"
+        )
     if stream.write.disposition is WriteDisposition.MERGE:
         reason = reason or _why_no_merge(pipeline, stream, connectors, others)
     if reason:
@@ -67,8 +69,10 @@ def _why_no_merge(pipeline: Pipeline, stream: SelectedStream, connectors: Connec
     if Capability.APPLIES_CHANGES not in connectors.destination_can:
         return f"its merge is not built for {pipeline.destination.connector} yet: say `write_disposition: append`"
     own_key = stream.stream.locator.get("key", ())
+    if not own_key:
+        return "its table has no primary key, by which it is merged: add one, or say `write_disposition: append`"
     if set(stream.stream.key_properties) != set(own_key):
-        return f"it is merged by its table's primary key ({', '.join(own_key) or 'it has none'}): say no other key"
+        return f"it is merged by its table's primary key ({', '.join(own_key)}): say no other key"
     if others:
         return f"its table is written by others as well ({', '.join(others)}), whose records a TRUNCATE would delete"
     return ""

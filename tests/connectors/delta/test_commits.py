@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from syncblocks.connectors.delta.destination import DeltaDestination
-from syncblocks.connectors.errors import FatalConnectorError, RetriableError, TableLost, TakenOver
+from syncblocks.connectors.delta.storage import translated
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, RetriableError, TableLost, TakenOver
 from syncblocks.connectors.stream import Checkpoint, Event, Load
 from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition
@@ -317,3 +319,21 @@ def test_a_merge_writes_anew_only_the_files_that_hold_its_keys(tmp_path: Path) -
     assert len(before.keys() & after.keys()) == 2
     assert {number for number, name in held(tmp_path) if name == "new"} == {12, 99}
     assert isinstance(destination, DeltaDestination)
+
+
+def test_a_file_in_the_place_of_a_table_is_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "items").write_text("no table")
+    with pytest.raises(ConnectorConfigError, match=r"items: .*Not a directory"):
+        run(destination_of(tmp_path), load_of("append", "t1"), items((1, "a")), FINAL)
+
+
+def test_a_null_in_the_key_names_no_way_out_that_delta_lacks(tmp_path: Path) -> None:
+    records = pa.RecordBatch.from_pylist([{"id": None, "name": "a"}], schema=ITEMS)
+    with pytest.raises(FatalConnectorError, match="'id' of the key is NULL") as caught:
+        run(destination_of(tmp_path), load_of("merge", "t1"), records, FINAL)
+    assert "on_rejected" not in str(caught.value)
+
+
+def test_a_file_system_without_writes_is_no_error_that_may_pass() -> None:
+    with pytest.raises(ConnectorConfigError, match=r"items: .*Read-only"), translated("items"):
+        raise OSError(errno.EROFS, "Read-only file system")
