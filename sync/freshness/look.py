@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -170,6 +170,36 @@ def gone(store: Store, folder: Path, is_there: Callable[[str, Path], bool]) -> l
         judgement = Judgement(findings=(finding,))
         found.append(Looked(file=path, pipeline=known.pipeline, word="broken", why=why, judgement=judgement))
     return found
+
+
+def look_at_files(
+    store: Store,
+    folder: Path,
+    heads: Mapping[str, Head],
+    broken_files: Mapping[Path, str],
+    is_awaited: Callable[[Path], bool],
+    *,
+    is_after_gap: bool = False,
+) -> tuple[Looked, ...]:
+    """Judge the pipelines of a folder, and name its broken files and the schedules whose file is gone.
+
+    Args:
+        store: Of all of them.
+        folder: Where the files are, absolute.
+        heads: Pipeline -> head of its file.
+        broken_files: File -> why it is broken.
+        is_awaited: Whether a file is there that was not read yet.
+        is_after_gap: No server has looked for a while; see `judge`.
+    """
+
+    def is_there(pipeline: str, path: Path) -> bool:
+        return pipeline in heads or path in broken_files or is_awaited(path)
+
+    return (
+        *look_at(store, heads.values(), is_after_gap=is_after_gap),
+        *(broken(path, why) for path, why in broken_files.items()),
+        *gone(store, folder, is_there),
+    )
 
 
 def look_at(store: Store, heads: Iterable[Head], *, is_after_gap: bool = False) -> list[Looked]:

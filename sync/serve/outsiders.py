@@ -9,7 +9,7 @@ from pathlib import Path
 from ..clock import Clock
 from ..errors import StateError
 from ..freshness import alert, heartbeat
-from ..freshness.look import FolderLook, StoreLook, broken, gone, look_at
+from ..freshness.look import FolderLook, StoreLook, look_at_files
 from ..store import Store
 from .files import PipelineFiles
 from .server import Server
@@ -57,14 +57,13 @@ class Alerts:
             self._gap_until = now + CATCH_UP_S
         warnings: list[str] = []
         try:
-            looked = (
-                *look_at(self._store, taken.heads.values(), is_after_gap=now < self._gap_until),
-                *(broken(path, why) for path, why in taken.broken.items()),
-                *gone(
-                    self._store,
-                    self._folder,
-                    lambda name, path: name in taken.heads or path in taken.broken or self._files.is_awaited(path),
-                ),
+            looked = look_at_files(
+                self._store,
+                self._folder,
+                taken.heads,
+                taken.broken,
+                self._files.is_awaited,
+                is_after_gap=now < self._gap_until,
             )
             self._looked_at = now
             look = FolderLook(folder=self._folder, looked=looked, stores=(StoreLook(self._store, looked),))

@@ -9,7 +9,7 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ...freshness.look import Looked, broken, look_at, look_at_one, worst_first
+from ...freshness.look import Looked, look_at_files, look_at_one, worst_first
 from ...store.facts import Facts
 from .served import Served
 
@@ -75,8 +75,7 @@ class Looks:
         files, clock = self._served.files, self._served.clock
         at_s, at = clock.monotonic(), clock.now()
         try:
-            looked = look_at(self._served.store, list(files.heads.values()))
-            looked += [broken(path, why) for path, why in files.broken.items()]
+            looked = look_at_files(self._served.store, self._served.folder, files.heads, files.broken, files.is_awaited)
             found = Look(worst_first(map(self._shown, looked)), at, at_s, clock.monotonic() - at_s)
         except BaseException as error:
             with self._lock:

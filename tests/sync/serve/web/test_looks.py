@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from syncblocks.sync.errors import StoreUnreachable
+from syncblocks.sync.schedules import Schedule
 from syncblocks.sync.serve.files import PipelineFiles
 from syncblocks.sync.serve.web.looks import FRESH_S, TOO_OLD_S, Looks
 from syncblocks.sync.serve.web.served import Served
@@ -55,3 +56,13 @@ def test_a_store_that_does_not_answer_is_an_error_until_it_does(place: Place) ->
         looks.all()
     query(place.url, "ALTER TABLE away RENAME TO _syncblocks_pipeline_run")
     assert [each.pipeline for each in looks.all().looked] == ["broken.yaml", "crm"]
+
+
+def test_a_schedule_whose_file_is_gone_is_shown_until_it_is_forgotten(place: Place) -> None:
+    with place.store() as store:
+        known = (str(place.folder / "away.yaml"), Schedule(every_s=3600))
+        store.schedules.see({"away": known})
+        (found,) = (each for each in looks_of(place).all().looked if each.pipeline == "away")
+        assert (found.word, found.why.partition(";")[0]) == ("broken", "its file away.yaml is gone")
+        store.schedules.forget("away")
+    assert "away" not in [each.pipeline for each in looks_of(place).all().looked]
