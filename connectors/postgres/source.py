@@ -164,11 +164,12 @@ class PostgresSource(OnServer, QuerySource):
         rows: Sequence[LedgerRow],
         note: Callable[[str, Mapping[str, Any]], None],
         held: Callable[[], Sequence[Bookmark]],
+        ended: Sequence[Bookmark] = (),
     ) -> Iterator[OpenLog]:
         """See `ReadsLog`."""
         from .log.reading import PostgresLog
 
-        with PostgresLog(self, self._settings, name, streams, rows, note, held) as opened:
+        with PostgresLog(self, self._settings, name, streams, rows, note, held, ended) as opened:
             self._logs.append(opened)
             try:
                 yield opened

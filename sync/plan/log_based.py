@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 from syncblocks.connectors.capabilities import Capabilities
-from syncblocks.connectors.log_based import logged_rows
+from syncblocks.connectors.log_based import logged_rows, position_of
 from syncblocks.connectors.protocols import Capability, Destination
 from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.stream import LedgerRow, Stream
@@ -17,6 +17,7 @@ from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..config import Pipeline
 from ..config.globs import glob_matches
+from ..config.load import render_destination_table
 from ..errors import ConfigError
 from .checks import stream_error
 from .plan import Connectors, PlannedStream
@@ -54,7 +55,8 @@ def check_log(
         reason = "the log is read by one process: `executor: threads`"
     if stream.policy.verify:
         reason = "`verify` is not built for it yet: leave it out"
-    if row is not None and row.committed_at is not None and not row.log and not is_anew:
+    is_of_log = row is not None and row.log and (row.bookmark is None or position_of(row))
+    if row is not None and row.committed_at is not None and not is_of_log and not is_anew:
         reason = "its table was written by another replication method: run once with `run --full-refresh`"
     if stream.write.disposition is WriteDisposition.MERGE:
         reason = reason or _why_no_merge(pipeline, stream, connectors, others)
@@ -93,21 +95,44 @@ def log_name(pipeline: str, source: str, destination: str) -> str:
     return f"{slug or 'pipeline'}_{mark}"
 
 
-def log_rows(pipeline: str, destination: Destination, can: Capabilities, tables: Sequence[str]) -> list[LedgerRow]:
-    """Return the ledger rows of a pipeline's streams that are, or were, read out of the log."""
-    if can.lists_ledger is not None:
-        return logged_rows(can.lists_ledger.rows_of(pipeline, list(dict.fromkeys(tables))))
-    described = destination.describe(list(dict.fromkeys(tables)))
-    return logged_rows([row for state in described.values() for row in state.ledger if row.key.pipeline == pipeline])
+class WithDestination(Protocol):
+    """Whatever has a destination."""
+
+    @property
+    def destination(self) -> Destination:
+        """The destination."""
+
+    @property
+    def destination_can(self) -> Capabilities:
+        """What it can do."""
+
+
+def log_rows(pipeline: Pipeline, ends: WithDestination, tables: Sequence[str]) -> list[LedgerRow]:
+    """Return the ledger rows of a pipeline's streams that are, or were, read out of the log.
+
+    Args:
+        pipeline: the pipeline file; beside each table that it names stands a ledger, also of streams that are left out.
+        ends: among them the destination.
+        tables: destination tables that are known.
+    """
+    name, lists = pipeline.pipeline, ends.destination_can.lists_ledger
+    said = [
+        render_destination_table(entry.destination_table, pipeline, name)
+        for entry in pipeline.streams
+        if entry.destination_table
+    ]
+    listed = list(dict.fromkeys([*tables, *said, pipeline.destination.table or name]))
+    if lists is not None:
+        return logged_rows(lists.rows_of(name, listed))
+    described = ends.destination.describe(listed)
+    return logged_rows([row for state in described.values() for row in state.ledger if row.key.pipeline == name])
 
 
 def holds_log(pipeline: Pipeline, row: LedgerRow) -> bool:
-    """Tell whether the file still selects the stream of a row as LOG_BASED, also where a run leaves it out."""
-    said: dict[str, Any] = {}
-    for entry in pipeline.streams:
-        if glob_matches(entry.stream, row.key.stream):
-            said |= {key: getattr(entry, key) for key in entry.model_fields_set}
-    return said.get("replication_method") == ReplicationMethod.LOG_BASED and said.get("selected") is not False
+    """Tell whether the file still selects the stream of a row, also where a run leaves it out."""
+    matching = [entry for entry in pipeline.streams if glob_matches(entry.stream, row.key.stream)]
+    said = [entry.selected for entry in matching if "selected" in entry.model_fields_set]
+    return bool(matching) and said[-1:] != [False]
 
 
 def look_at_log(pipeline: Pipeline, streams: Sequence[PlannedStream], connectors: Connectors) -> tuple[str, ...]:
@@ -121,7 +146,7 @@ def look_at_log(pipeline: Pipeline, streams: Sequence[PlannedStream], connectors
     if not logged or reads is None:
         return ()
     tables = [planned.destination_table for planned in logged]
-    rows = log_rows(pipeline.pipeline, connectors.destination, connectors.destination_can, tables)
+    rows = log_rows(pipeline, connectors, tables)
     anew = {planned.key for planned in logged if planned.write.disposition is WriteDisposition.REPLACE}
     kept = [replace(row, bookmark=None) if row.key in anew else row for row in rows]
     name = log_name(pipeline.pipeline, connectors.source_name, connectors.destination.identity())

@@ -107,6 +107,9 @@ class Admin:
         except psycopg.Error as error:
             raise connect_failure(error, address) from None
         self.query("set search_path = ''")
+        # It is silent while a table is copied, whose lock it holds.
+        for name in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
+            self.query(f"set {name} = 0")
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run one statement, and return its rows."""
