@@ -92,7 +92,8 @@ def configure(
     read = _read(pipeline, stream, settings, chosen, masks, write.max_rejected, fail)
     _check_alone(read, fail)
     if method is ReplicationMethod.LOG_BASED:
-        read = logged_stream(read, stream.key_properties, is_appended=disposition == "append")
+        deletes = settings.get("deletes") or Deletes(mode="hard")
+        read = logged_stream(read, stream.key_properties, is_appended=disposition == "append", deletes=deletes.mode)
     if masks is not None:
         from syncblocks.connectors.arrow.masking import masked_stream  # its kernels take time to load
 

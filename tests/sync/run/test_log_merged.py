@@ -122,7 +122,6 @@ def test_state_reset_copies_the_table_in_place_of_what_is_there(logged: Logged, 
     ("said", "words"),
     [
         ({"key_properties": ["name"]}, "it is merged by its table's primary key (id): say no other key"),
-        ({"deletes": "soft"}, "`deletes` is not built"),
         ({"unique_conflict_method": "IGNORE"}, "LOG_BASED writes every change"),
     ],
 )
