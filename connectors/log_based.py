@@ -93,17 +93,28 @@ def plain_stream(stream: Stream) -> Stream:
     return replace(stream, schema=pa.schema(list(stream.schema)[:own]))
 
 
-def logged_stream(stream: Stream, own_key: Sequence[str], *, is_appended: bool, deletes: str) -> Stream:
-    """Return a stream that is read out of the log; of one that is appended, as its changes arrive.
+def logged_stream(stream: Stream, own_key: Sequence[str]) -> Stream:
+    """Return a stream that is read out of the log, with the columns of its table.
 
     Args:
         stream: with the key by which it is merged.
         own_key: of its table.
-        is_appended: every change is kept.
-        deletes: see `DELETES`.
     """
     # Numbers without a limit of digits stay texts: no read of the log sees all of them.
     fields = [with_facts(field, precision=Precision.KNOWN) for field in stream.schema]
+    locator = {**stream.locator, "key": tuple(own_key)}
+    return replace(stream, schema=pa.schema(fields), keeps_own_bookmark=True, locator=locator)
+
+
+def with_log_columns(stream: Stream, *, is_appended: bool, deletes: str) -> Stream:
+    """Add the columns that the log gives a stream; one that is appended is as its changes arrive.
+
+    Args:
+        stream: as `logged_stream` returns it.
+        is_appended: every change is kept.
+        deletes: see `DELETES`.
+    """
+    fields = list(stream.schema)
     if is_appended:
         fields = [*(field.with_nullable(True) for field in fields), *LOG_FIELDS]
     elif deletes == "soft":
@@ -112,8 +123,7 @@ def logged_stream(stream: Stream, own_key: Sequence[str], *, is_appended: bool, 
         stream,
         schema=pa.schema(fields),
         key_properties=() if is_appended else stream.key_properties,
-        keeps_own_bookmark=True,
-        locator={**stream.locator, "key": tuple(own_key), DELETES: "" if is_appended else deletes},
+        locator={**stream.locator, DELETES: "" if is_appended else deletes},
     )
 
 
@@ -150,4 +160,5 @@ __all__ = [
     "plain_columns",
     "plain_stream",
     "position_of",
+    "with_log_columns",
 ]

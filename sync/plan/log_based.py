@@ -69,6 +69,10 @@ def _why_no_merge(pipeline: Pipeline, stream: SelectedStream, connectors: Connec
     if Capability.APPLIES_CHANGES not in connectors.destination_can:
         return f"its merge is not built for {pipeline.destination.connector} yet: say `write_disposition: append`"
     own_key = stream.stream.locator.get("key", ())
+    if masked := sorted(
+        set(own_key) & set(() if stream.stream.read.masks is None else stream.stream.read.masks.fields)
+    ):
+        return f"its key ({', '.join(masked)}) is masked, which is not built for it: leave out that mask"
     if set(stream.stream.key_properties) != set(own_key):
         return f"it is merged by its table's primary key ({', '.join(own_key) or 'it has none'}): say no other key"
     if others:
