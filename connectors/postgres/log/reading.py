@@ -167,12 +167,14 @@ class PostgresLog:
                     f"the server is on timeline {timeline}, and the tables were read on {row.log['timeline']}: it was "
                     "promoted or restored. `syncblocks log drop`, then `run --full-refresh`",
                     connector="postgres",
+                    has_no_values=True,
                 )
             if parse_lsn(position_of(row)) > self._end:
                 raise FatalConnectorError(
                     f"stream {row.key.stream!r} was read up to {position_of(row)}, and the server's log ends at "
                     f"{lsn_text(self._end)}: it was restored. `syncblocks log drop`, then `run --full-refresh`",
                     connector="postgres",
+                    has_no_values=True,
                 )
 
     def _copy(

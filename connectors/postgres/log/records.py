@@ -128,6 +128,7 @@ class LoggedTable:
                     f"column {column.name!r} was {what} since a change in the log: "
                     f"`syncblocks state reset {self.stream.name}` copies the table anew",
                     connector="postgres",
+                    has_no_values=True,
                     stream=self.stream.name,
                 )
         return {column.name: place for place, column in enumerate(relation.columns)}

@@ -141,7 +141,9 @@ def names_of(name: str, rows: Sequence[LedgerRow], settings: PostgresSettings) -
     found = {(str(row.log["slot"]), str(row.log["publication"])) for row in rows}
     if len(found) > 1:
         shown = ", ".join(sorted(slot for slot, _ in found))
-        raise FatalConnectorError(f"the ledger names several slots ({shown}): drop all with `syncblocks log drop`")
+        raise FatalConnectorError(
+            f"the ledger names several slots ({shown}): drop all with `syncblocks log drop`", has_no_values=True
+        )
     if found:
         ((slot, publication),) = found
         _demand_names(slot, publication)
@@ -183,7 +185,13 @@ def tables_of(admin: Admin, streams: Sequence[Stream]) -> dict[int, TableFacts]:
     return found
 
 
-def look(admin: Admin, names: Names, streams: Sequence[Stream], rows: Sequence[LedgerRow]) -> LogLook:
+def look(
+    admin: Admin,
+    names: Names,
+    streams: Sequence[Stream],
+    rows: Sequence[LedgerRow],
+    max_retained: int | None = None,
+) -> LogLook:
     """Look at what a read needs; see `ReadsLog.look_at_log`."""
     ((wal_level, most, used, may, role, is_standby, database, may_create, own_system, version),) = admin.query(_SERVER)
     if version < 150000:
@@ -216,8 +224,17 @@ def look(admin: Admin, names: Names, streams: Sequence[Stream], rows: Sequence[L
         if row := by_stream.get(stream.name):
             missing += changed(stream, row, tables.get(oid_of(stream)), published)
     if slot is not None and names.are_noted and slot[4] is not None:
-        notes.append(f"slot {names.slot!r} keeps {slot[4] / 1e6:,.1f} MB of log at the source")
+        text = f"slot {names.slot!r} keeps {slot[4] / 1e6:,.1f} MB of log at the source"
+        if max_retained is not None and slot[4] > max_retained:
+            behind = min(positions_of(rows).items(), key=lambda each: each[1], default=("", 0))[0]
+            text += f", more than `max_retained`: run all its streams ({behind!r} is furthest behind), or `log drop`"
+        notes.append(text)
     return LogLook(missing=tuple(missing), notes=tuple(notes))
+
+
+def positions_of(rows: Sequence[LedgerRow]) -> dict[str, int]:
+    """Return up to where in the log each stream is complete; one that has to be copied is not in it."""
+    return {row.key.stream: parse_lsn(position_of(row)) for row in rows if position_of(row)}
 
 
 def _of_source(rows: Sequence[LedgerRow], system: str, database: str) -> list[str]:
@@ -238,7 +255,7 @@ def _of_names(names: Names, slot: Any, publication: Any, rows: Sequence[LedgerRo
         found = [f"slot {names.slot!r} {text}"] if slot is not None else []
         return found + ([f"publication {names.publication!r} {text}"] if publication is not None else [])
     anew = "`syncblocks log drop`, then `run --full-refresh`"
-    positions = {row.key.stream: parse_lsn(position_of(row)) for row in rows if position_of(row)}
+    positions = positions_of(rows)
     if slot is None:
         return [f"slot {names.slot!r} is gone, and with it the log since the last run: {anew}"] if positions else []
     plugin, _, status, confirmed, _ = slot
@@ -360,7 +377,9 @@ def _made(admin: Admin, connection: LogConnection, sql: str) -> list[dict[str, s
     except TimeoutError:
         ((running,),) = admin.query(_RUNNING)
         text = f"the making of a replication slot waits for transactions that run ({running}), for {COPY_WAIT_S:g} s"
-        raise RetriableError(f"{text}: end them, or run again when they are over", connector="postgres") from None
+        raise RetriableError(
+            f"{text}: end them, or run again when they are over", connector="postgres", has_no_values=True
+        ) from None
 
 
 def drop(admin: Admin, rows: Sequence[LedgerRow]) -> list[str]:

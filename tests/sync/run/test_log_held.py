@@ -105,3 +105,16 @@ def test_a_log_that_is_read_is_not_dropped_and_nothing_is_forgotten(
     logged.sql("update a set n = 11")
     logged.succeed()
     assert [each["_op"] for each in logged.changes("a")] == ["read", "update"]
+
+
+def test_more_kept_log_than_the_file_allows_is_warned_of(tmp_path: Path, log_url: str, run_cli: RunCLI) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.document["source"]["config"]["log"] = {"max_retained": "1MB"}
+    logged.succeed()
+    logged.sql("create schema aside; create table aside.filler as select repeat('x', 500) from generate_series(1, 4000)")
+    told = "more than `max_retained`: run all its streams ('public."
+    assert told in run_cli(["plan", "--json", logged.file], logged.folder).stdout
+    done = run_cli(["run", logged.file], logged.folder)
+    assert (done.returncode, told in done.stderr + done.stdout) == (0, True), done.stderr
+    logged.document["source"]["config"]["log"]["on_retained"] = "drop"
+    assert "on_retained" in logged.refused()
