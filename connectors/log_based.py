@@ -48,8 +48,10 @@ class LogLook(Struct, frozen=True, kw_only=True):
 
     #: What a read needs and does not have, each with what mends it.
     missing: tuple[str, ...] = ()
-    #: What a person should know.
+    #: What a person should know before a run.
     notes: tuple[str, ...] = ()
+    #: What each run tells as well.
+    warnings: tuple[str, ...] = ()
 
 
 class OpenLog(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from syncblocks.connectors.capabilities import Capabilities
-from syncblocks.connectors.log_based import logged_rows, position_of
+from syncblocks.connectors.log_based import LogLook, logged_rows, position_of
 from syncblocks.connectors.protocols import Capability, Destination
 from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.stream import LedgerRow, Stream
@@ -139,7 +139,7 @@ def holds_log(pipeline: Pipeline, row: LedgerRow) -> bool:
     return bool(matching) and said[-1:] != [False]
 
 
-def look_at_log(pipeline: Pipeline, streams: Sequence[PlannedStream], connectors: Connectors) -> tuple[str, ...]:
+def look_at_log(pipeline: Pipeline, streams: Sequence[PlannedStream], connectors: Connectors) -> LogLook:
     """Ask the source what it lacks for its log to be read; return what a person should know.
 
     Raises:
@@ -148,7 +148,7 @@ def look_at_log(pipeline: Pipeline, streams: Sequence[PlannedStream], connectors
     logged = [planned for planned in streams if is_logged(planned.stream) and not planned.refusal]
     reads = connectors.source_can.reads_log
     if not logged or reads is None:
-        return ()
+        return LogLook()
     tables = [planned.destination_table for planned in logged]
     rows = log_rows(pipeline, connectors, tables)
     anew = {planned.key for planned in logged if planned.write.disposition is WriteDisposition.REPLACE}
@@ -160,10 +160,10 @@ def look_at_log(pipeline: Pipeline, streams: Sequence[PlannedStream], connectors
         raise pipeline.error(("source",), f"the log cannot be read:{listed}")
     copied = [planned.name for planned in logged if planned.start.bookmark is None]
     notes = [f"copied first, and read out of the log from then on: {', '.join(copied)}"] if copied else []
-    return (*notes, *found.notes)
+    return replace(found, notes=(*notes, *found.notes))
 
 
-def refuse_apart(streams: Sequence[PlannedStream]) -> tuple[str, ...]:
+def refuse_apart(streams: Sequence[PlannedStream]) -> LogLook:
     """Refuse LOG_BASED streams where each stream is run by itself: one read yields all of them.
 
     Raises:
@@ -173,7 +173,7 @@ def refuse_apart(streams: Sequence[PlannedStream]) -> tuple[str, ...]:
         raise ConfigError(
             f"LOG_BASED streams ({', '.join(named)}) are read together: they cannot be tasks of their own"
         )
-    return ()
+    return LogLook()
 
 
 __all__ = [

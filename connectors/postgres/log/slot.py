@@ -223,13 +223,17 @@ def look(
     for stream in streams:
         if row := by_stream.get(stream.name):
             missing += changed(stream, row, tables.get(oid_of(stream)), published)
+    warnings = []
     if slot is not None and names.are_noted and slot[4] is not None:
         text = f"slot {names.slot!r} keeps {slot[4] / 1e6:,.1f} MB of log at the source"
         if max_retained is not None and slot[4] > max_retained:
             behind = min(positions_of(rows).items(), key=lambda each: each[1], default=("", 0))[0]
-            text += f", more than `max_retained`: run all its streams ({behind!r} is furthest behind), or `log drop`"
-        notes.append(text)
-    return LogLook(missing=tuple(missing), notes=tuple(notes))
+            warnings.append(
+                f"{text}, more than `max_retained`: run all its streams ({behind!r} is furthest behind), or `log drop`"
+            )
+        else:
+            notes.append(text)
+    return LogLook(missing=tuple(missing), notes=tuple(notes), warnings=tuple(warnings))
 
 
 def positions_of(rows: Sequence[LedgerRow]) -> dict[str, int]:

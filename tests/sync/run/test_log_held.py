@@ -111,7 +111,9 @@ def test_more_kept_log_than_the_file_allows_is_warned_of(tmp_path: Path, log_url
     logged = merging(tmp_path, log_url)
     logged.document["source"]["config"]["log"] = {"max_retained": "1MB"}
     logged.succeed()
-    logged.sql("create schema aside; create table aside.filler as select repeat('x', 500) from generate_series(1, 4000)")
+    logged.sql(
+        "create schema aside; create table aside.filler as select repeat('x', 500) from generate_series(1, 4000)"
+    )
     told = "more than `max_retained`: run all its streams ('public."
     assert told in run_cli(["plan", "--json", logged.file], logged.folder).stdout
     done = run_cli(["run", logged.file], logged.folder)
