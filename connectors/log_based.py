@@ -52,6 +52,8 @@ class LogLook(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     #: What each run tells as well.
     warnings: tuple[str, ...] = ()
+    #: How much log the source keeps for the pipeline; None: none, or nobody knows.
+    retained_bytes: int | None = None
 
 
 class OpenLog(Protocol):

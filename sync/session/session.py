@@ -513,6 +513,7 @@ def make_plan(
         plan,
         skipped=texts,
         left_out=selection.left_out,
+        log_retained_bytes=of_log.retained_bytes,
         missing=session.missing,
         unreadable=session.unreadable,
         warnings=warnings,

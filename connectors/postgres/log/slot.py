@@ -223,17 +223,18 @@ def look(
     for stream in streams:
         if row := by_stream.get(stream.name):
             missing += changed(stream, row, tables.get(oid_of(stream)), published)
-    warnings = []
+    warnings, retained = [], None
     if slot is not None and names.are_noted and slot[4] is not None:
-        text = f"slot {names.slot!r} keeps {slot[4] / 1e6:,.1f} MB of log at the source"
-        if max_retained is not None and slot[4] > max_retained:
+        retained = int(slot[4])
+        text = f"slot {names.slot!r} keeps {retained / 1e6:,.1f} MB of log at the source"
+        if max_retained is not None and retained > max_retained:
             behind = min(positions_of(rows).items(), key=lambda each: each[1], default=("", 0))[0]
             warnings.append(
                 f"{text}, more than `max_retained`: run all its streams ({behind!r} is furthest behind), or `log drop`"
             )
         else:
             notes.append(text)
-    return LogLook(missing=tuple(missing), notes=tuple(notes), warnings=tuple(warnings))
+    return LogLook(missing=tuple(missing), notes=tuple(notes), warnings=tuple(warnings), retained_bytes=retained)
 
 
 def positions_of(rows: Sequence[LedgerRow]) -> dict[str, int]:

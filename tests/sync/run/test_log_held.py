@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -115,7 +116,9 @@ def test_more_kept_log_than_the_file_allows_is_warned_of(tmp_path: Path, log_url
         "create schema aside; create table aside.filler as select repeat('x', 500) from generate_series(1, 4000)"
     )
     told = "more than `max_retained`: run all its streams ('public."
-    assert told in run_cli(["plan", "--json", logged.file], logged.folder).stdout
+    plan = json.loads(run_cli(["plan", "--json", logged.file], logged.folder).stdout)
+    assert plan["log_retained_bytes"] > 1_000_000
+    assert told in " ".join(plan["warnings"])
     done = run_cli(["run", logged.file], logged.folder)
     assert (done.returncode, told in done.stderr + done.stdout) == (0, True), done.stderr
     logged.document["source"]["config"]["log"]["on_retained"] = "drop"
