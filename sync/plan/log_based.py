@@ -25,6 +25,9 @@ from .selected_stream import SelectedStream
 
 _SLUG = re.compile(r"[^a-z0-9]+")
 
+#: What a glob has in place of letters of a name; the schema before it is most often written out.
+_GLOB = re.compile(r"[^\w.]+")
+
 
 def is_logged(stream: Stream) -> bool:
     """Tell whether a stream is read out of the log."""
@@ -121,11 +124,12 @@ def log_rows(pipeline: Pipeline, ends: WithDestination, tables: Sequence[str]) -
     """
     name, lists = pipeline.pipeline, ends.destination_can.lists_ledger
     said = [
-        render_destination_table(entry.destination_table, pipeline, name)
+        render_destination_table(entry.destination_table, pipeline, _GLOB.sub("x", entry.stream))
         for entry in pipeline.streams
         if entry.destination_table
     ]
-    listed = list(dict.fromkeys([*tables, *said, pipeline.destination.table or name]))
+    # Last any table of the usual schema.
+    listed = list(dict.fromkeys([*tables, *said, pipeline.destination.table or "x"]))
     if lists is not None:
         return logged_rows(lists.rows_of(name, listed))
     described = ends.destination.describe(listed)

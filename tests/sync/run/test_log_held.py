@@ -27,14 +27,14 @@ def test_a_stream_whose_ledger_stands_in_another_schema_holds_the_log_too(tmp_pa
     logged = merging(tmp_path, log_url)
     logged.document["streams"] = [
         {"stream": "public.*", **MERGED},
-        {"stream": "public.b", "destination_table": "other.b"},
+        {"stream": "public.b", "destination_table": "{{ stream }}"},
     ]
     logged.succeed()
     logged.sql("update a set n = 11", "update b set n = -11")
     logged.succeed(streams=["public.a"])
     logged.succeed()
     assert logged.merged("a") == [(1, 11)]
-    assert logged.merged("other.b") == [(1, -11)]
+    assert logged.merged("public.b") == [(1, -11)]
 
 
 def test_a_stream_that_is_read_otherwise_now_keeps_its_bookmark_and_comes_back_by_a_copy(
