@@ -164,9 +164,14 @@ def _demand_names(*names: str) -> None:
 
 
 def tables_of(admin: Admin, streams: Sequence[Stream]) -> dict[int, TableFacts]:
-    """Look tables up by their numbers."""
+    """Look up the tables of streams."""
+    return tables_numbered(admin, [oid_of(stream) for stream in streams])
+
+
+def tables_numbered(admin: Admin, oids: Sequence[int]) -> dict[int, TableFacts]:
+    """Look tables up by their numbers; what is not there any more is left out."""
     found = {}
-    for row in admin.query(_TABLES, [oid_of(stream) for stream in streams]):
+    for row in admin.query(_TABLES, list(oids)) if oids else ():
         oid, schema, name, kind, persistence, identity, is_owned, primary, has_index, unique, columns = row
         listed = json.loads(columns or "[]")
         found[oid] = TableFacts(
@@ -223,7 +228,7 @@ def look(
     for stream in streams:
         if row := by_stream.get(stream.name):
             missing += changed(stream, row, tables.get(oid_of(stream)), published)
-    warnings, retained = [], None
+    warnings, retained = _gone(admin, streams, rows), None
     if slot is not None and names.are_noted and slot[4] is not None:
         retained = int(slot[4])
         text = f"slot {names.slot!r} keeps {retained / 1e6:,.1f} MB of log at the source"
@@ -235,6 +240,18 @@ def look(
         else:
             notes.append(text)
     return LogLook(missing=tuple(missing), notes=tuple(notes), warnings=tuple(warnings), retained_bytes=retained)
+
+
+def _gone(admin: Admin, streams: Sequence[Stream], rows: Sequence[LedgerRow]) -> list[str]:
+    """Tell of streams that hold the log for nothing."""
+    names = {stream.name for stream in streams}
+    oids = {row.key.stream: int(row.log["table"]) for row in rows if position_of(row) and row.key.stream not in names}
+    there = tables_numbered(admin, list(oids.values()))
+    return [
+        f"stream {name!r} holds the log, and its table is gone: `syncblocks state reset {name}` lets go of it"
+        for name, oid in oids.items()
+        if oid not in there
+    ]
 
 
 def positions_of(rows: Sequence[LedgerRow]) -> dict[str, int]:
@@ -413,5 +430,6 @@ __all__ = [
     "names_of",
     "noted",
     "oid_of",
+    "tables_numbered",
     "tables_of",
 ]

@@ -123,3 +123,21 @@ def test_more_kept_log_than_the_file_allows_is_warned_of(tmp_path: Path, log_url
     assert (done.returncode, told in done.stderr + done.stdout) == (0, True), done.stderr
     logged.document["source"]["config"]["log"]["on_retained"] = "drop"
     assert "on_retained" in logged.refused()
+
+
+def test_a_table_that_is_gone_holds_the_log_until_its_stream_is_reset(
+    tmp_path: Path, log_url: str, run_cli: RunCLI
+) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.succeed()
+    logged.succeed()
+    ((_, before),) = logged.slots()
+    logged.sql("drop table b", "update a set n = 11")
+    told = "stream 'public.b' holds the log, and its table is gone: `syncblocks state reset public.b` lets go of it"
+    done = run_cli(["run", logged.file], logged.folder)
+    assert (done.returncode, told in done.stderr) == (0, True), done.stderr
+    assert logged.slots()[0][1] == before
+    assert run_cli(["state", "reset", logged.file, "public.b"], logged.folder).returncode == 0
+    logged.succeed()
+    assert logged.slots()[0][1] != before
+    assert logged.merged("a") == [(1, 11)]
