@@ -9,7 +9,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from .field_facts import Precision, with_facts
-from .stream import Block, Bookmark, Event, LedgerRow, Stream
+from .stream import DELETED_AT, Block, Bookmark, Event, LedgerRow, Stream
 from .struct_helpers import replace
 
 #: Columns of an appended change: what it is (`read`, `insert`, `update`, `delete`, `truncate`), when its transaction
@@ -29,6 +29,12 @@ LOG_FIELDS = (
 #: Of a change that is merged: the record of its key is written, or goes, or all records of the table go.
 UPSERT, DELETE, TRUNCATE = "upsert", "delete", "truncate"
 
+#: In place of a delete and of a TRUNCATE: the record of its key, or all that are not marked yet, get its `DELETED_AT`.
+MARK, MARK_ALL = "mark", "mark_all"
+
+#: In a stream's locator: what becomes of records that the source deletes, `hard`, `soft` or `ignore`.
+DELETES = "deletes"
+
 #: What the columns of a merged change begin with that say under which key the table had the record before the batch,
 #: where `UNCHANGED` names columns.
 _OLD = "_old_"
@@ -42,8 +48,12 @@ class LogLook(Struct, frozen=True, kw_only=True):
 
     #: What a read needs and does not have, each with what mends it.
     missing: tuple[str, ...] = ()
-    #: What a person should know.
+    #: What a person should know before a run.
     notes: tuple[str, ...] = ()
+    #: What each run tells as well.
+    warnings: tuple[str, ...] = ()
+    #: How much log the source keeps for the pipeline; None: none, or nobody knows.
+    retained_bytes: int | None = None
 
 
 class OpenLog(Protocol):
@@ -67,8 +77,8 @@ class OpenLog(Protocol):
 def changes_stream(stream: Stream) -> Stream:
     """Return a merged stream as its changes arrive: `OPERATION`, `UNCHANGED` and a former key behind its columns.
 
-    A delete has values in its key only. A TRUNCATE is a batch of its own, of one record without values. In a batch that
-    has `UNCHANGED` each key is there once.
+    A delete has values in its key only, a mark in `DELETED_AT` also. A TRUNCATE, or what is in its place, is a batch of
+    its own, of one record without other values. In a batch that has `UNCHANGED` each key is there once, but for a mark.
     """
     old = [stream.schema.field(name).with_name(f"{_OLD}{name}").with_nullable(True) for name in stream.key_properties]
     more = [pa.field(OPERATION, pa.string()), pa.field(UNCHANGED, pa.string()), *old]
@@ -82,28 +92,42 @@ def plain_columns(stream: Stream) -> int:
 
 
 def plain_stream(stream: Stream) -> Stream:
-    """Return a stream without the columns of its changes: as its table has it."""
-    return replace(stream, schema=pa.schema(list(stream.schema)[: plain_columns(stream)]))
+    """Return a stream without the columns that the log gives it: as its table has it at the source."""
+    own = plain_columns(stream) - (stream.locator.get(DELETES) == "soft")
+    return replace(stream, schema=pa.schema(list(stream.schema)[:own]))
 
 
-def logged_stream(stream: Stream, own_key: Sequence[str], *, is_appended: bool) -> Stream:
-    """Return a stream that is read out of the log; of one that is appended, as its changes arrive.
+def logged_stream(stream: Stream, own_key: Sequence[str]) -> Stream:
+    """Return a stream that is read out of the log, with the columns of its table.
 
     Args:
         stream: with the key by which it is merged.
         own_key: of its table.
-        is_appended: every change is kept.
     """
     # Numbers without a limit of digits stay texts: no read of the log sees all of them.
     fields = [with_facts(field, precision=Precision.KNOWN) for field in stream.schema]
+    locator = {**stream.locator, "key": tuple(own_key)}
+    return replace(stream, schema=pa.schema(fields), keeps_own_bookmark=True, locator=locator)
+
+
+def with_log_columns(stream: Stream, *, is_appended: bool, deletes: str) -> Stream:
+    """Add the columns that the log gives a stream; one that is appended is as its changes arrive.
+
+    Args:
+        stream: as `logged_stream` returns it.
+        is_appended: every change is kept.
+        deletes: see `DELETES`.
+    """
+    fields = list(stream.schema)
     if is_appended:
         fields = [*(field.with_nullable(True) for field in fields), *LOG_FIELDS]
+    elif deletes == "soft":
+        fields = [*fields, pa.field(DELETED_AT, pa.timestamp("us", "UTC"))]
     return replace(
         stream,
         schema=pa.schema(fields),
         key_properties=() if is_appended else stream.key_properties,
-        keeps_own_bookmark=True,
-        locator={**stream.locator, "key": tuple(own_key)},
+        locator={**stream.locator, DELETES: "" if is_appended else deletes},
     )
 
 
@@ -121,8 +145,11 @@ def position_of(row: LedgerRow) -> str:
 __all__ = [
     "COMMITTED_AT",
     "DELETE",
+    "DELETES",
     "LOG_FIELDS",
     "LOG_POSITION",
+    "MARK",
+    "MARK_ALL",
     "OLD_KEY",
     "OPERATION",
     "POSITION",
@@ -137,4 +164,5 @@ __all__ = [
     "plain_columns",
     "plain_stream",
     "position_of",
+    "with_log_columns",
 ]

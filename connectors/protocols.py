@@ -410,6 +410,7 @@ class ReadsLog(Protocol):
         rows: Sequence[LedgerRow],
         note: Callable[[str, Mapping[str, Any]], None],
         held: Callable[[], Sequence[Bookmark]],
+        ended: Sequence[Bookmark] = (),
     ) -> AbstractContextManager[OpenLog]:
         """Open one read of all these streams.
 
@@ -420,6 +421,7 @@ class ReadsLog(Protocol):
             note: writes `LedgerRow.log` of a stream; called before anything is made at the source.
             held: returns what is committed of everything that is read from the log; the source may forget what is
                 below the lowest, and nothing else. Any thread may call it.
+            ended: of other streams that the same run has read to their end: the read ends at that very place.
 
         Raises:
             FatalConnectorError: something is missing, or the log is not what the rows say.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, Field, PositiveInt, SecretStr, model_validator
@@ -28,6 +28,18 @@ class LogSettings(BaseModel, frozen=True, extra="forbid"):
 
     slot: str | None = Field(default=None, description="Replication slot; default: a name of the pipeline's own")
     publication: str | None = Field(default=None, description="Publication; default: the same name")
+    max_retained: str | None = Field(
+        default=None,
+        pattern=r"^[1-9][0-9]{0,5}(MB|GB|TB)$",
+        description="Kept log past which `plan` and `run` warn, such as 10GB",
+    )
+    on_retained: Literal["warn"] = Field(default="warn", description="What becomes of more log than that")
+
+    @property
+    def max_retained_bytes(self) -> int | None:
+        """The size of `max_retained`."""
+        said = self.max_retained
+        return None if said is None else int(said[:-2]) * {"MB": 10**6, "GB": 10**9, "TB": 10**12}[said[-2:]]
 
 
 class PostgresSettings(ServerSettings):

@@ -153,8 +153,10 @@ class PostgresSource(OnServer, QuerySource):
         """See `ReadsLog`."""
         from .log import slot  # most pipelines read no log
 
+        said = self._settings.log
+        most = None if said is None else said.max_retained_bytes
         with closing(slot.Admin(self.address)) as admin:
-            return slot.look(admin, slot.names_of(name, rows, self._settings), streams, rows)
+            return slot.look(admin, slot.names_of(name, rows, self._settings), streams, rows, most)
 
     @contextmanager
     def open_log(
@@ -164,11 +166,12 @@ class PostgresSource(OnServer, QuerySource):
         rows: Sequence[LedgerRow],
         note: Callable[[str, Mapping[str, Any]], None],
         held: Callable[[], Sequence[Bookmark]],
+        ended: Sequence[Bookmark] = (),
     ) -> Iterator[OpenLog]:
         """See `ReadsLog`."""
         from .log.reading import PostgresLog
 
-        with PostgresLog(self, self._settings, name, streams, rows, note, held) as opened:
+        with PostgresLog(self, self._settings, name, streams, rows, note, held, ended) as opened:
             self._logs.append(opened)
             try:
                 yield opened

@@ -15,7 +15,7 @@ import pytest
 from ..arrow.fidelity import Fidelity, fidelity
 from ..capabilities import capabilities_of
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
-from ..log_based import DELETE, TRUNCATE, UPSERT, changes_stream
+from ..log_based import DELETE, MARK, MARK_ALL, OPERATION, TRUNCATE, UPSERT, changes_stream
 from ..protocols import Capability, Destination, KeepsFiles
 from ..ranges import Range
 from ..stream import (
@@ -326,6 +326,30 @@ class DestinationCapabilityPromises(CapabilityPromises, DestinationPromises):
         assert commits[-1].checkpoint.is_final
         with pytest.raises(ConnectorError, match="the table has no record of its key"):
             self.run(destination, load, changes((7, None, UPSERT, '["name"]', 7)), FINAL)
+
+    def test_changes_mark_records_that_stay(self, place: Any, destination: Destination) -> None:
+        self.needs(destination, Capability.APPLIES_CHANGES)
+        moments = [datetime(2026, 1, day, 3, 4, 5, tzinfo=UTC) for day in (1, 2)]
+        schema = PEOPLE.append(pa.field(DELETED_AT, pa.timestamp("us", "UTC")))
+        self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "a"), (2, "b"), (3, "c")), FINAL)
+        load = self.load_of(schema, MERGE)
+        stream = changes_stream(load.stream)
+        load = replace(load, stream=stream, write=replace(load.write, changes=True))
+
+        def changes(*rows: tuple[Any, ...]) -> pa.RecordBatch:
+            records = [dict(zip(("id", "name", DELETED_AT, OPERATION), row, strict=True)) for row in rows]
+            return pa.RecordBatch.from_pylist(records, schema=stream.schema)
+
+        # 1 is marked, 2 is changed and marked, 3 is marked and comes again, 4 is made and marked.
+        written = [(2, "B", None, UPSERT), (4, "d", None, UPSERT)]
+        marked = [(each, None, moments[0], MARK) for each in (1, 2, 3, 4)]
+        self.run(destination, load, changes(*written, *marked, (3, "C", None, UPSERT)), FINAL)
+        records = self.read_back(place, "people", schema) or []
+        found = sorted((each["id"], each["name"], each[DELETED_AT]) for each in records)
+        assert found == [(1, "a", moments[0]), (2, "B", moments[0]), (3, "C", None), (4, "d", moments[0])]
+        self.run(destination, load, changes((None, None, moments[1], MARK_ALL)), FINAL)
+        records = self.read_back(place, "people", schema) or []
+        assert {each["id"] for each in records if each[DELETED_AT] == moments[1]} == {3}
 
     def test_the_ledger_keeps_what_is_noted_of_a_log(self, destination: Destination) -> None:
         notes = self.can(destination, "notes_log")

@@ -11,11 +11,13 @@ from msgspec import Struct
 
 from syncblocks.connectors.arrow.masking import masked, masked_stream, unmasked_stream
 from syncblocks.connectors.capabilities import Capabilities
+from syncblocks.connectors.log_based import LogLook, OpenLog, plain_stream
 from syncblocks.connectors.protocols import (
     FindsStreams,
     FindsTypes,
     ListsStreams,
     LooksAtTimes,
+    ReadsLog,
     ReadsQueries,
     ReadsRanges,
     SkipsLate,
@@ -23,7 +25,7 @@ from syncblocks.connectors.protocols import (
     TracksFiles,
 )
 from syncblocks.connectors.ranges import OpenRanges, Range
-from syncblocks.connectors.stream import Block, Bookmark, Event, FileRead, Rejected, Stream
+from syncblocks.connectors.stream import Block, Bookmark, Event, FileRead, LedgerRow, Rejected, Stream
 from syncblocks.connectors.struct_helpers import replace
 
 from .masked_errors import hidden_error, hidden_rejected, hidden_text
@@ -51,6 +53,7 @@ class MaskedSource:
             looks_at_times=None if can.looks_at_times is None else _MaskedTimes(can.looks_at_times),
             skips_late=None if can.skips_late is None else _MaskedLate(can.skips_late),
             reads_ranges=None if can.reads_ranges is None else _MaskedRanges(can.reads_ranges),
+            reads_log=None if can.reads_log is None else _MaskedLog(can.reads_log),
         )
 
     # ---------------------------------------------------------------- protocol
@@ -254,6 +257,76 @@ class _MaskedRanges(Struct, frozen=True):
         """See `ReadsRanges`."""
         opened = self.inner.open_ranges(unmasked_stream(stream), readers, wire)
         return opened if stream.read.masks is None else _masking(opened, stream)
+
+
+class _MaskedLog(Struct, frozen=True):
+    inner: ReadsLog
+
+    def why_not_logged(self, stream: Stream) -> str:
+        """See `ReadsLog`."""
+        return self.inner.why_not_logged(unmasked_stream(stream))
+
+    def look_at_log(self, name: str, streams: Sequence[Stream], rows: Sequence[LedgerRow]) -> LogLook:
+        """See `ReadsLog`; it reads no record."""
+        return self.inner.look_at_log(name, [unmasked_stream(stream) for stream in streams], rows)
+
+    @contextmanager
+    def open_log(
+        self,
+        name: str,
+        streams: Sequence[Stream],
+        rows: Sequence[LedgerRow],
+        note: Callable[[str, Mapping[str, Any]], None],
+        held: Callable[[], Sequence[Bookmark]],
+        ended: Sequence[Bookmark] = (),
+    ) -> Iterator[OpenLog]:
+        """See `ReadsLog`."""
+        own = [_unmasked_changes(stream) for stream in streams]
+        with self.inner.open_log(name, own, rows, note, held, ended) as opened:
+            yield opened if all(stream.read.masks is None for stream in streams) else _MaskedOpenLog(opened)
+
+    def drop_log(self, rows: Sequence[LedgerRow]) -> Sequence[str]:
+        """See `ReadsLog`."""
+        return self.inner.drop_log(rows)
+
+
+class _MaskedOpenLog(Struct, frozen=True):
+    inner: OpenLog
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
+    ) -> Generator[tuple[str, Event | Block]]:
+        """See `OpenLog`."""
+        streams = {stream.name: stream for stream in group}
+        columns = {name for stream in group for name in stream.schema.names}
+
+        def applied(event: tuple[str, Event | Block]) -> tuple[str, Event | Block]:
+            name, found = event
+            masks, stream = streams[name].read.masks, streams[name]
+            if masks is None or not isinstance(found, pa.RecordBatch):
+                return event
+            # What the log adds to a record is no column of the table, whatever a glob matches.
+            own = plain_stream(stream).schema.names
+            others = found.schema.names[len(own) :]
+            batch = masked(found.select(own), masks)
+            arrays = [*batch.columns, *found.select(others).columns]
+            return name, pa.RecordBatch.from_arrays(arrays, schema=stream.schema)
+
+        own = [_unmasked_changes(stream) for stream in group]
+        yield from _told(lambda: iter(self.inner.read(own, bookmarks, wire)), columns, applied)
+
+    def confirm(self) -> None:
+        """See `OpenLog`."""
+        self.inner.confirm()
+
+
+def _unmasked_changes(stream: Stream) -> Stream:
+    """Return a stream without its masks; where a change lacks a value, each column may be NULL."""
+    nullable = {field.name: field.nullable for field in stream.schema}
+    found = unmasked_stream(stream)
+    return replace(
+        found, schema=pa.schema([field.with_nullable(nullable.get(field.name, True)) for field in found.schema])
+    )
 
 
 @contextmanager

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 from syncblocks.connectors.capabilities import Capabilities
-from syncblocks.connectors.log_based import logged_rows
+from syncblocks.connectors.log_based import LogLook, logged_rows, position_of
 from syncblocks.connectors.protocols import Capability, Destination
 from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.stream import LedgerRow, Stream
@@ -17,12 +17,16 @@ from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..config import Pipeline
 from ..config.globs import glob_matches
+from ..config.load import render_destination_table
 from ..errors import ConfigError
 from .checks import stream_error
 from .plan import Connectors, PlannedStream
 from .selected_stream import SelectedStream
 
 _SLUG = re.compile(r"[^a-z0-9]+")
+
+#: What a glob has in place of letters of a name; the schema before it is most often written out.
+_GLOB = re.compile(r"[^\w.]+")
 
 
 def is_logged(stream: Stream) -> bool:
@@ -54,7 +58,8 @@ def check_log(
         reason = "the log is read by one process: `executor: threads`"
     if stream.policy.verify:
         reason = "`verify` is not built for it yet: leave it out"
-    if row is not None and row.committed_at is not None and not row.log and not is_anew:
+    is_of_log = row is not None and row.log and (row.bookmark is None or position_of(row))
+    if row is not None and row.committed_at is not None and not is_of_log and not is_anew:
         reason = (
             "its log was dropped, or another replication method wrote its table: run once with `run --full-refresh`"
         )
@@ -71,6 +76,10 @@ def _why_no_merge(pipeline: Pipeline, stream: SelectedStream, connectors: Connec
     own_key = stream.stream.locator.get("key", ())
     if not own_key:
         return "its table has no primary key, by which it is merged: add one, or say `write_disposition: append`"
+    if masked := sorted(
+        set(own_key) & set(() if stream.stream.read.masks is None else stream.stream.read.masks.fields)
+    ):
+        return f"its key ({', '.join(masked)}) is masked, which is not built for it: leave out that mask"
     if set(stream.stream.key_properties) != set(own_key):
         return f"it is merged by its table's primary key ({', '.join(own_key)}): say no other key"
     if others:
@@ -97,24 +106,48 @@ def log_name(pipeline: str, source: str, destination: str) -> str:
     return f"{slug or 'pipeline'}_{mark}"
 
 
-def log_rows(pipeline: str, destination: Destination, can: Capabilities, tables: Sequence[str]) -> list[LedgerRow]:
-    """Return the ledger rows of a pipeline's streams that are, or were, read out of the log."""
-    if can.lists_ledger is not None:
-        return logged_rows(can.lists_ledger.rows_of(pipeline, list(dict.fromkeys(tables))))
-    described = destination.describe(list(dict.fromkeys(tables)))
-    return logged_rows([row for state in described.values() for row in state.ledger if row.key.pipeline == pipeline])
+class WithDestination(Protocol):
+    """Whatever has a destination."""
+
+    @property
+    def destination(self) -> Destination:
+        """The destination."""
+
+    @property
+    def destination_can(self) -> Capabilities:
+        """What it can do."""
+
+
+def log_rows(pipeline: Pipeline, ends: WithDestination, tables: Sequence[str]) -> list[LedgerRow]:
+    """Return the ledger rows of a pipeline's streams that are, or were, read out of the log.
+
+    Args:
+        pipeline: the pipeline file; beside each table that it names stands a ledger, also of streams that are left out.
+        ends: among them the destination.
+        tables: destination tables that are known.
+    """
+    name, lists = pipeline.pipeline, ends.destination_can.lists_ledger
+    said = [
+        render_destination_table(entry.destination_table, pipeline, _GLOB.sub("x", entry.stream))
+        for entry in pipeline.streams
+        if entry.destination_table
+    ]
+    # Last any table of the usual schema.
+    listed = list(dict.fromkeys([*tables, *said, pipeline.destination.table or "x"]))
+    if lists is not None:
+        return logged_rows(lists.rows_of(name, listed))
+    described = ends.destination.describe(listed)
+    return logged_rows([row for state in described.values() for row in state.ledger if row.key.pipeline == name])
 
 
 def holds_log(pipeline: Pipeline, row: LedgerRow) -> bool:
-    """Tell whether the file still selects the stream of a row as LOG_BASED, also where a run leaves it out."""
-    said: dict[str, Any] = {}
-    for entry in pipeline.streams:
-        if glob_matches(entry.stream, row.key.stream):
-            said |= {key: getattr(entry, key) for key in entry.model_fields_set}
-    return said.get("replication_method") == ReplicationMethod.LOG_BASED and said.get("selected") is not False
+    """Tell whether the file still selects the stream of a row, also where a run leaves it out."""
+    matching = [entry for entry in pipeline.streams if glob_matches(entry.stream, row.key.stream)]
+    said = [entry.selected for entry in matching if "selected" in entry.model_fields_set]
+    return bool(matching) and said[-1:] != [False]
 
 
-def look_at_log(pipeline: Pipeline, streams: Sequence[PlannedStream], connectors: Connectors) -> tuple[str, ...]:
+def look_at_log(pipeline: Pipeline, streams: Sequence[PlannedStream], connectors: Connectors) -> LogLook:
     """Ask the source what it lacks for its log to be read; return what a person should know.
 
     Raises:
@@ -123,9 +156,9 @@ def look_at_log(pipeline: Pipeline, streams: Sequence[PlannedStream], connectors
     logged = [planned for planned in streams if is_logged(planned.stream) and not planned.refusal]
     reads = connectors.source_can.reads_log
     if not logged or reads is None:
-        return ()
+        return LogLook()
     tables = [planned.destination_table for planned in logged]
-    rows = log_rows(pipeline.pipeline, connectors.destination, connectors.destination_can, tables)
+    rows = log_rows(pipeline, connectors, tables)
     anew = {planned.key for planned in logged if planned.write.disposition is WriteDisposition.REPLACE}
     kept = [replace(row, bookmark=None) if row.key in anew else row for row in rows]
     name = log_name(pipeline.pipeline, connectors.source_name, connectors.destination.identity())
@@ -135,10 +168,10 @@ def look_at_log(pipeline: Pipeline, streams: Sequence[PlannedStream], connectors
         raise pipeline.error(("source",), f"the log cannot be read:{listed}")
     copied = [planned.name for planned in logged if planned.start.bookmark is None]
     notes = [f"copied first, and read out of the log from then on: {', '.join(copied)}"] if copied else []
-    return (*notes, *found.notes)
+    return replace(found, notes=(*notes, *found.notes))
 
 
-def refuse_apart(streams: Sequence[PlannedStream]) -> tuple[str, ...]:
+def refuse_apart(streams: Sequence[PlannedStream]) -> LogLook:
     """Refuse LOG_BASED streams where each stream is run by itself: one read yields all of them.
 
     Raises:
@@ -148,7 +181,7 @@ def refuse_apart(streams: Sequence[PlannedStream]) -> tuple[str, ...]:
         raise ConfigError(
             f"LOG_BASED streams ({', '.join(named)}) are read together: they cannot be tasks of their own"
         )
-    return ()
+    return LogLook()
 
 
 __all__ = [

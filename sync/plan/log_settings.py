@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from syncblocks.connectors.log_based import LOG_FIELDS
-from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.stream import DELETED_AT, Stream
 
 from ..config.deletes import Deletes
 from .selected_stream import Failer
@@ -41,17 +41,21 @@ def check_settings(stream: Stream, settings: Mapping[str, Any], disposition: str
         raise fail("write_disposition", text, ["append", "merge"])
     if disposition == "merge" and settings.get("unique_conflict_method") not in (None, "UPDATE"):
         raise fail("unique_conflict_method", "LOG_BASED writes every change: leave it out")
-    # What a merge does anyway may be said.
     refused = [key for key in _REFUSED if settings.get(key)]
-    if disposition == "merge" and settings.get("deletes") == Deletes(mode="hard"):
+    deletes: Deletes | None = settings.get("deletes")
+    if deletes is not None and disposition == "merge":
+        if deletes != Deletes(mode=deletes.mode):
+            raise fail("deletes", "the log says at once what is deleted: leave out `every` and `limit`")
         refused.remove("deletes")
     if refused:
         raise fail(refused[0], f"`{refused[0]}` is not built for LOG_BASED yet: leave it out")
     if settings.get("on_rejected") == "keep":
         raise fail("on_rejected", "`keep` is not built for LOG_BASED yet: leave it out")
-    if settings.get("columns") is not None and settings["columns"].mask:
-        raise fail("columns", "`mask` is not built for LOG_BASED yet: leave it out, or exclude the columns")
+    if disposition == "append" and settings.get("columns") is not None and settings["columns"].mask:
+        # A former key stands there as the log has it.
+        raise fail("columns", "`mask` is not built for LOG_BASED with `append`: leave it out, or exclude the columns")
     ours = {*(field.name for field in LOG_FIELDS), *(f"_old_{name}".casefold() for name in stream.key_properties)}
+    ours |= {DELETED_AT} if deletes is not None and deletes.is_soft else set()
     taken = ours.intersection(name.casefold() for name in stream.schema.names)
     if taken:
         raise fail("columns", f"{sorted(taken)[0]!r} is a name that LOG_BASED gives a column: exclude the source's")

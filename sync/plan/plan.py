@@ -180,10 +180,12 @@ class Plan(Struct, frozen=True, kw_only=True):
     #: Run before the first stream.
     before: tuple[BeforeStatement, ...] = ()
     warnings: tuple[str, ...] = ()
-    #: Warnings about skipped streams; a run shows them too.
+    #: Warnings about skipped streams, and of the source's log; a run shows them too.
     skipped: tuple[str, ...] = ()
     #: Streams that their `when` leaves out of this run -> the condition.
     left_out: Mapping[str, str] = field(default_factory=dict)
+    #: How much log the source keeps for the pipeline, see `LogLook`.
+    log_retained_bytes: int | None = None
     #: Streams that are missing.
     missing: tuple[Missing, ...] = ()
     #: Of tables under globs that may not be read, a sentence for each glob.

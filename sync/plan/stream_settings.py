@@ -10,7 +10,7 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.field_facts import TypeOrigin, facts_of, with_facts
-from syncblocks.connectors.log_based import logged_stream
+from syncblocks.connectors.log_based import logged_stream, with_log_columns
 from syncblocks.connectors.read_spec import Condition, Masks, ReplicationMethod
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import Stream
@@ -92,12 +92,15 @@ def configure(
     read = _read(pipeline, stream, settings, chosen, masks, write.max_rejected, fail)
     _check_alone(read, fail)
     if method is ReplicationMethod.LOG_BASED:
-        read = logged_stream(read, stream.key_properties, is_appended=disposition == "append")
+        read = logged_stream(read, stream.key_properties)
     if masks is not None:
         from syncblocks.connectors.arrow.masking import masked_stream  # its kernels take time to load
 
         read = masked_stream(read)
         said = {name: kind for name, kind in said.items() if name not in (read.read.masks or masks).fields}
+    if method is ReplicationMethod.LOG_BASED:
+        deletes = settings.get("deletes") or Deletes(mode="hard")
+        read = with_log_columns(read, is_appended=disposition == "append", deletes=deletes.mode)
     return SelectedStream(
         stream=read,
         destination_table=destination_table(pipeline, stream, settings),

@@ -37,7 +37,7 @@ def _run(runs: Sequence[StreamRun], attempt: int, errors: dict[str, BaseExceptio
     while pending:
         if not errors:
             attempt += 1
-            errors = _try_group(pending, attempt)
+            errors = _try_group(pending, attempt, [run for run in runs if run not in pending])
         pending = [run for run in pending if _is_pending(run, errors.get(run.name), attempt)]
         if pending:
             delay_s = max(run.planned.policy.retry_delay_s for run in pending)
@@ -64,7 +64,7 @@ def _is_pending(run: StreamRun, error: BaseException | None, attempt: int) -> bo
     return False
 
 
-def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseException | None]:
+def _try_group(runs: Sequence[StreamRun], attempt: int, ended: Sequence[StreamRun]) -> dict[str, BaseException | None]:
     errors: dict[str, BaseException | None] = {}
     bookmarks: dict[str, Bookmark | None] = {}
     for run in runs:
@@ -79,20 +79,23 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     if len(ready) == 1 and ready[0].reads_ranges and _try_ranges(ready[0], errors):
         return errors
     if is_logged(ready[0].planned.stream):
-        _try_log(ready, bookmarks, errors)
+        _try_log(ready, ended, bookmarks, errors)
     else:
         _load_group(_source_of(ready[0]), ready, bookmarks, errors)
     return errors
 
 
 def _try_log(
-    ready: Sequence[StreamRun], bookmarks: Mapping[str, Bookmark | None], errors: dict[str, BaseException | None]
+    ready: Sequence[StreamRun],
+    ended: Sequence[StreamRun],
+    bookmarks: Mapping[str, Bookmark | None],
+    errors: dict[str, BaseException | None],
 ) -> None:
     """Load streams that are read out of the log."""
     from .log_based import opened_log  # few pipelines have any
 
     try:
-        with opened_log(ready) as opened:
+        with opened_log(ready, ended) as opened:
             _load_group(opened, ready, bookmarks, errors)
             if not any(errors.values()):
                 opened.confirm()

@@ -6,17 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from syncblocks.connectors.log_based import LOG_POSITION, OpenLog
+from syncblocks.connectors.log_based import LOG_POSITION, OpenLog, position_of
 from syncblocks.connectors.stream import Bookmark, LedgerRow
 from syncblocks.connectors.struct_helpers import replace
 
 from ..plan.log_based import holds_log, log_name, log_rows
+from .block_runs import SUCCESS
 from .stream import StreamRun
 
 
 @contextmanager
-def opened_log(runs: Sequence[StreamRun]) -> Iterator[OpenLog]:
-    """Open the log that these streams, which have begun, are read from."""
+def opened_log(runs: Sequence[StreamRun], ended: Sequence[StreamRun]) -> Iterator[OpenLog]:
+    """Open the log that these streams, which have begun, are read from; others of the group have ended."""
     context = runs[0].context
     reads = context.source_can.reads_log
     assert reads is not None, "the plan checks this"
@@ -33,7 +34,9 @@ def opened_log(runs: Sequence[StreamRun]) -> Iterator[OpenLog]:
         return [bookmark for bookmark in found if bookmark and LOG_POSITION in bookmark]
 
     name = log_name(context.pipeline.pipeline, context.source_name, context.destination.identity())
-    with reads.open_log(name, [run.read_stream for run in runs], rows, note, held) as opened:
+    done = [run.log_bookmark for run in ended if run.status == SUCCESS]
+    stands = [each for each in done if each and LOG_POSITION in each]
+    with reads.open_log(name, [run.read_stream for run in runs], rows, note, held, stands) as opened:
         yield opened
 
 
@@ -43,9 +46,9 @@ def _rows(runs: Sequence[StreamRun]) -> list[LedgerRow]:
     keys = {run.name: run.planned.key for run in runs}
     tables = [key.destination_table for key in keys.values()]
     found = []
-    for row in log_rows(context.pipeline.pipeline, context.destination, context.destination_can, tables):
+    for row in log_rows(context.pipeline, context, tables):
         is_held = holds_log(context.pipeline, row) and keys.get(row.key.stream, row.key) == row.key
-        if not is_held and row.bookmark is not None:
+        if not is_held and position_of(row):
             # Before the source forgets what the row would go on with: empty means that its table is copied anew.
             context.destination.set_bookmark(row.key, None)
             row = replace(row, bookmark=None)

@@ -497,7 +497,7 @@ def make_plan(
     if streams or tags or only is not None:
         skipped = ()
     texts = tuple(f"stream {name!r} is skipped: {reasons[name]}" for name in skipped)
-    texts += (*unnamed, *existing)
+    texts += (*unnamed, *existing, *of_log.warnings)
     if selection.is_whole and not full_refresh:
         texts += _renamed(session, selection, plan)
     texts += tuple(f"stream {name!r} is skipped: {reason}" for name, reason in selection.absent.items())
@@ -507,12 +507,13 @@ def make_plan(
         *missing_warnings(session.missing),
         *session.unreadable,
         *session.notes,
-        *of_log,
+        *of_log.notes,
     )
     return replace(
         plan,
         skipped=texts,
         left_out=selection.left_out,
+        log_retained_bytes=of_log.retained_bytes,
         missing=session.missing,
         unreadable=session.unreadable,
         warnings=warnings,

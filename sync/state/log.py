@@ -29,12 +29,11 @@ def drop_log(session: PipelineSession, store: Store | None) -> Sequence[str]:
     if reads is None or notes is None:
         raise ConfigError("reads no log: only LOG_BASED streams have one", key="FILE")
     tables = [selected.destination_table for selected in selected_streams(session)]
-    rows = log_rows(session.pipeline.pipeline, session.destination, session.destination_can, tables)
-    # First: whatever comes in between, no run goes on from a place in a log that is gone.
-    for row in rows:
-        session.destination.set_bookmark(row.key, None)
+    rows = log_rows(session.pipeline, session, tables)
+    # First, since a slot in use is not dropped: until the ledger forgets it, a run is refused.
     dropped = reads.drop_log(rows)
     for row in rows:
+        session.destination.set_bookmark(row.key, None)
         token = secrets.token_hex(16)
         session.destination.take_over(row.key, token=token, owner="log drop")
         notes.note_log(row.key, token, {})

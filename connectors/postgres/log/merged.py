@@ -16,12 +16,14 @@ from msgspec import Struct
 
 from ...arrow.gather import Mask, array_of
 from ...log_based import DELETE as DELETED
+from ...log_based import MARK, MARK_ALL, UPSERT
 from ...log_based import TRUNCATE as TRUNCATED
-from ...log_based import UPSERT
 from .decoder import Changes
 from .messages import DELETE, INSERT, TRUNCATE, UPDATE
 
 Numbers = npt.NDArray[np.int64]
+
+_MOMENT = pa.timestamp("us", "UTC")
 
 
 class Merged(Struct, frozen=True):
@@ -32,19 +34,27 @@ class Merged(Struct, frozen=True):
     places: Mapping[int, Numbers]
     #: Names of the columns that are left out, as JSON; None: no record lacks one.
     unchanged: pa.Array
+    #: The commit time of what is marked.
+    deleted_at: pa.Array
     #: Of the former key, in each column of the key; -1: the record lacks nothing.
     origins: Mapping[int, Numbers]
 
 
-def truncated(columns: Sequence[int], key: Sequence[int]) -> Merged:
+def truncated(columns: Sequence[int], key: Sequence[int], committed_at: Numbers, *, is_soft: bool) -> Merged:
     """Return the batch of a TRUNCATE."""
     none = np.full(1, -1, np.int64)
     return Merged(
-        pa.array([TRUNCATED]), dict.fromkeys(columns, none), pa.nulls(1, pa.string()), dict.fromkeys(key, none)
+        pa.array([MARK_ALL if is_soft else TRUNCATED]),
+        dict.fromkeys(columns, none),
+        pa.nulls(1, pa.string()),
+        array_of(_MOMENT, committed_at),
+        dict.fromkeys(key, none),
     )
 
 
-def merged(changes: Changes, first: int, columns: Mapping[int, str], key: Sequence[int]) -> Iterator[Merged]:
+def merged(
+    changes: Changes, first: int, columns: Mapping[int, str], key: Sequence[int], *, deletes: str
+) -> Iterator[Merged]:
     """Yield the changes from one of them on; a TRUNCATE is a batch of its own.
 
     Args:
@@ -52,23 +62,24 @@ def merged(changes: Changes, first: int, columns: Mapping[int, str], key: Sequen
         first: the first one that counts.
         columns: column of the log -> its name, of those that are read.
         key: columns of the log by which records are merged.
+        deletes: see `log_based.DELETES`.
     """
-    rows = _Rows(changes, key)
+    rows = _Rows(changes, key, deletes)
     bounds = np.flatnonzero(changes.operations == TRUNCATE)
     start = first
     for end in [*bounds[bounds >= first].tolist(), len(changes.operations)]:
-        if end > start:
-            yield rows.batch(np.arange(start, end), columns)
-        if end < len(changes.operations):
-            yield truncated(list(columns), key)
+        if end > start and len((found := rows.batch(np.arange(start, end), columns)).operations):
+            yield found
+        if end < len(changes.operations) and deletes != "ignore":
+            yield truncated(list(columns), key, changes.committed_at[end : end + 1], is_soft=deletes == "soft")
         start = end + 1
 
 
 class _Rows:
     """Where the values of each change are."""
 
-    def __init__(self, changes: Changes, key: Sequence[int]) -> None:
-        self._changes, self._key = changes, key
+    def __init__(self, changes: Changes, key: Sequence[int], deletes: str) -> None:
+        self._changes, self._key, self._deletes = changes, key, deletes
         count = len(changes.operations)
         self._new, self._old = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
         self._new[changes.with_new] = np.arange(len(changes.with_new))
@@ -113,8 +124,27 @@ class _Rows:
             places[column] = own
         if lacking:
             return self._folded(change, is_first, is_delete, at, places, lacking, columns)
-        none = np.full(len(change), -1, np.int64)
-        return Merged(_words(is_delete), places, pa.nulls(len(change), pa.string()), dict.fromkeys(self._key, none))
+        kept = np.arange(len(change)) if self._deletes != "ignore" else np.flatnonzero(~is_delete)
+        own = np.full(len(kept), -1, np.int64)
+        return self._merged(kept, change, is_first, is_delete, places, pa.nulls(len(kept), pa.string()), own)
+
+    def _merged(
+        self,
+        kept: Numbers,
+        change: Numbers,
+        is_first: Mask,
+        is_delete: Mask,
+        places: Mapping[int, Numbers],
+        unchanged: pa.Array,
+        origins: Numbers,
+    ) -> Merged:
+        codes = is_delete.astype(np.int8)
+        if self._deletes == "soft":  # a changed key moves the record, which marks nothing
+            codes[is_delete & ~is_first] = 2
+        words = pa.DictionaryArray.from_arrays(array_of(pa.int8(), codes[kept]), pa.array([UPSERT, DELETED, MARK]))
+        moments = array_of(_MOMENT, self._changes.committed_at[change[kept]], codes[kept] != 2)
+        taken = {column: each[kept] for column, each in places.items()}
+        return Merged(words.dictionary_decode(), taken, unchanged, moments, dict.fromkeys(self._key, origins))
 
     def _folded(
         self,
@@ -133,11 +163,18 @@ class _Rows:
         origins = np.full(len(change), -1, np.int64)
         #: Key -> its last record; a record that is moved is taken out.
         last: dict[tuple[bytes | None, ...], int] = {}
+        #: Key -> what marks it behind its last record.
+        marks: dict[tuple[bytes | None, ...], int] = {}
         before, base = -1, -1  # what a changed key had: its record of this batch, else where its former key stands
         for row, key in enumerate(keys):
+            if is_delete[row] and not is_first[row] and self._deletes == "soft":
+                marks[key] = row
+                continue
+            marks.pop(key, None)
             if is_delete[row]:
                 before, base = last.get(key, -1), row
-                last[key] = row
+                if self._deletes != "ignore":
+                    last[key] = row
                 continue
             if not (row and is_first[row - 1]):
                 before, base = last.get(key, -1), row
@@ -149,24 +186,14 @@ class _Rows:
                 places[column][row] = known
                 if known < 0:  # the table's, under the key that it has there
                     origins[row] = origins[before] if before >= 0 and origins[before] >= 0 else at[base]
-        kept = np.sort(np.fromiter(last.values(), np.int64, len(last)))
+        kept = np.sort(np.array([*last.values(), *marks.values()], np.int64))
         left_out: dict[int, list[str]] = {}
         for column, is_unknown in lacking.items():
             for row in np.flatnonzero(is_unknown & (places[column] < 0)).tolist():
                 left_out.setdefault(row, []).append(columns[column])
         texts = [json.dumps(left_out[row], ensure_ascii=False) if row in left_out else None for row in kept.tolist()]
         own = np.where([text is not None for text in texts], origins[kept], -1)
-        return Merged(
-            _words(is_delete[kept]),
-            {column: each[kept] for column, each in places.items()},
-            pa.array(texts, pa.string()),
-            dict.fromkeys(self._key, own),
-        )
-
-
-def _words(is_delete: Mask) -> pa.Array:
-    codes = array_of(pa.int8(), is_delete.astype(np.int8))
-    return pa.DictionaryArray.from_arrays(codes, pa.array([UPSERT, DELETED])).dictionary_decode()
+        return self._merged(kept, change, is_first, is_delete, places, pa.array(texts, pa.string()), own)
 
 
 __all__ = ["Merged", "merged"]

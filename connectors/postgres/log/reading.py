@@ -18,7 +18,7 @@ from ...struct_helpers import replace
 from . import slot as slots
 from .connection import LogConnection
 from .decoder import Changes, Decoder
-from .messages import COMMIT, lsn_text, parse_lsn
+from .messages import BEGIN, COMMIT, lsn_text, parse_lsn
 from .records import LoggedTable
 
 if TYPE_CHECKING:
@@ -59,8 +59,11 @@ class PostgresLog:
         rows: Sequence[LedgerRow],
         note: Callable[[str, Mapping[str, Any]], None],
         held: Callable[[], Sequence[Bookmark]],
+        ended: Sequence[Bookmark],
     ) -> None:
         self._held_by = held
+        #: Where other streams of the run have ended already.
+        self._ended = [parse_lsn(str(each[LOG_POSITION])) for each in ended]
         #: From where in the log on the tables go on that this read copies.
         self._copied: list[int] = []
         self._source, self._streams, self._rows, self._note = source, streams, rows, note
@@ -128,14 +131,17 @@ class PostgresLog:
             )
         if all(table.is_copied_only for table in tables.values()):
             return  # their changes since then are read by the next run
-        for table in tables.values():
-            if table.is_copied_only:
-                del positions[table.stream.name]
+        # All tables of the run stand at one moment: where others have ended, or have been copied.
+        until = max(
+            [*self._ended, *(positions[each.stream.name] for each in tables.values() if each.is_copied_only)], default=0
+        )
         tables = {oid: table for oid, table in tables.items() if not table.is_copied_only}
-        self._end = max(self._end, *positions.values())
+        positions = {table.stream.name: positions[table.stream.name] for table in tables.values()}
+        is_exact = until >= max(positions.values())
+        self._end = until if is_exact else max(self._end, *positions.values())
         lowest = min([*positions.values(), *map(parse_lsn, filter(None, map(position_of, self._rows)))])
         connection.start(names.slot, names.publication, lowest, self._held)
-        yield from self._changes(connection, tables, positions)
+        yield from self._changes(connection, tables, positions, is_exact=is_exact)
 
     def _held(self) -> int:
         """Return what the server may forget while the read goes on: of a copy nothing is committed at first."""
@@ -149,8 +155,7 @@ class PostgresLog:
     def _left_out(self, admin: slots.Admin) -> list[slots.TableFacts]:
         """Return the tables of streams that this read leaves out, and that hold the log."""
         oids = [int(row.log["table"]) for row in self._others() if position_of(row)]
-        streams = [Stream(name="", schema=pa.schema([]), locator={"places": {"": oid}}) for oid in oids]
-        return list(slots.tables_of(admin, streams).values()) if streams else []
+        return list(slots.tables_numbered(admin, oids).values())
 
     def _check_moment(self, timeline: int) -> None:
         for row in self._rows:
@@ -161,12 +166,14 @@ class PostgresLog:
                     f"the server is on timeline {timeline}, and the tables were read on {row.log['timeline']}: it was "
                     "promoted or restored. `syncblocks log drop`, then `run --full-refresh`",
                     connector="postgres",
+                    has_no_values=True,
                 )
             if parse_lsn(position_of(row)) > self._end:
                 raise FatalConnectorError(
                     f"stream {row.key.stream!r} was read up to {position_of(row)}, and the server's log ends at "
                     f"{lsn_text(self._end)}: it was restored. `syncblocks log drop`, then `run --full-refresh`",
                     connector="postgres",
+                    has_no_values=True,
                 )
 
     def _copy(
@@ -199,14 +206,21 @@ class PostgresLog:
                 positions[name] = lsn
 
     def _changes(
-        self, connection: LogConnection, tables: Mapping[int, LoggedTable], positions: Mapping[str, int]
+        self,
+        connection: LogConnection,
+        tables: Mapping[int, LoggedTable],
+        positions: Mapping[str, int],
+        *,
+        is_exact: bool,
     ) -> Iterator[tuple[str, Event]]:
+        """Yield changes; `is_exact`: none that was committed past the end, else some may be."""
         decoder = Decoder(lambda relation: relation.oid in tables)
         pace = _Pace(self._settings.checkpoint_records, self._settings.checkpoint_s)
         position = max(min(positions.values()), 1)
         while True:
             received = connection.receive()
-            for messages in _parts(received.messages):
+            wanted = _before(received.messages, self._end) if is_exact else received.messages
+            for messages in _parts(wanted):
                 for changes in decoder.decode(messages):
                     table = tables[changes.relation.oid]
                     name = table.stream.name
@@ -218,8 +232,10 @@ class PostgresLog:
                     for name in pace.due():
                         if position >= positions[name]:
                             yield name, Checkpoint(bookmark={LOG_POSITION: lsn_text(position)})
+            if len(wanted) < len(received.messages):
+                position = self._end
             # The server has sent all transactions that were committed before this place.
-            if received.sent and not decoder.is_within:
+            elif received.sent and not decoder.is_within:
                 position = max(position, received.sent)
             if position >= self._end and not decoder.is_within:
                 break
@@ -269,6 +285,14 @@ class _Pace:
         if is_late:
             self._since = time.monotonic()
         return found
+
+
+def _before(messages: list[memoryview], end: int) -> list[memoryview]:
+    """Cut a block where the first transaction begins that was committed at or past a place."""
+    for number, message in enumerate(messages):
+        if message[_KIND] == BEGIN and int.from_bytes(message[_KIND + 1 : _KIND + 9]) >= end:
+            return messages[:number]
+    return messages
 
 
 def _parts(messages: list[memoryview]) -> list[list[memoryview]]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ...arrow.gather import Mask, array_of
 from ...errors import FatalConnectorError
-from ...log_based import LOG_FIELDS, OPERATION, POSITION, plain_stream
+from ...log_based import DELETES, LOG_FIELDS, OPERATION, POSITION, plain_stream
 from ...stream import Stream
 from ...struct_helpers import replace
 from .decoder import Changes
@@ -39,7 +39,7 @@ class LoggedTable:
 
     def __init__(self, stream: Stream, types: Mapping[str, tuple[int, int, int]], to_schema: ToSchema) -> None:
         """Take the stream with the columns of a change, and what the catalog says of its table's columns now."""
-        self.stream, self.plain = stream, plain_stream(stream)
+        self.stream, self.plain, self._deletes = stream, plain_stream(stream), str(stream.locator.get(DELETES, ""))
         self._types, self._to_schema = types, to_schema
 
     @property
@@ -59,7 +59,7 @@ class LoggedTable:
         places = self._places(changes.relation)
         columns = {places[name]: name for name in self.plain.schema.names if name in places}
         key = [places[name] for name in self.stream.key_properties]
-        for each in merged(changes, first, columns, key):
+        for each in merged(changes, first, columns, key, deletes=self._deletes):
             yield self._merged(changes, each, places)
 
     def _merged(self, changes: Changes, batch: Merged, places: Mapping[str, int]) -> pa.RecordBatch:
@@ -81,7 +81,8 @@ class LoggedTable:
             made = self._to_schema(pa.RecordBatch.from_arrays(columns, stream.schema.names), stream)
             return list(made.columns)
 
-        arrays = [*taken(self.plain, batch.places), batch.operations, batch.unchanged, *taken(olds, batch.origins)]
+        own = [*taken(self.plain, batch.places), *([batch.deleted_at] if self._deletes == "soft" else [])]
+        arrays = [*own, batch.operations, batch.unchanged, *taken(olds, batch.origins)]
         return pa.RecordBatch.from_arrays(arrays, schema=self.stream.schema)
 
     def records(self, changes: Changes, first: int = 0) -> pa.RecordBatch:
@@ -109,7 +110,8 @@ class LoggedTable:
     def copied(self, batch: pa.RecordBatch, lsn: int, first: int) -> pa.RecordBatch:
         """Return records of the table, as it was at a place in the log, as they are written; the first one's number."""
         if self.is_copied_only:
-            return batch
+            own = [pa.nulls(batch.num_rows, field.type) for field in list(self.stream.schema)[batch.num_columns :]]
+            return pa.RecordBatch.from_arrays([*batch.columns, *own], schema=self.stream.schema) if own else batch
         count = batch.num_rows
         lsns = np.full(count, lsn - 1, np.int64)  # below all changes since then
         words = pa.DictionaryArray.from_arrays(array_of(pa.int8(), np.zeros(count, np.int8)), pa.array(["read"]))
@@ -126,6 +128,7 @@ class LoggedTable:
                     f"column {column.name!r} was {what} since a change in the log: "
                     f"`syncblocks state reset {self.stream.name}` copies the table anew",
                     connector="postgres",
+                    has_no_values=True,
                     stream=self.stream.name,
                 )
         return {column.name: place for place, column in enumerate(relation.columns)}

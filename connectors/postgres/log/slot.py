@@ -107,6 +107,9 @@ class Admin:
         except psycopg.Error as error:
             raise connect_failure(error, address) from None
         self.query("set search_path = ''")
+        # It is silent while a table is copied, whose lock it holds.
+        for name in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
+            self.query(f"set {name} = 0")
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run one statement, and return its rows."""
@@ -138,7 +141,9 @@ def names_of(name: str, rows: Sequence[LedgerRow], settings: PostgresSettings) -
     found = {(str(row.log["slot"]), str(row.log["publication"])) for row in rows}
     if len(found) > 1:
         shown = ", ".join(sorted(slot for slot, _ in found))
-        raise FatalConnectorError(f"the ledger names several slots ({shown}): drop all with `syncblocks log drop`")
+        raise FatalConnectorError(
+            f"the ledger names several slots ({shown}): drop all with `syncblocks log drop`", has_no_values=True
+        )
     if found:
         ((slot, publication),) = found
         _demand_names(slot, publication)
@@ -159,9 +164,14 @@ def _demand_names(*names: str) -> None:
 
 
 def tables_of(admin: Admin, streams: Sequence[Stream]) -> dict[int, TableFacts]:
-    """Look tables up by their numbers."""
+    """Look up the tables of streams."""
+    return tables_numbered(admin, [oid_of(stream) for stream in streams])
+
+
+def tables_numbered(admin: Admin, oids: Sequence[int]) -> dict[int, TableFacts]:
+    """Look tables up by their numbers; what is not there any more is left out."""
     found = {}
-    for row in admin.query(_TABLES, [oid_of(stream) for stream in streams]):
+    for row in admin.query(_TABLES, list(oids)) if oids else ():
         oid, schema, name, kind, persistence, identity, is_owned, primary, has_index, unique, columns = row
         listed = json.loads(columns or "[]")
         found[oid] = TableFacts(
@@ -180,7 +190,13 @@ def tables_of(admin: Admin, streams: Sequence[Stream]) -> dict[int, TableFacts]:
     return found
 
 
-def look(admin: Admin, names: Names, streams: Sequence[Stream], rows: Sequence[LedgerRow]) -> LogLook:
+def look(
+    admin: Admin,
+    names: Names,
+    streams: Sequence[Stream],
+    rows: Sequence[LedgerRow],
+    max_retained: int | None = None,
+) -> LogLook:
     """Look at what a read needs; see `ReadsLog.look_at_log`."""
     ((wal_level, most, used, may, role, is_standby, database, may_create, own_system, version),) = admin.query(_SERVER)
     if version < 150000:
@@ -212,9 +228,35 @@ def look(admin: Admin, names: Names, streams: Sequence[Stream], rows: Sequence[L
     for stream in streams:
         if row := by_stream.get(stream.name):
             missing += changed(stream, row, tables.get(oid_of(stream)), published)
+    warnings, retained = _gone(admin, streams, rows), None
     if slot is not None and names.are_noted and slot[4] is not None:
-        notes.append(f"slot {names.slot!r} keeps {slot[4] / 1e6:,.1f} MB of log at the source")
-    return LogLook(missing=tuple(missing), notes=tuple(notes))
+        retained = int(slot[4])
+        text = f"slot {names.slot!r} keeps {retained / 1e6:,.1f} MB of log at the source"
+        if max_retained is not None and retained > max_retained:
+            behind = min(positions_of(rows).items(), key=lambda each: each[1], default=("", 0))[0]
+            warnings.append(
+                f"{text}, more than `max_retained`: run all its streams ({behind!r} is furthest behind), or `log drop`"
+            )
+        else:
+            notes.append(text)
+    return LogLook(missing=tuple(missing), notes=tuple(notes), warnings=tuple(warnings), retained_bytes=retained)
+
+
+def _gone(admin: Admin, streams: Sequence[Stream], rows: Sequence[LedgerRow]) -> list[str]:
+    """Tell of streams that hold the log for nothing."""
+    names = {stream.name for stream in streams}
+    oids = {row.key.stream: int(row.log["table"]) for row in rows if position_of(row) and row.key.stream not in names}
+    there = tables_numbered(admin, list(oids.values()))
+    return [
+        f"stream {name!r} holds the log, and its table is gone: `syncblocks state reset {name}` lets go of it"
+        for name, oid in oids.items()
+        if oid not in there
+    ]
+
+
+def positions_of(rows: Sequence[LedgerRow]) -> dict[str, int]:
+    """Return up to where in the log each stream is complete; one that has to be copied is not in it."""
+    return {row.key.stream: parse_lsn(position_of(row)) for row in rows if position_of(row)}
 
 
 def _of_source(rows: Sequence[LedgerRow], system: str, database: str) -> list[str]:
@@ -235,7 +277,7 @@ def _of_names(names: Names, slot: Any, publication: Any, rows: Sequence[LedgerRo
         found = [f"slot {names.slot!r} {text}"] if slot is not None else []
         return found + ([f"publication {names.publication!r} {text}"] if publication is not None else [])
     anew = "`syncblocks log drop`, then `run --full-refresh`"
-    positions = {row.key.stream: parse_lsn(position_of(row)) for row in rows if position_of(row)}
+    positions = positions_of(rows)
     if slot is None:
         return [f"slot {names.slot!r} is gone, and with it the log since the last run: {anew}"] if positions else []
     plugin, _, status, confirmed, _ = slot
@@ -357,7 +399,9 @@ def _made(admin: Admin, connection: LogConnection, sql: str) -> list[dict[str, s
     except TimeoutError:
         ((running,),) = admin.query(_RUNNING)
         text = f"the making of a replication slot waits for transactions that run ({running}), for {COPY_WAIT_S:g} s"
-        raise RetriableError(f"{text}: end them, or run again when they are over", connector="postgres") from None
+        raise RetriableError(
+            f"{text}: end them, or run again when they are over", connector="postgres", has_no_values=True
+        ) from None
 
 
 def drop(admin: Admin, rows: Sequence[LedgerRow]) -> list[str]:
@@ -386,5 +430,6 @@ __all__ = [
     "names_of",
     "noted",
     "oid_of",
+    "tables_numbered",
     "tables_of",
 ]

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from ...arrow import compute as pc
 from ...arrow.casts import cast_array
-from ...log_based import DELETE, OPERATION, TRUNCATE, UNCHANGED, plain_columns
+from ...log_based import DELETE, MARK, MARK_ALL, OPERATION, TRUNCATE, UNCHANGED, UPSERT, plain_columns
+from ...stream import DELETED_AT
 from ..identifiers import REMOVED, SEQUENCE
 from ..tables import Column, StagingTable
 from .events import LoadEvents
@@ -28,19 +29,21 @@ class Changes(Merge):
     def begin(self) -> None:
         """Begin a transaction."""
         super().begin()
-        self._has_deletes = False
+        self._has_deletes = self._has_marks = False
 
     def write(self, events: LoadEvents) -> None:
         """Stage the changes up to the next marker; what is staged is applied where later ones need it in the table."""
         for batch in events.data():
             assert isinstance(batch, pa.RecordBatch)
-            if batch.column(OPERATION)[0].as_py() == TRUNCATE:
-                self._empty()
+            first = batch.column(OPERATION)[0].as_py()
+            if first in (TRUNCATE, MARK_ALL):
+                self._empty() if first == TRUNCATE else self._mark_all(batch)
                 continue
             if batch.column(UNCHANGED).null_count < batch.num_rows:
                 self._apply()
                 batch = self._completed(batch)
-            self._has_deletes |= bool(pc.any(pc.equal(batch.column(OPERATION), pc.constant(DELETE))).as_py())
+            self._has_deletes |= self._has(batch, DELETE)
+            self._has_marks |= self._has(batch, MARK)
             staged = self.stage()
             self.records += ingest(
                 self.context, LoadEvents(iter([batch])), staged.name, staged.types, not_null=self.not_null()
@@ -65,10 +68,12 @@ class Changes(Merge):
         staged, context = self.staged, self.context
         if staged is None:
             return
+        if self._has_marks:
+            self._mark_staged(staged)
         if self._has_deletes:
             self._delete_staged(staged)
         super().finish(is_final=False)
-        self.staged, self._has_deletes = None, False
+        self.staged, self._has_deletes, self._has_marks = None, False, False
         self.table = context.target.reflect()
 
     def _delete_staged(self, staged: StagingTable) -> None:
@@ -93,6 +98,35 @@ class Changes(Merge):
             )
         session.execute(f"delete from {source} where {operation} = '{DELETE}'")
 
+    @staticmethod
+    def _has(batch: pa.RecordBatch, operation: str) -> bool:
+        return bool(pc.any(pc.equal(batch.column(OPERATION), pc.constant(operation))).as_py())
+
+    def _mark_staged(self, staged: StagingTable) -> None:
+        """Mark records whose last change says so, staged ones and those of the target."""
+        context = self.context
+        key, quote, table = context.columns.merge_key(), context.dialect.naming.quote, context.dialect.naming.table
+        source, session = table(staged.name), context.session
+        columns, number, operation = ", ".join(map(quote, key)), quote(SEQUENCE), quote(OPERATION)
+        session.execute(
+            f"delete from {source} where {operation} = '{MARK}' and ({columns}, {number}) not in "
+            f"(select {columns}, max({number}) from {source} group by {columns})"
+        )
+        mark = context.columns.names[DELETED_AT]
+        for name, condition in ((staged.name, f" and t.{operation} = '{UPSERT}'"), (context.target.name, "")):
+            if name == context.target.name and self._mark_column() is None:
+                continue
+            is_same = " and ".join(
+                f"{self._staged_key(staged, each, 's') if not condition else f's.{quote(each)}'} = t.{quote(each)}"
+                for each in key
+            )
+            marking = f"from {source} as s where {is_same} and s.{operation} = '{MARK}'"
+            session.execute(
+                f"update {table(name)} as t set {quote(mark)} = "
+                f"(select {self._staged_key(staged, mark, 's')} {marking}) where exists (select 1 {marking}){condition}"
+            )
+        self.removed += max(session.execute(f"delete from {source} where {operation} = '{MARK}'"), 0)
+
     def _staged_key(self, staged: StagingTable, name: str, alias: str) -> str:
         """Write a staged key in the type of the target's."""
         column, text = staged.columns[name], f"{alias}.{self.context.dialect.naming.quote(name)}"
@@ -103,11 +137,38 @@ class Changes(Merge):
         context = self.context
         if self.staged is not None:
             context.target.run([context.dialect.tables.drop(self.staged.name)])
-            self.staged, self._has_deletes = None, False
+            self.staged, self._has_deletes, self._has_marks = None, False, False
         if self.table is not None:
             self.removed += max(
                 context.session.execute(f"delete from {context.dialect.naming.table(context.target.name)}"), 0
             )
+
+    def _mark_column(self) -> Column | None:
+        """Return the target's column of marks, which it gets where it has none; None: there is no target yet."""
+        if self.table is None:
+            return None
+        target, columns = self.context.target, self.target_columns()
+        if target.lacks(self.table, columns):
+            self.table = target.evolve(target.lock(self.table) or self.table, columns)
+        mark = self.context.columns.names[DELETED_AT]
+        return next(each for each in self.table.columns if each.name == mark)
+
+    def _mark_all(self, batch: pa.RecordBatch) -> None:
+        """Apply what is staged, and mark all records of the target that are not marked."""
+        self._apply()
+        context, column = self.context, self._mark_column()
+        if column is None:
+            return
+        mark = column.name
+        moment = pa.table([batch.column(DELETED_AT)], names=[mark])
+        staged = stage_beside(context, REMOVED, [column], moment)
+        quote, naming = context.dialect.naming.quote, context.dialect.naming.table
+        count = context.session.execute(
+            f"update {naming(context.target.name)} set {quote(mark)} = (select {quote(mark)} from "
+            f"{naming(staged.name)}) where {quote(mark)} is null"
+        )
+        self.removed += max(count, 0)
+        context.target.run([context.dialect.tables.drop(staged.name)])
 
     def _completed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Give changes the values that they leave out, which the target has under the former key.

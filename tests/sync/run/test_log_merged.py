@@ -88,6 +88,30 @@ def test_whole_records_in_the_log_know_large_values(tmp_path: Path, log_url: str
     assert same(logged)
 
 
+def test_masked_columns_are_masked_in_copies_and_changes(logged: Logged) -> None:
+    masks = {"name": None, "note": "hash", "*[!d]": None}
+    logged.document |= {"mask_key": "k" * 32, "streams": [{**MERGED[0], "columns": {"mask": masks}, "deletes": "soft"}]}
+    logged.succeed()
+    before = logged.merged("users")
+    logged.sql("update users set name = 'N' where id = 1", "insert into users values (6, 'secret')")
+    logged.sql("update users set id = 7 where id = 2", "delete from users where id = 3")
+    logged.succeed()
+    found = {row[0]: row[1:] for row in logged.merged("users")}
+    assert found.keys() == {1, 3, 4, 5, 6, 7}
+    assert {row[0] for row in found.values()} == {None}
+    assert found[1] == found[7] == before[0][1:]
+    assert "secret" not in str(found)
+    assert found[3][-1] is not None
+
+
+def test_a_masked_key_is_refused(logged: Logged) -> None:
+    logged.document |= {
+        "mask_key": "k" * 32,
+        "streams": [{**MERGED[0], "columns": {"mask": {"id": "hash"}}}],
+    }
+    assert "its key (id) is masked" in logged.refused()
+
+
 def test_a_column_that_is_added_is_merged(logged: Logged) -> None:
     logged.succeed()
     logged.sql("update users set name = 'N' where id = 1", "alter table users add age int", "update users set age = 4")
@@ -122,7 +146,6 @@ def test_state_reset_copies_the_table_in_place_of_what_is_there(logged: Logged, 
     ("said", "words"),
     [
         ({"key_properties": ["name"]}, "it is merged by its table's primary key (id): say no other key"),
-        ({"deletes": "soft"}, "`deletes` is not built"),
         ({"unique_conflict_method": "IGNORE"}, "LOG_BASED writes every change"),
     ],
 )

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -79,22 +80,28 @@ class Writer(threading.Thread):
 
 
 @pytest.mark.parametrize("connector", ["duckdb", "postgres"])
-def test_merged_tables_are_those_of_the_source(tmp_path: Path, log_url: str, connector: str, postgres_url: str) -> None:
+@pytest.mark.parametrize("deletes", ["hard", pytest.param("soft", marks=pytest.mark.full)])
+def test_merged_tables_are_those_of_the_source(
+    tmp_path: Path, log_url: str, connector: str, postgres_url: str, deletes: str
+) -> None:
+    def live(table: str) -> list[tuple[Any, ...]]:
+        return [row[:4] for row in logged.merged(table) if row[4:] in ((), (None,))]
+
     logged = Logged(tmp_path, log_url, connector)
     if connector == "postgres":
         logged.document["destination"]["config"] = {"url": postgres_url}
     logged.document["source"]["config"] |= {"checkpoint_records": 500, "checkpoint_s": 0.05}
-    logged.document["streams"] = [{"stream": "public.*", "replication_method": "LOG_BASED"}]
+    logged.document["streams"] = [{"stream": "public.*", "replication_method": "LOG_BASED", "deletes": deletes}]
     logged.sql(TABLES)
     logged.succeed()
     with writing(log_url):
         for _ in range(ROUNDS):
             logged.succeed()
-            assert sum(row[1] for table in "ab" for row in logged.merged(table)) == 0, "no moment of the source"
+            assert sum(row[1] for table in "ab" for row in live(table)) == 0, "no moment of the source"
     logged.sql("checkpoint")
     logged.succeed()
     for table in "ab":
-        assert logged.merged(table) == logged.sql(f"select * from {table} order by 1")
+        assert live(table) == logged.sql(f"select * from {table} order by 1")
 
 
 @contextmanager
