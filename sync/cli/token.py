@@ -25,7 +25,7 @@ _folder = click.argument(
 _YEARS_10_S = 3650 * 86_400
 
 
-@click.group("token", cls=Group)
+@click.group("token", short_help="Make, list and revoke API tokens; link to the pages.", cls=Group)
 def token_command() -> None:
     """Make, list and revoke tokens of the API of `serve`, and links to its pages."""
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.errors import FatalConnectorError
-from syncblocks.connectors.registry import make_source
+from syncblocks.connectors.registry import make_reader
 from syncblocks.connectors.singer import as_target
 from syncblocks.connectors.singer.plugin_config import plugins
 from tests.connectors.singer.test_sdk_targets import config_of
@@ -31,7 +31,7 @@ def schema(kind: Message, key: Message = INTEGER) -> Message:
 
 def values(connector: str, config: dict[str, Any]) -> dict[Any, Any]:
     known = {name: value for name, value in config.items() if name in ("url", "path", "database")}
-    with closing(make_source(connector, known, Path.cwd())) as source:
+    with closing(make_reader(connector, known, Path.cwd())) as source:
         (stream,) = [each for each in source.discover() if each.name.rpartition(".")[2] == "t"]
         events = [event for _, event in source.read([stream], {stream.name: None})]
     records = [row for each in events if isinstance(each, pa.RecordBatch) for row in each.to_pylist()]

@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 from syncblocks import count, load_pipeline, state, verify
+from tests import services
+from tests.sync.run.log_based import Logged
 
 from .rows import shows
 from .stage import INCREMENTAL, Stage
@@ -34,9 +36,20 @@ def incremental_reads_what_is_at_or_past_the_bookmark_once(stage: Stage) -> None
     assert stage.rows("SELECT pipeline, stream FROM _syncblocks_ledger") == [("shop", "visits")]
 
 
-@shows("S20")
-def log_based_is_refused(stage: Stage) -> None:
+@shows("S20", "S21")
+def log_based_copies_a_table_and_then_merges_its_changes(stage: Stage) -> None:
     assert "LOG_BASED" in stage.refused({"stream": "visits", "replication_method": "LOG_BASED"})
+    with services.fresh_postgres_database(services.logging_postgres_server()) as url:
+        logged = Logged(stage.folder, url, "duckdb")
+        logged.document["streams"] = [{"stream": "public.visits", "replication_method": "LOG_BASED"}]
+        logged.sql(
+            "CREATE TABLE visits (id int PRIMARY KEY, name text)", "INSERT INTO visits VALUES (1, 'a'), (2, 'b')"
+        )
+        logged.succeed()
+        logged.sql("DELETE FROM visits WHERE id = 1", "UPDATE visits SET name = 'c'")
+        logged.succeed()
+        assert logged.merged("visits") == [(2, "c")]
+        stage.command("log", "drop", "logged.yaml")
 
 
 @shows("S22", "S82")

@@ -131,7 +131,7 @@ CALLBACKS = (
     Row(
         "C33",
         "Interval, `env`, `trigger_name`, `pipeline_run_id`",
-        "differently: an interval comes from [`run --interval-start`](command-line.md#run), `env` from `$ENV`, and [`trigger_name`](callbacks.md#arguments) may be `cli` or `retry`",
+        "differently: an interval comes from the [schedule](serve.md#what-it-promises), the [API](api.md#start-a-run) or [`run --interval-start`](command-line.md#run), `env` from `$ENV`, and [`trigger_name`](callbacks.md#arguments) may be `cli` or `retry`",
     ),
     Row(
         "C34",
@@ -187,13 +187,13 @@ CALLBACKS = (
     Row(
         "C45",
         "Callbacks after a timeout",
-        "differently: [`timeout_s`](pipeline.md#pipeline) bounds a stream, which ends as `cancelled`; no key bounds a whole run",
+        "differently: [`timeout_s`](pipeline.md#pipeline) bounds a stream, which ends as `cancelled`; [`run_timeout_s`](pipeline.md#pipeline) bounds a whole run",
     ),
     Row("C46", "Callbacks of the whole pipeline", "works: [`on: [pipeline]`](callbacks.md#parents)"),
     Row(
         "C47",
         "API for callback blocks",
-        "not yet: no API; the [pipeline file](pipeline.md#callbacks) says them, or the same keys as a mapping in [Python](python.md#load_pipeline); [`callbacks list`](command-line.md#callbacks-list) shows what is called",
+        "instead: the [pipeline file](pipeline.md#callbacks) says them, or the same keys as a mapping in [Python](python.md#load_pipeline); [`callbacks list`](command-line.md#callbacks-list) shows what is called",
     ),
 )
 
@@ -475,12 +475,12 @@ DATA = (
     Row(
         "S70",
         "Triggers: schedule, API, event, backfill",
-        "not yet: triggers by API and event; a schedule is started by [`syncblocks serve`](serve.md). [cron or systemd](how-to/cron-and-systemd.md), [Airflow](how-to/airflow.md), [Python](python.md#run_pipeline) or [another pipeline's callback](callbacks.md#starting-another-pipeline) start a run, too. A backfill is a run for each [interval](command-line.md#run)",
+        "instead: [`syncblocks serve`](serve.md) starts pipelines by their `schedule`, by its pages and by its [API](api.md); an event is a call of the API. [cron or systemd](how-to/cron-and-systemd.md), [Airflow](how-to/airflow.md), [Python](python.md#run_pipeline) or [another pipeline's callback](callbacks.md#starting-another-pipeline) start a run, too. A backfill is a run for each [interval](command-line.md#run)",
     ),
     Row(
         "S71",
         "Settings of triggers",
-        "not yet: [`schedule`](pipeline.md#schedule) has `missed` and `overlap`; a second start is [refused or waits](reliability.md#retries), and [keys of the file](pipeline.md#pipeline) say the rest; the one limit over several pipelines is `--max-runs` of [`serve`](serve.md)",
+        "instead: [`schedule`](pipeline.md#schedule) has `missed` and `overlap`; a second start is [refused or waits](reliability.md#retries), and [keys of the file](pipeline.md#pipeline) say the rest; the one limit over several pipelines is `--max-runs` of [`serve`](serve.md)",
     ),
     Row(
         "S72",
