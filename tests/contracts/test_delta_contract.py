@@ -32,6 +32,7 @@ class TestDeltaDestination(DestinationContract):
         "knows_place",
         "lists_ledger",
         "marks_records",
+        "notes_log",
         "removes_records",
         "states_types",
         "updates_only",
