@@ -79,7 +79,7 @@ class OlderVersions:
     def _reader(self) -> Iterator[tuple[Source, Stream]]:
         """Open the destination as a source, after closing it: some databases open a file only once."""
         self._destination.close()
-        source: Source = make_connector(self._connector, "source", self._config)
+        source: Source = make_connector(self._connector, "reader", self._config)
         with closing(source):
             name = self._state.stream_name
             found = next((stream for stream in source.discover() if stream.name == name), None)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError
-from syncblocks.connectors.registry import make_source
+from syncblocks.connectors.registry import make_reader
 from syncblocks.connectors.singer.as_target import target_class
 from syncblocks.connectors.singer.plugin_config import plugins
 from syncblocks.connectors.singer.target import SingerDestination
@@ -51,7 +51,7 @@ def feed(connector: str, config: dict[str, Any], *messages: Message) -> None:
 
 def ids(connector: str, config: dict[str, Any]) -> list[int]:
     known = {name: value for name, value in config.items() if name in ("url", "path", "database")}
-    with closing(make_source(connector, known, Path.cwd())) as source:
+    with closing(make_reader(connector, known, Path.cwd())) as source:
         (stream,) = [each for each in source.discover() if each.name.rpartition(".")[2] == "t"]
         events = [event for _, event in source.read([stream], {stream.name: None})]
     return sorted(number for each in events if isinstance(each, pa.RecordBatch) for number in each["id"].to_pylist())
@@ -109,7 +109,7 @@ def test_a_version_that_is_activated_before_the_schema_waits_for_it(
 
 def test_a_table_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     feed(*sqlite(tmp_path), schema("id"), activate(10))
-    with closing(make_source(*sqlite(tmp_path), tmp_path)) as source, pytest.raises(ConnectorError):
+    with closing(make_reader(*sqlite(tmp_path), tmp_path)) as source, pytest.raises(ConnectorError):
         source.discover()
 
 
