@@ -44,10 +44,13 @@ _LATEST = datetime.fromisoformat("9999-12-30T00:00:00+00:00")
 
 _OF_RUN = f"JOIN {ATTEMPT} a ON a.run_id = r.id AND a.attempt = r.attempt"
 _NAMES = "unnest(CAST(:in_pipeline AS TEXT[])) AS p (value)"
-_STRIP = f"""SELECT r.pipeline, r.id, r.attempt, a.status, a.error FROM {_NAMES} JOIN {PIPELINE_RUN} r
+_OF_ATTEMPT = f"FROM {ATTEMPT} a WHERE a.run_id = r.id AND a.attempt = r.attempt"
+# Not joined with the attempts: PostgreSQL would read all of them.
+_STRIP = f"""SELECT r.pipeline, r.id, r.attempt, (SELECT a.status {_OF_ATTEMPT}) AS status,
+    (SELECT a.error {_OF_ATTEMPT}) AS error FROM {_NAMES} JOIN {PIPELINE_RUN} r
     ON r.pipeline = p.value AND r.id > coalesce((SELECT o.id FROM {PIPELINE_RUN} o
         WHERE o.pipeline = p.value ORDER BY o.id DESC LIMIT 1 OFFSET {STRIP_RUNS}), 0)
-    {_OF_RUN} ORDER BY r.id DESC"""
+    ORDER BY r.id DESC"""
 _COUNTED = f"""(SELECT count(*) FROM (SELECT 1 FROM {DELIVERY} d WHERE d.pipeline = p.value
     AND {{condition}} LIMIT {MOST_COUNTED}) c)"""
 _DELIVERIES_LEFT = f"""SELECT p.value AS pipeline, {_COUNTED.format(condition="d.state = 'dead'")} AS dead,
