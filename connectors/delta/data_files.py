@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -295,6 +296,9 @@ class DataWriter:
         for name in self._by:
             column = batch.column(name).dictionary_encode(null_encoding="encode")
             values.append(column.dictionary)
+            if math.prod(map(len, values)) >= 1 << 63:  # the codes would overflow, and name wrong partitions
+                text = f"partition_by: {', '.join(self._by)} have so many values that each record would be a file"
+                raise ConnectorConfigError(text, connector="delta", key="partition_by")
             codes = codes * len(column.dictionary) + column.indices.to_numpy()
         own = batch.select(self._own.names)
         order = np.argsort(codes, kind="stable")

@@ -322,11 +322,11 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
         ],
         right=["attempt", "index", "records", "rejected", "deleted", "size", "time"],
     )
-    from ..plan.schema_snapshots import in_words
+    from ..store.documents import change_in_words
 
     changed = {(run.attempt, run.stream): run.schema_changes for run in block_runs if run.schema_changes}
     for (_, stream), changes in changed.items():
-        console.echo(f"schema of {stream}: {'; '.join(map(in_words, changes))}")
+        console.echo(f"schema of {stream}: {'; '.join(map(change_in_words, changes))}")
     for stream, notice in dict.fromkeys((run.stream, notice) for run in block_runs for notice in run.notices):
         console.echo(f"{stream}: {notice}")
 

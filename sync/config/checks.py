@@ -42,7 +42,8 @@ def check_pipeline(pipeline: Pipeline, folder: Path, report: Report) -> None:
     _check_files(pipeline, folder, report)
     _check_renames(pipeline, report)
     finds_place = pipeline.source.connector in registry.KEEP_OWN_BOOKMARKS
-    has_log = pipeline.source.connector == "postgres"
+    # Whether somebody's own source has a log is known when it is planned.
+    has_log = pipeline.source.connector in registry.READ_LOG or pipeline.source.connector not in registry.CONNECTORS
     _check_streams(pipeline.streams, report, needs_bookmarks=not finds_place, has_log=has_log)
     _check_masks(pipeline, report)
     for place, entry in enumerate(pipeline.streams):

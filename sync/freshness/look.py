@@ -17,12 +17,13 @@ from ..config.head import Head, read_head
 from ..config.store_place import usual_store
 from ..errors import ConfigError, StateError
 from ..pipeline_files import pipeline_files
-from ..schedules import next_times
+from ..schedules import Schedule, next_times
 from ..secrets import Redactor
 from ..store import Store
 from ..store.alerts import Finding
 from ..store.facts import Asked, FactReads, Facts
 from ..store.model import SUCCESS
+from ..store.schedules import Pause
 from .judge import FAILED, Judgement, expected, judge, last_success
 
 #: How a pipeline stands, in one word; the worst first.
@@ -231,6 +232,14 @@ def _look(reads: FactReads, heads: Sequence[Head], *, is_after_gap: bool) -> lis
     return found
 
 
+def times_to_come(schedule: Schedule, pause: Pause | None, now: datetime, count: int) -> list[datetime]:
+    """Return the next times at which something starts; none while nobody knows when a pause ends."""
+    if pause is None:
+        return next_times(schedule, now, count)
+    # A time at the end of the pause is not skipped.
+    return [] if pause.until is None else next_times(schedule, pause.until - timedelta(microseconds=1), count)
+
+
 def worst_first(looked: Iterable[Looked]) -> tuple[Looked, ...]:
     """Return pipelines in the order in which somebody should look at them."""
     return tuple(sorted(looked, key=lambda each: (not each.is_wrong, WORDS.index(each.word), each.pipeline)))
@@ -246,11 +255,7 @@ def _stood(head: Head, facts: Facts, judgement: Judgement) -> Looked:
     at = min((each.since for each in judgement.findings if each.kind == "late" and each.since), default=None)
     if word == "paused" and pause is not None:
         at = pause.until
-    is_stopped = pause is not None and pause.until is None
-    after = facts.now
-    if pause is not None and pause.until is not None:
-        after = max(after, pause.until - timedelta(microseconds=1))  # a time at the end itself is not skipped
-    times = [] if head.schedule is None or is_stopped else next_times(head.schedule, after, 1)
+    times = [] if head.schedule is None else times_to_come(head.schedule, pause, facts.now, 1)
     return Looked(
         file=head.path,
         pipeline=head.pipeline,

@@ -13,8 +13,9 @@ from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..config.naming import name_by
+from ..store.documents import change_in_words
 from .columns import ColumnMapping, Rules, start_over, table_changes, table_columns
-from .schema_snapshots import Change, Shape, ceased, in_words
+from .schema_snapshots import Change, Shape, ceased
 
 #: Write dispositions that find records of the table by their keys.
 _KEYED = (WriteDisposition.MERGE, WriteDisposition.REPLACE_RANGE, WriteDisposition.HISTORY)
@@ -68,7 +69,7 @@ def frozen(changes: Sequence[Change], before: Shape | None, mapping: ColumnMappi
     """Say why a frozen stream fails; empty if it does not."""
     if not rules.is_frozen:
         return ""
-    found = [in_words(change) for change in changes]
+    found = [change_in_words(change) for change in changes]
     if before is None and rules.disposition is not WriteDisposition.REPLACE:
         # The store does not know the former columns of the stream; the table does.
         found = [f"the table would change: {each}" for each in table_changes(mapping, rules.table)]
@@ -99,12 +100,12 @@ def rekeyed(changes: Sequence[Change], rules: Rules) -> str:
         return ""
     if not keys["before"] and rules.disposition == WriteDisposition.MERGE:
         return (
-            f"{in_words(keys)}, and records of one key may stand in the table more than once, since it was written "
-            "without keys: `syncblocks state adopt` looks, and lets the merge go on if none does. Else run once with "
-            "--full-refresh, or keep `write_disposition: append`"
+            f"{change_in_words(keys)}, and records of one key may stand in the table more than once, since it was "
+            "written without keys: `syncblocks state adopt` looks, and lets the merge go on if none does. Else run "
+            "once with --full-refresh, or keep `write_disposition: append`"
         )
     return (
-        f"{in_words(keys)}, and the table's records were merged by the old ones: run once with "
+        f"{change_in_words(keys)}, and the table's records were merged by the old ones: run once with "
         f"{start_over(rules.disposition)}, or say `key_properties: [{keys['before']}]`"
     )
 
@@ -155,7 +156,11 @@ def without_columns(stream: Stream, left_out: frozenset[str]) -> Stream:
 
 def of_source(changes: Sequence[Change]) -> list[str]:
     """Say which changes of the source change no column of the table."""
-    return [f"source: {in_words(change)}" for change in changes if change["change"] in ("dropped", "keys", "nullable")]
+    return [
+        f"source: {change_in_words(change)}"
+        for change in changes
+        if change["change"] in ("dropped", "keys", "nullable")
+    ]
 
 
 def planned_changes(

@@ -74,20 +74,6 @@ def differences(before: Shape | None, after: Shape) -> tuple[Change, ...]:
     return tuple(found)
 
 
-def in_words(change: Change) -> str:
-    """Say a change in words."""
-    column, before, after = change["column"], change["before"], change["after"]
-    if change["change"] == "keys":
-        return f"keys changed from ({before}) to ({after})"
-    if change["change"] in ("added", "left out"):
-        return f"column {column!r} {change['change']} ({after})"
-    if change["change"] == "nullable":
-        return f"column {column!r} may be NULL"
-    if change["change"] == "dropped":
-        return f"column {column!r} dropped ({before})"
-    return f"column {column!r} changed from {before} to {after}"
-
-
 def _change(column: str, change: str, before: str | None, after: str | None) -> Change:
     return {"column": column, "change": change, "before": before, "after": after}
 

@@ -18,8 +18,9 @@ from ..flow.transform import Transformer, declared_stream
 from ..flow.value_checks import Warnings, checked
 from ..plan.columns import ColumnMapping, map_columns, table_changes
 from ..plan.evolution import ignored, left_out_text, without_columns
-from ..plan.schema_snapshots import differences, in_words, shape_of
+from ..plan.schema_snapshots import differences, shape_of
 from ..plan.stream_settings import is_covered
+from ..store.documents import change_in_words
 from .block_runs import StreamBlocks
 from .errors import ColumnsRefused
 from .progress import Progress
@@ -222,7 +223,7 @@ class StreamEvents:
         refusals = list(mapping.refusals)
         if self.planned.rules.is_frozen and self.planned.is_schema_decided:
             changes = differences(shape_of(self.planned.mapping.declared), shape_of(stream))
-            found = list(map(in_words, changes)) or table_changes(mapping, self.planned.rules.table)
+            found = list(map(change_in_words, changes)) or table_changes(mapping, self.planned.rules.table)
             refusals += [f"frozen, but the source changed during the read: {change}" for change in found]
         if refusals:
             self.blocks.failed = self.blocks.stages[-2].block

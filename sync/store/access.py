@@ -50,11 +50,6 @@ class Token(Struct, frozen=True, kw_only=True):
         """Whether it may see everything."""
         return READ in self.scopes
 
-    @property
-    def may_operate(self) -> bool:
-        """Whether it may cancel, retry, deliver again, pause and resume."""
-        return OPERATE in self.scopes
-
     def may_run(self, pipeline: str) -> bool:
         """Whether it may start a pipeline."""
         return any(glob_matches(scope.removeprefix(RUN), pipeline) for scope in self.scopes if scope.startswith(RUN))
@@ -146,13 +141,6 @@ class Access:
         """End a session. Idempotent."""
         with self._transactions.write("sign_out") as connection:
             connection.run(f"DELETE FROM {SESSION} WHERE digest = :digest", {"digest": _digest(secret)})
-
-    def sign_out_all(self) -> int:
-        """End all sessions, and let no code sign in; return how many sessions there were."""
-        with self._transactions.write("sign_out_all") as connection:
-            self._clear(connection)
-            connection.run(f"DELETE FROM {SESSION} WHERE is_code = TRUE")
-            return connection.changed(f"DELETE FROM {SESSION} WHERE is_code = FALSE")
 
     # -- in a transaction ----------------------------------------------------------------------------------------
 

@@ -22,6 +22,21 @@ def words_of(bookmark: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if bookmark is None else {key: value for key, value in bookmark.items() if key != "_boundary"}
 
 
+def change_in_words(change: Mapping[str, Any]) -> str:
+    """Say a change of a stream's schema, as a block run keeps it, in words."""
+    column, before, after = (change.get(key) for key in ("column", "before", "after"))
+    match change["change"]:
+        case "keys":
+            return f"keys changed from ({before}) to ({after})"
+        case "nullable":
+            return f"column {column!r} may be NULL"
+        case "dropped":
+            return f"column {column!r} dropped ({before})"
+        case "added" | "left out" as what:
+            return f"column {column!r} {what} ({after})"
+    return f"column {column!r} changed from {before} to {after}"
+
+
 def duration_s(run: PipelineRun) -> float | None:
     """Return how long the latest attempt took; None: it has not ended."""
     return None if run.ended_at is None else (run.ended_at - run.started_at).total_seconds()

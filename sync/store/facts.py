@@ -12,6 +12,7 @@ from msgspec import Struct
 from ..schedules.expect import Expect
 from .connection import Row, StoreConnection, value_of
 from .model import DATA_EXPORTER, SUCCESS
+from .schedules import Pause
 from .servers import is_ahead, is_paused, pause_end
 from .statements import insert, one_of
 from .table_names import ATTEMPT, BLOCK_RUN, DELIVERY, EXPECTATION, PIPELINE_RUN, SCHEDULE, STREAM_RUN, TICK
@@ -109,14 +110,6 @@ class RunRows(Struct, frozen=True):
 
     ended_at: datetime
     rows: int | None
-
-
-class Pause(Struct, frozen=True):
-    """A schedule that is paused."""
-
-    #: None: until it is resumed.
-    until: datetime | None = None
-    reason: str | None = None
 
 
 class Facts(Struct, frozen=True, kw_only=True):

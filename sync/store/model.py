@@ -21,6 +21,7 @@ RECOVERED, CRASHED, RETRY, SCHEMA_CHANGED = "recovered", "crashed", "retry", "sc
 RUNNING, UNCLAIMED = "running", "unclaimed"
 #: Parents of events that are no block.
 STREAM, PIPELINE = "stream", "pipeline"
+DATA_LOADER = "data_loader"
 DATA_EXPORTER = "data_exporter"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import secrets
 import signal
 import socket
@@ -73,6 +72,8 @@ def current_owner() -> Owner:
 
 def current_user() -> str:
     """Return the user of this process, as the text of an owner names a process."""
+    import pwd
+
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # as in many containers

@@ -13,7 +13,17 @@ from msgspec import Struct
 
 from .actions import Action
 from .connection import Row, StoreConnection, value_of
-from .model import DATA_EXPORTER, RUNNING, SUCCESS, UNCLAIMED, BlockRun, DeliveryTry, ErrorInfo, decode_error
+from .model import (
+    DATA_EXPORTER,
+    DATA_LOADER,
+    RUNNING,
+    SUCCESS,
+    UNCLAIMED,
+    BlockRun,
+    DeliveryTry,
+    ErrorInfo,
+    decode_error,
+)
 from .owner import Owner
 from .runs import LATEST_RUN, decode_block_run
 from .statements import one_of
@@ -39,7 +49,6 @@ MOST_STREAMS, MOST_OF_ALL, DELIVERIES = 100, 1_000, 2
 TAIL, PART = 20_000, 2_000
 #: Earlier attempts and actions that a page shows.
 MOST_BEFORE = 50
-DATA_LOADER = "data_loader"
 
 _RUN = f"""SELECT id, pipeline, attempt, is_active, owner, lease_until, hold_s, execution_date, cancel_requested_at
     FROM {PIPELINE_RUN} WHERE id = :run_id"""
@@ -204,7 +213,7 @@ class AttemptLine(Struct, frozen=True, kw_only=True):
     error: ErrorInfo | None
 
 
-class PlannedStream(Struct, frozen=True, kw_only=True):
+class StreamPlan(Struct, frozen=True, kw_only=True):
     """A stream of an attempt's plan."""
 
     stream: str
@@ -226,7 +235,7 @@ class RunAbout(Struct, frozen=True, kw_only=True):
     #: The latest first.
     actions: tuple[Action, ...]
     #: Of the attempt that is shown.
-    planned: tuple[PlannedStream, ...]
+    planned: tuple[StreamPlan, ...]
 
 
 class RunViews:
@@ -316,9 +325,7 @@ class RunViews:
             attempts=tuple(value_of(AttemptLine, row, error=decode_error(row.error)) for row in attempts),
             ticks=tuple(decoded(row) for row in ticks),
             actions=tuple(value_of(Action, row, details=row.details or {}) for row in actions),
-            planned=tuple(
-                value_of(PlannedStream, row, blocks=tuple(block for block, _ in row.blocks)) for row in planned
-            ),
+            planned=tuple(value_of(StreamPlan, row, blocks=tuple(block for block, _ in row.blocks)) for row in planned),
         )
 
 

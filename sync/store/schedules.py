@@ -39,6 +39,14 @@ _SKIP = update(TICK, "state why", _WAITING)
 _RENAME = f"UPDATE {TICK} SET tick_key = tick_key || ' reset ' || id WHERE pipeline = :pipeline AND due_at > :now"
 
 
+class Pause(Struct, frozen=True):
+    """A schedule that is paused."""
+
+    #: None: until it is resumed.
+    until: datetime | None = None
+    reason: str | None = None
+
+
 class KnownSchedule(Struct, frozen=True, kw_only=True):
     """A schedule in force."""
 
@@ -56,9 +64,11 @@ class KnownSchedule(Struct, frozen=True, kw_only=True):
     #: When the last pause ended, or the schedule was changed.
     resumed_at: datetime | None
 
-    def is_paused_at(self, moment: datetime) -> bool:
-        """Whether it is paused then: perhaps no server has looked since its pause ended."""
-        return self.is_paused and (self.paused_until is None or moment < self.paused_until)
+    def pause_at(self, moment: datetime) -> Pause | None:
+        """Return the pause that holds then; perhaps no server has looked since the last one ended."""
+        if not self.is_paused or (self.paused_until is not None and self.paused_until <= moment):
+            return None
+        return Pause(self.paused_until, self.pause_reason)
 
 
 class Schedules:

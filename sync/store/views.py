@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from .actions import Action
 from .connection import Row, StoreConnection, value_of
-from .model import DATA_EXPORTER, FAILURE, ErrorInfo, decode_error
+from .model import DATA_EXPORTER, DATA_LOADER, FAILURE, ErrorInfo, decode_error
 from .statements import one_of
 from .table_names import (
     ACTION,
@@ -37,7 +37,6 @@ MOST_SEARCHED = 5000
 MOST_BETWEEN = 200
 ANY_ID = 2**62
 BY_HAND = "by hand"
-DATA_LOADER = "data_loader"
 
 _EARLIEST = datetime.fromisoformat("0001-01-02T00:00:00+00:00")
 _LATEST = datetime.fromisoformat("9999-12-30T00:00:00+00:00")
@@ -92,8 +91,6 @@ _LAST_TICKS = f"""SELECT {_TICK_COLUMNS} FROM {TICK} WHERE pipeline = :pipeline 
 _CHANGES = f"""SELECT run_id, stream, schema_changes, ended_at, started_at FROM {BLOCK_RUN} WHERE {{is_one}}
     AND schema_changes IS NOT NULL AND schema_changes <> '[]' ORDER BY run_id DESC LIMIT {MOST_BETWEEN}"""
 
-_STREAMS_OF_LAST = f"""SELECT s.stream, s.destination_table, s.status FROM {STREAM_RUN} s WHERE s.run_id = :run_id
-    AND s.attempt = :attempt ORDER BY s.position"""
 _STREAM_RUNS = f"""SELECT run_id, attempt, status, destination_table FROM {STREAM_RUN}
     WHERE pipeline = :pipeline AND stream = :stream AND run_id < :before
     ORDER BY run_id DESC, attempt DESC LIMIT :most"""
@@ -257,14 +254,6 @@ class StreamState(Struct, frozen=True, kw_only=True):
     saved_at: datetime
 
 
-class PlannedStream(Struct, frozen=True):
-    """A stream of the latest attempt of a run."""
-
-    stream: str
-    destination_table: str
-    status: str
-
-
 class DeliveryLine(Struct, frozen=True, kw_only=True):
     """A delivery in a list, with its last call."""
 
@@ -389,12 +378,6 @@ class Views:
         with self._transactions.read() as connection:
             asked = {name: connection.ask(_LAST_TICKS, {"pipeline": name, "most": most}) for name in pipelines}
             return {name: tuple(value_of(TickLine, row) for row in answer()) for name, answer in asked.items()}
-
-    def planned_streams(self, run_id: int, attempt: int) -> tuple[PlannedStream, ...]:
-        """Return the streams of an attempt, in run order."""
-        with self._transactions.read() as connection:
-            rows = connection.rows(_STREAMS_OF_LAST, {"run_id": run_id, "attempt": attempt})
-        return tuple(value_of(PlannedStream, row) for row in rows)
 
     def stream_runs(
         self, pipeline: str, stream: str, *, before: int | None = None, most: int = 60

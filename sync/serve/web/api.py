@@ -17,7 +17,8 @@ from starlette.routing import Route
 
 from ...errors import StateError, StoreUnreachable
 from ...freshness.documents import status_document
-from ...schedules import Schedule, next_times
+from ...freshness.look import times_to_come
+from ...schedules import Schedule
 from ...store.access import OPERATE, READ, RUN, Token
 from ...store.documents import delivery_documents, listed_run, run_document, tick_document, whole_run
 from ...store.model import PipelineRun
@@ -266,17 +267,16 @@ class _Api:
 
     def _schedule(self, known: KnownSchedule) -> dict[str, Any]:
         now = self._served.clock.now()
-        is_stopped = known.is_paused_at(now)
-        after = known.paused_until if is_stopped else now
-        times = [] if known.schedule is None or after is None else next_times(Schedule(**known.schedule), after, _NEXT)
+        pause = known.pause_at(now)
+        schedule = None if known.schedule is None else Schedule(**known.schedule)
         return {
             "pipeline": known.pipeline,
             "file": known.file,
             "schedule": None if known.schedule is None else dict(known.schedule),
-            "is_paused": is_stopped,
-            "paused_until": known.paused_until if is_stopped else None,
-            "pause_reason": known.pause_reason if is_stopped else None,
-            "next": times,
+            "is_paused": pause is not None,
+            "paused_until": None if pause is None else pause.until,
+            "pause_reason": None if pause is None else pause.reason,
+            "next": [] if schedule is None else times_to_come(schedule, pause, now, _NEXT),
         }
 
     def _url(self, request: Request, path: str) -> str:

@@ -8,8 +8,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from .pages import Problem, orders_of, page, render
-from .pipeline import query_number
+from .pages import Problem, orders_of, page, query_number, render
 from .sessions import WHO, served_by
 
 PER_PAGE = 100

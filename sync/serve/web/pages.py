@@ -51,6 +51,12 @@ class Problem(Exception):
         self.way = way
 
 
+def query_number(request: Request, name: str) -> int | None:
+    """Return a number of the query; None: it has none, or one that no list and no run reaches."""
+    text = request.query_params.get(name, "")
+    return int(text) if text.isdecimal() and len(text) < 10 else None
+
+
 def page(handler: Handler) -> Endpoint:
     """Make an endpoint for who is signed in. `handler` runs in a thread, so it may read the run store.
 

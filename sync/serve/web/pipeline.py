@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,13 +14,13 @@ from starlette.routing import Route
 
 from ...config.head import Head
 from ...freshness.judge import FAILED
-from ...freshness.look import Looked
-from ...schedules import Schedule, next_times
+from ...freshness.look import Looked, times_to_come
+from ...schedules import Schedule
 from ...store.alerts import Finding
-from ...store.facts import Facts, Pause
+from ...store.facts import Facts
 from ...store.ticks import TickOptions
 from ...store.views import BY_HAND, Between, RunFilter, RunLine, RunLines, TickLine
-from .pages import Problem, orders_of, page, render
+from .pages import Problem, orders_of, page, query_number, render
 from .paths import path_of
 from .pipelines import connectors_of, expected, paged, zone_of
 from .sessions import WHO, served_by
@@ -60,7 +60,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     what: Any
 
 
-class StreamLine(Struct, frozen=True, kw_only=True):
+class StreamOfPipeline(Struct, frozen=True, kw_only=True):
     """A stream of a pipeline."""
 
     stream: str
@@ -81,7 +81,7 @@ def _pipeline(request: Request) -> Response:
     found = request.app.state.looks.one(name)
     looked, facts = found or (None, None)
     head = None if looked is None else looked.head
-    zone = "UTC" if head is None else zone_of(head)
+    zone = zone_of(head)
     wanted, shown = _filter(request, ZoneInfo(zone))
     before = query_number(request, "before")
     lines = views.runs(name, wanted, before=before, most=RUNS)
@@ -129,14 +129,6 @@ def when(schedule: Schedule) -> str:
     return schedule.cron if schedule.cron is not None else f"every {roughly(schedule.every_s)}"
 
 
-def times_to_come(schedule: Schedule, pause: Pause | None, now: datetime, count: int) -> list[datetime]:
-    """Return the next times at which something starts; none while nobody knows when a pause ends."""
-    if pause is None:
-        return next_times(schedule, now, count)
-    # The time at the end of a pause is not skipped.
-    return [] if pause.until is None else next_times(schedule, pause.until - timedelta(microseconds=1), count)
-
-
 def _findings(findings: tuple[Finding, ...], *, has_failure: bool) -> list[Finding]:
     """Return what is wrong beside the failure that is shown; missing streams come last, since they may be many."""
     found = [each for each in findings if not (has_failure and each.kind == FAILED)]
@@ -173,20 +165,13 @@ def _moment(text: str, zone: ZoneInfo) -> datetime | None:
         raise Problem(400, f"{text[:40]!r} is no time.", "Write it like 2026-05-01T06:00.") from None
 
 
-def query_number(request: Request, name: str) -> int | None:
-    """Return a number of the query; None: it has none."""
-    text = request.query_params.get(name, "")
-    return int(text) if text.isdecimal() and len(text) < 12 else None
-
-
-def _streams(request: Request, looked: Looked, facts: Facts) -> list[StreamLine]:
+def _streams(request: Request, looked: Looked, facts: Facts) -> list[StreamOfPipeline]:
     """Return the streams of a pipeline: those that are wrong first, then in run order."""
     run = facts.run
     statuses = {}
     if run is not None:
-        latest = served_by(request).store.run(run.id)
-        planned = served_by(request).store.views.planned_streams(latest.id, latest.attempt)
-        statuses = {each.stream: each.status for each in planned}
+        # Of the latest attempt: its rows come last.
+        statuses = {each.stream: each.status for each in served_by(request).store.stream_statuses(run.id)}
     wrong = {each.stream for each in looked.judgement.findings if each.stream}
     names = dict.fromkeys((*facts.selected, *facts.expects, *facts.missing, *statuses))
     lines = []
@@ -194,7 +179,7 @@ def _streams(request: Request, looked: Looked, facts: Facts) -> list[StreamLine]
         known = facts.streams.get(name)
         status = statuses.get(name)
         lines.append(
-            StreamLine(
+            StreamOfPipeline(
                 stream=name,
                 status=status,
                 succeeded_at=None if known is None else known.succeeded_at,
@@ -250,7 +235,7 @@ def _run(request: Request) -> Response:
 def _pause(request: Request) -> Response:
     name: str = request.path_params["pipeline"]
     head: Head | None = served_by(request).files.heads.get(name)
-    zone = ZoneInfo("UTC" if head is None else zone_of(head))
+    zone = ZoneInfo(zone_of(head))
     until = _moment(request.state.form.get("until", "").strip(), zone)
     reason = request.state.form.get("reason", "").strip()
     if len(reason) > MOST_REASON:

@@ -15,14 +15,14 @@ from ...config.head import Head
 from ...freshness.look import WORDS, Looked
 from ...schedules.expect import Expect
 from ...store.views import Recent
-from .pages import page, render
+from .pages import page, query_number, render
 from .sessions import served_by
 from .words import roughly
 
 PER_PAGE = 100
 
 
-class Line(Struct, frozen=True, kw_only=True):
+class PipelineLine(Struct, frozen=True, kw_only=True):
     """A pipeline in the list."""
 
     looked: Looked
@@ -36,7 +36,7 @@ class Line(Struct, frozen=True, kw_only=True):
     def zone(self) -> str:
         """In which its times are shown."""
         head = self.looked.head
-        return "UTC" if head is None else zone_of(head)
+        return zone_of(head)
 
 
 class Pages(Struct, frozen=True, kw_only=True):
@@ -75,9 +75,8 @@ def _pipelines(request: Request) -> Response:
 
 def paged(request: Request, total: int, per_page: int = PER_PAGE) -> tuple[Pages, slice]:
     """Return which part of a list the query `page` asks for."""
-    asked = request.query_params.get("page", "1")
     count = max(1, -(-total // per_page))
-    number = min(max(1, int(asked) if asked.isdecimal() and len(asked) < 10 else 1), count)
+    number = min(max(1, query_number(request, "page") or 1), count)
 
     def query(other: int) -> str | None:
         if not 1 <= other <= count:
@@ -94,9 +93,9 @@ def connectors_of(head: Head) -> tuple[str, str]:
     return str(source or "?"), str(destination or "?")
 
 
-def zone_of(head: Head) -> str:
-    """Return the zone in which the times of a pipeline are shown."""
-    return "UTC" if head.schedule is None else head.schedule.timezone
+def zone_of(head: Head | None) -> str:
+    """Return the zone in which the times of a pipeline are shown; None: it has no file here."""
+    return "UTC" if head is None or head.schedule is None else head.schedule.timezone
 
 
 def expected(expect: Expect | None) -> str:
@@ -118,10 +117,10 @@ def _texts(looked: Looked) -> Iterator[str]:
         yield from (*connectors_of(looked.head), *looked.head.tags, looked.head.owner or "")
 
 
-def _line(looked: Looked, recent: Recent) -> Line:
+def _line(looked: Looked, recent: Recent) -> PipelineLine:
     head = looked.head
     source, destination = ("", "") if head is None else connectors_of(head)
-    return Line(
+    return PipelineLine(
         looked=looked,
         recent=recent,
         source=source,

@@ -15,7 +15,7 @@ from ...store.model import CANCELLED, RUNNING, SUCCESS, BlockRun
 from ...store.run_views import MOST_OF_ALL, MOST_STREAMS, DeliveryView, RunAbout, RunView
 from ...store.ticks import Tick
 from .live import Live
-from .pages import Problem, orders_of, page, render, rendered
+from .pages import Problem, orders_of, page, query_number, render, rendered
 from .pipelines import zone_of
 from .sessions import WHO, served_by
 from .stream import bookmark_values
@@ -91,8 +91,7 @@ def _back(run: RunView) -> Response:
 def _found(request: Request, most: int = MOST_STREAMS) -> RunView:
     """Return the run that the path names, in the attempt that the query names (default: the latest)."""
     run_id: int = request.path_params["run_id"]
-    asked = request.query_params.get("attempt", "")
-    attempt = int(asked) if asked.isdecimal() and len(asked) < 10 else None
+    attempt = query_number(request, "attempt")
     store = served_by(request).store
     run = store.run_views.view(run_id, attempt, most=most) if run_id <= _MOST_RUN else None
     if run is not None:
@@ -120,7 +119,7 @@ def _shown(request: Request, run: RunView) -> dict[str, Any]:
     ]
     return {
         "run": run,
-        "zone": "UTC" if head is None else zone_of(head),
+        "zone": zone_of(head),
         "is_served": run.pipeline in files.usable,
         "state": _word(run),
         "next_step": _next_step(run, is_served=run.pipeline in files.usable),

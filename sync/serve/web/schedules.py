@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ...freshness.look import times_to_come
 from ...schedules import Schedule
-from ...store.facts import Pause
-from ...store.schedules import KnownSchedule
+from ...store.schedules import KnownSchedule, Pause
 from ...store.views import TickLine
 from .pages import page, render
-from .pipeline import times_to_come, when
+from .pipeline import when
 from .pipelines import paged
 from .sessions import served_by
 
@@ -23,7 +23,7 @@ from .sessions import served_by
 NEXT, LAST = 2, 3
 
 
-class Line(Struct, frozen=True, kw_only=True):
+class ScheduleLine(Struct, frozen=True, kw_only=True):
     """A schedule in the list."""
 
     pipeline: str
@@ -45,13 +45,14 @@ def _schedules(request: Request) -> Response:
     served = served_by(request)
     now = served.clock.now()
     known = {each.pipeline: each for each in served.store.schedules.known()}
+    pauses = {name: each.pause_at(now) for name, each in known.items()}
     ours = {name: head.schedule for name, head in served.files.heads.items() if head.schedule is not None}
     gone = {name for name, each in known.items() if each.schedule is not None} - ours.keys()
     text = request.query_params.get("q", "").strip()
     # What is held back comes first: nobody sees by itself that it does not run.
     names = sorted(
         (name for name in {*ours, *gone} if text.casefold() in name.casefold()),
-        key=lambda name: (_pause_of(known.get(name), now) is None, name not in gone, name),
+        key=lambda name: (pauses.get(name) is None, name not in gone, name),
     )
     pages, part = paged(request, len(names))
     ticks = served.store.views.last_ticks(names[part], LAST)
@@ -64,6 +65,7 @@ def _schedules(request: Request) -> Response:
                 ours.get(name) or Schedule(**known[name].schedule or {}),
                 known.get(name),
                 ticks[name],
+                pauses.get(name),
                 now,
                 is_served=name in ours,
             )
@@ -81,12 +83,12 @@ def _line(
     schedule: Schedule,
     known: KnownSchedule | None,
     ticks: Sequence[TickLine],
+    pause: Pause | None,
     now: datetime,
     *,
     is_served: bool,
-) -> Line:
-    pause = _pause_of(known, now)
-    return Line(
+) -> ScheduleLine:
+    return ScheduleLine(
         pipeline=name,
         is_served=is_served,
         file="" if known is None else known.file,
@@ -98,12 +100,6 @@ def _line(
         next=times_to_come(schedule, pause, now, NEXT) if is_served else [],
         ticks=ticks,
     )
-
-
-def _pause_of(known: KnownSchedule | None, now: datetime) -> Pause | None:
-    if known is None or not known.is_paused or (known.paused_until is not None and known.paused_until <= now):
-        return None
-    return Pause(known.paused_until, known.pause_reason)
 
 
 ROUTES = [Route("/schedules", _schedules)]

@@ -9,10 +9,9 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ...store.access import SESSION_S
 from .served import Served
 
-#: A session ends so long after it began; the store decides, the cookie only follows.
-SESSION_S = 12 * 3600
 #: Name of the field of a form that holds its token.
 FORM_TOKEN = "form_token"
 #: As whom somebody who is signed in does something: sessions have no names.

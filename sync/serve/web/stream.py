@@ -12,18 +12,17 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from ...store.documents import words_of
 from ...store.views import StreamRun, StreamState
 from .charts import Chart, Point, bar_chart
-from .pages import Problem, orders_of, page, render
+from .pages import Problem, orders_of, page, query_number, render
 from .paths import path_of
-from .pipeline import query_number
 from .pipelines import expected, zone_of
 from .sessions import WHO, served_by
 from .words import compact, moment, roughly
 
 RUNS = 60
 #: What a bookmark has beside the values of its columns.
-_NO_COLUMN = "_boundary"
 
 
 class Drawing(Struct, frozen=True, kw_only=True):
@@ -46,7 +45,7 @@ def _stream(request: Request) -> Response:
     if not runs and not states and known is None:
         raise Problem(404, f"Pipeline {pipeline!r} has no stream {stream!r}.", "No run has planned it.")
     head = None if looked is None else looked.head
-    zone = "UTC" if head is None else zone_of(head)
+    zone = zone_of(head)
     findings = [] if looked is None else [each for each in looked.judgement.findings if each.stream == stream]
     return render(
         request,
@@ -98,12 +97,12 @@ def _anew(request: Request) -> Response:
 
 def bookmark_text(bookmark: Mapping[str, Any] | None) -> str:
     """Return `updated_at=2026-01-01T00:00:00`."""
-    return ", ".join(f"{name}={value}" for name, value in (bookmark or {}).items() if name != _NO_COLUMN)
+    return ", ".join(f"{name}={value}" for name, value in (words_of(bookmark) or {}).items())
 
 
 def bookmark_values(bookmark: Mapping[str, Any] | None) -> str:
     """Return a bookmark without the names of its columns."""
-    return ", ".join(str(value) for name, value in (bookmark or {}).items() if name != _NO_COLUMN)
+    return ", ".join(str(value) for value in (words_of(bookmark) or {}).values())
 
 
 def lag_of(run: StreamRun) -> float | None:

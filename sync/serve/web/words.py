@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from ...freshness.judge import span
+from ...store.documents import change_in_words
 from .paths import path_of
 
 #: Stands for what is not known.
@@ -94,21 +95,6 @@ def beginning(text: str, length: int = 160) -> str:
 def moment_of(text: str) -> datetime:
     """Read a time that the store keeps within a document."""
     return datetime.fromisoformat(text)
-
-
-def change_in_words(change: Mapping[str, Any]) -> str:
-    """Say a change of a table's schema in words."""
-    column, before, after = (change.get(key) for key in ("column", "before", "after"))
-    match change.get("change"):
-        case "keys":
-            return f"keys changed from ({before}) to ({after})"
-        case "nullable":
-            return f"column {column!r} may be NULL"
-        case "dropped":
-            return f"column {column!r} dropped ({before})"
-        case "added" | "left out" as what:
-            return f"column {column!r} {what} ({after})"
-    return f"column {column!r} changed from {before} to {after}"
 
 
 def line(text: str) -> str:

@@ -90,6 +90,15 @@ def test_an_empty_text_is_no_partition(tmp_path: Path, disposition: str) -> None
     assert read_table(tmp_path, "items") is None
 
 
+def test_more_partitions_than_there_are_numbers_for_are_refused(tmp_path: Path) -> None:
+    columns = [f"part{number}" for number in range(4)]
+    schema = pa.schema([("id", pa.int64()), *((name, pa.int64()) for name in columns)])
+    numbers = pa.array(range(1 << 16))
+    destination = destination_of(tmp_path, partition_by=columns)
+    with pytest.raises(ConnectorConfigError, match="each record would be a file"):
+        run(destination, load_of("append", "t0", schema), pa.record_batch([numbers] * 5, schema=schema), FINAL)
+
+
 @pytest.mark.parametrize(
     ("columns", "said"),
     [(["missing"], "no column 'missing'"), (["id", "name"], "a column beside"), (["price"], "only texts")],

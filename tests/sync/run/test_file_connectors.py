@@ -63,6 +63,15 @@ def test_both_ends_may_be_classes_of_files_and_blocks_are_named_after_the_file(t
         assert file.read_all().column("name").to_pylist() == ["Ada", "Grace"]
 
 
+def test_whether_a_source_in_a_file_has_a_log_shows_in_the_plan(tmp_path: Path) -> None:
+    file = project(tmp_path)
+    document = json.loads(file.read_text())
+    document["streams"] = [{"stream": "*", "replication_method": "LOG_BASED"}]
+    file.write_text(json.dumps(document))
+    with pytest.raises(ConfigError, match="the source has no log that is read"):
+        run_pipeline(load_pipeline(file))
+
+
 def test_a_destination_without_a_ledger_may_be_in_a_file(tmp_path: Path) -> None:
     outside = Path(__file__).parents[2] / "contracts" / "outside.py"
     end = {"connector": f"{outside}:OutsideDestination", "config": {"store": "s"}}

@@ -15,8 +15,7 @@ from syncblocks.sync.schedules import MOST_MISSED, NEWER
 from syncblocks.sync.schedules.looks import NO_SERVER, STILL_GOES
 from syncblocks.sync.serve import Server
 from syncblocks.sync.store import Store
-from syncblocks.sync.store.facts import Pause
-from syncblocks.sync.store.schedules import CHANGED, FORGOTTEN, RESET
+from syncblocks.sync.store.schedules import CHANGED, FORGOTTEN, RESET, Pause
 from tests.sync.serve.serve_helpers import Noted, Place, begin, end
 from tests.sync.store.store_helpers import STORES, attempt_plan, lease, query, store_url_of
 

@@ -34,7 +34,7 @@ def test_a_token_opens_what_its_scopes_say_until_it_is_revoked(store: Store, url
     token = store.access.token(secret)
     assert token is not None
     assert (token.name, token.scopes, token.expires_at) == ("ci", ("run:crm_*", "run:[[]x[]]", "read"), None)
-    assert (token.may_read, token.may_operate) == (True, False)
+    assert token.may_read
     assert [token.may_run(name) for name in ("crm_a", "crm", "[x]")] == [True, False, True]
     assert [each.used_at is None for each in store.access.tokens()] == [False]
     for wrong in ("", "ci", secret[:-1], f"{secret} ", "\udcff\0"):
@@ -80,10 +80,8 @@ def test_a_code_makes_one_session_which_ends_by_time_or_by_word(store: Store, ur
     second = store.access.sign_in(store.access.make_code()) or ""
     expire(url, "session")
     assert not store.access.is_signed_in(second)
-    waiting, third = store.access.make_code(), store.access.sign_in(store.access.make_code()) or ""
-    assert query(url, "SELECT count(*) FROM _syncblocks_session") == [(2,)]
-    assert store.access.sign_out_all() == 1
-    assert (store.access.is_signed_in(third), store.access.sign_in(waiting)) == (False, None)
+    store.access.make_code()
+    assert query(url, "SELECT count(*) FROM _syncblocks_session") == [(1,)]
 
 
 def test_a_code_used_many_times_at_once_makes_one_session(store: Store) -> None:

@@ -11,7 +11,7 @@ import pytest
 from syncblocks.sync.errors import StateError
 from syncblocks.sync.schedules import Schedule
 from syncblocks.sync.store import Store, schedules, ticks
-from syncblocks.sync.store.facts import Pause
+from syncblocks.sync.store.schedules import Pause
 from tests.sync.store.store_helpers import STORES, query, store_url_of
 
 #: Due each minute, and never within the test.
