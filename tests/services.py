@@ -5,9 +5,11 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
@@ -202,6 +204,87 @@ def _is_emptied(url: str) -> bool:
         return False
 
 
+class OwnPostgres:
+    """A server out of the wheel that a test may kill, copy and promote; made by `own_postgres`."""
+
+    def __init__(self, folder: Path, name: str, version: int, options: Sequence[str]) -> None:
+        self._folder, self._name, self._version, self._options = folder, name, version, options
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+
+    @property
+    def data(self) -> Path:
+        return self._folder / self._name
+
+    def _pg_ctl(self, *arguments: str) -> None:
+        _run(self._folder, "pg_ctl", "-D", self._name, *arguments, version=self._version)
+
+    def start(self) -> None:
+        place = f"-c listen_addresses=127.0.0.1 -c port={self._port} -c unix_socket_directories= -c fsync=off"
+        options = "".join(f" -c {option}" for option in ("wal_level=logical", *self._options))
+        self._pg_ctl("-w", "-o", place + options, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it; `immediate` is a crash."""
+        self._pg_ctl("-m", mode, "stop")
+
+    def kill(self) -> None:
+        """`kill -9` of the server; return once its processes, which notice, are gone."""
+        pid = int((self.data / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for each in (pid, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
+        while any(_is_alive(each) for each in (pid, *map(int, children))):
+            time.sleep(0.01)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)  # what is stopped at the test's end is told by it
+
+    def promote(self) -> None:
+        self._pg_ctl("-w", "promote")
+
+    def copied(self, name: str) -> OwnPostgres:
+        """Return a copy of its storage, slots included; neither of them may run."""
+        other = OwnPostgres(self._folder, name, self._version, self._options)
+        shutil.copytree(self.data, other.data)
+        if (user := _postgres_user()) is not None:
+            for path in (other.data, *other.data.rglob("*")):
+                shutil.chown(path, user)
+        return other
+
+    def backed_up(self, name: str, *arguments: str, options: Sequence[str] = ()) -> OwnPostgres:
+        """Return what `pg_basebackup` makes of the server that runs; with `-R` a standby."""
+        other = OwnPostgres(self._folder, name, self._version, (*self._options, *options))
+        where = ("-d", self.url, "-c", "fast", "--no-sync")
+        _run(self._folder, "pg_basebackup", "-D", name, *where, *arguments, version=self._version)
+        return other
+
+
+@contextmanager
+def own_postgres(*options: str, version: int | None = None) -> Iterator[OwnPostgres]:
+    """Start a server whose log can be decoded, and whose options nobody else is to have."""
+    folder = Path(tempfile.mkdtemp(prefix="syncblocks-own-postgres-"))
+    server = OwnPostgres(folder, "own", version or _wheel().TARGET_POSTGRES_VERSION, options)
+    try:
+        if (user := _postgres_user()) is not None:
+            shutil.chown(folder, user)
+        program, *arguments = _initdb
+        _run(folder, program, "-D", "own", *arguments, version=version)
+        server.start()
+        yield server
+    finally:
+        for pid in folder.glob("*/postmaster.pid"):
+            _stop(folder, pid.parent.name)
+        shutil.rmtree(folder)
+
+
+def _is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one whose end nobody has taken notice of does not."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
 @contextmanager
 def postgres_standby() -> Iterator[tuple[str, str]]:
     """Start a server and a hot standby of it; yield the URLs of the same database of both."""
@@ -348,10 +431,10 @@ def _stop(folder: Path, name: str) -> None:
         _run(folder, "pg_ctl", "-D", name, "-m", "immediate", "stop")
 
 
-def _run(folder: Path, program: str, *arguments: str) -> None:
+def _run(folder: Path, program: str, *arguments: str, version: int | None = None) -> None:
     # Its output goes to a file: a server that is started keeps open what it was given.
     with (folder / "log").open("a+b") as log:
-        command = [_postgres_programs() / program, *arguments]
+        command = [_postgres_programs(version) / program, *arguments]
         done = subprocess.run(command, stdout=log, stderr=log, user=_postgres_user(), cwd=folder, check=False)
         if done.returncode:
             log.seek(0)
@@ -369,8 +452,8 @@ def _wheel() -> Any:
     return utils
 
 
-def _postgres_programs() -> Path:
-    return Path(_wheel().POSTGRES_VERSIONS[_wheel().TARGET_POSTGRES_VERSION])
+def _postgres_programs(version: int | None = None) -> Path:
+    return Path(_wheel().POSTGRES_VERSIONS[version or _wheel().TARGET_POSTGRES_VERSION])
 
 
 @cache

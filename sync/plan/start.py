@@ -177,7 +177,9 @@ def _without_table(stream: Configured, row: LedgerRow | None) -> Start | str:
 
 def _refused_row(stream: Configured, row: LedgerRow, sources: Collection[str]) -> str:
     """Say why a stream must not go on from its ledger row; empty: it may."""
-    if not _is_of(row.source, sources):
+    # Whose log it is says the server itself, under whatever address.
+    is_logged = bool(row.log) and stream.stream.read.method is ReplicationMethod.LOG_BASED
+    if not is_logged and not _is_of(row.source, sources):
         return (
             f"table {stream.destination_table!r} was last written from another source ({row.source}, now "
             f"{next(iter(sources))}); give one of the two pipelines its own name, or start over with "

@@ -106,7 +106,7 @@ class PostgresLog:
         self._stack.callback(connection.close)
         (system,) = connection.command("IDENTIFY_SYSTEM")
         self._end = parse_lsn(str(system["xlogpos"]))
-        self._check_moment(int(str(system["timeline"])))
+        self._check_moment(connection, int(str(system["timeline"])))
         facts = slots.tables_of(admin, group)
         for stream in group:
             # Before anything is made: whoever finds it after a crash has to know whose it is.
@@ -157,18 +157,23 @@ class PostgresLog:
         oids = [int(row.log["table"]) for row in self._others() if position_of(row)]
         return list(slots.tables_numbered(admin, oids).values())
 
-    def _check_moment(self, timeline: int) -> None:
-        for row in self._rows:
-            if not position_of(row):
-                continue
-            if int(row.log["timeline"]) != timeline:
+    def _check_moment(self, connection: LogConnection, timeline: int) -> None:
+        rows = [row for row in self._rows if position_of(row)]
+        own = {int(row.log["timeline"]) for row in rows} - {timeline}
+        # A timeline is told of by those that branched off it, which have higher numbers.
+        ends = slots.ends_of_timelines(connection, timeline) if own and min(own) < timeline else {}
+        for row in rows:
+            position, former = parse_lsn(position_of(row)), int(row.log["timeline"])
+            if former != timeline and position > ends.get(former, -1):
+                left = f"timeline {former} at {lsn_text(ends[former])}" if former in ends else "another one"
                 raise FatalConnectorError(
-                    f"the server is on timeline {timeline}, and the tables were read on {row.log['timeline']}: it was "
-                    "promoted or restored. `syncblocks log drop`, then `run --full-refresh`",
+                    f"the server is on timeline {timeline}, which left {left}, and stream {row.key.stream!r} was read "
+                    f"up to {position_of(row)} of timeline {former}: the server was promoted or restored without all "
+                    "that was read. `syncblocks log drop`, then `run --full-refresh`",
                     connector="postgres",
                     has_no_values=True,
                 )
-            if parse_lsn(position_of(row)) > self._end:
+            if position > self._end:
                 raise FatalConnectorError(
                     f"stream {row.key.stream!r} was read up to {position_of(row)}, and the server's log ends at "
                     f"{lsn_text(self._end)}: it was restored. `syncblocks log drop`, then `run --full-refresh`",

@@ -26,6 +26,9 @@ _PUBLISHED = "insert, update, delete, truncate"
 
 _NAME = re.compile(r"[a-z0-9_]{1,63}")
 
+#: A line of a timeline's history: of which timeline it is, and where that one was left.
+_LEFT = re.compile(r"^[ \t]*(\d+)[ \t]+([0-9A-F]+/[0-9A-F]+)", re.MULTILINE)
+
 _SERVER = """select pg_catalog.current_setting('wal_level'), pg_catalog.current_setting('max_replication_slots')::int,
   (select count(*) from pg_catalog.pg_replication_slots)::int,
   r.rolreplication or r.rolsuper or exists (select 1 from pg_catalog.pg_roles m
@@ -120,6 +123,11 @@ class Admin:
             return cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
             raise failure(error, self._address, is_lost=self._connection.closed) from error
+
+    @property
+    def version(self) -> int:
+        """The server's, such as 170002."""
+        return int(self._connection.info.server_version)
 
     def close(self) -> None:
         """Close the connection."""
@@ -362,7 +370,9 @@ def make(
 ) -> None:
     """Make what is missing of slot and publication, and publish exactly these tables."""
     if not admin.query(_SLOT, names.slot):
-        _made(admin, connection, f"CREATE_REPLICATION_SLOT {quote(names.slot)} LOGICAL pgoutput (SNAPSHOT 'nothing')")
+        # A standby that is promoted then has it, if that standby is told to.
+        options = "SNAPSHOT 'nothing', FAILOVER" if admin.version >= 170000 else "SNAPSHOT 'nothing'"
+        _made(admin, connection, f"CREATE_REPLICATION_SLOT {quote(names.slot)} LOGICAL pgoutput ({options})")
     publication = quote(names.publication)
     if not admin.query(_PUBLICATION, names.publication):
         admin.query(f"create publication {publication} with (publish = {literal(_PUBLISHED)})")
@@ -379,6 +389,12 @@ def make(
     for oid, table in wanted.items():
         if oid not in published:
             admin.query(f"alter publication {publication} add table {table}")
+
+
+def ends_of_timelines(connection: LogConnection, timeline: int) -> dict[int, int]:
+    """Return where in the log each timeline was left on the way to this one."""
+    (found,) = connection.command(f"TIMELINE_HISTORY {timeline}")
+    return {int(former): parse_lsn(left) for former, left in _LEFT.findall(str(found["content"]))}
 
 
 def exported(admin: Admin, connection: LogConnection, names: Names) -> tuple[int, str]:
@@ -424,6 +440,7 @@ __all__ = [
     "Names",
     "TableFacts",
     "drop",
+    "ends_of_timelines",
     "exported",
     "look",
     "make",

@@ -1,0 +1,175 @@
+"""LOG_BASED and what becomes of servers: promoted, restored, copied, and other versions."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests import services
+from tests.sync.run import test_log_writers
+from tests.sync.run.log_based import LOG_BASED, Logged, replayed
+
+pytestmark = pytest.mark.full
+
+TABLE = "create table t (id int primary key, n int); insert into t values (1, 1)"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[services.OwnPostgres]:
+    with services.own_postgres("max_slot_wal_keep_size=64MB") as made:
+        yield made
+
+
+def logged_of(folder: Path, server: services.OwnPostgres) -> Logged:
+    logged = Logged(folder, server.url)
+    logged.document["streams"] = [{"stream": "public.t", **LOG_BASED}]
+    return logged
+
+
+def moved(logged: Logged, server: services.OwnPostgres) -> None:
+    """Let the pipeline read the same database of another server."""
+    logged.url = logged.document["source"]["config"]["url"] = server.url
+
+
+def until(url: str, query: str, expected: object = True) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        while connection.execute(query.encode()).fetchone() != (expected,):
+            pass
+
+
+def numbers(logged: Logged) -> dict[int, int]:
+    return {key: found["n"] for key, found in replayed(logged.changes("t")).items()}
+
+
+def test_a_promoted_standby_goes_on_if_it_has_all_that_was_read(tmp_path: Path) -> None:
+    with services.own_postgres() as primary:
+        logged = logged_of(tmp_path, primary)
+        logged.sql(TABLE)
+        logged.succeed()
+        ((slot, _),) = logged.slots()
+        assert logged.sql("select failover from pg_replication_slots") == [(True,)]
+        follows = ("hot_standby_feedback=on", "sync_replication_slots=on")
+        standby = primary.backed_up("standby", "-R", "-C", "-S", "standby", options=follows)
+        standby.start()
+        is_there = f"select count(*) = 1 from pg_replication_slots where slot_name = '{slot}' and not temporary"
+        while True:  # the standby takes over a slot once the log of it has gone on
+            logged.sql("select pg_log_standby_snapshot()", "insert into t values (0, 0); delete from t where id = 0")
+            logged.succeed()
+            with psycopg.connect(standby.url, autocommit=True) as connection:
+                if connection.execute(is_there.encode()).fetchone() == (True,):
+                    break
+        standby.stop()
+        late = standby.copied("late")
+        logged.sql("update t set n = 2", "insert into t values (2, 2)")
+        logged.succeed()
+        logged.sql("update t set n = 3 where id = 2")
+        ((end,),) = logged.sql("select pg_current_wal_insert_lsn()")
+        standby.start()
+        until(standby.url, f"select pg_last_wal_replay_lsn() >= '{end}'")
+        primary.kill()
+
+        late.start()
+        late.promote()
+        moved(logged, late)
+        said = logged.refused()
+        assert "the server is on timeline 2, which left timeline 1 at " in said
+        assert "stream 'public.t' was read up to " in said
+        late.stop()
+
+        standby.promote()
+        moved(logged, standby)
+        logged.sql("insert into t values (3, 3)")
+        logged.succeed()
+        assert numbers(logged) == {1: 2, 2: 3, 3: 3}
+        logged.sql("delete from t where id = 1")
+        logged.succeed()
+        assert numbers(logged) == {2: 3, 3: 3}
+        standby.stop()
+
+        primary.start()  # the former one: what came since is not its own
+        moved(logged, primary)
+        assert "the server is on timeline 1, which left another one" in logged.refused()
+
+
+def test_a_promoted_standby_without_the_slot_is_refused(tmp_path: Path) -> None:
+    with services.own_postgres(version=16) as primary:
+        logged = logged_of(tmp_path, primary)
+        logged.sql(TABLE)
+        logged.succeed()
+        standby = primary.backed_up("standby", "-R")
+        standby.start()
+        moved(logged, standby)
+        assert "the server is a standby: name the primary" in logged.refused()
+        primary.kill()
+        standby.promote()
+        assert "is gone, and with it the log since the last run: `syncblocks log drop`" in logged.refused()
+        standby.stop()
+
+
+def test_a_restored_server_is_refused(tmp_path: Path) -> None:
+    with services.own_postgres() as server:
+        logged = logged_of(tmp_path, server)
+        logged.sql(TABLE)
+        logged.succeed()
+        backup = server.backed_up("backup")
+        server.stop()
+        storage = server.copied("storage")
+        server.start()
+        logged.sql("insert into t select g, 0 from generate_series(2, 5000) g")
+        logged.succeed()
+        server.stop()
+        for restored, words in (
+            (backup, "is gone, and with it the log since the last run"),
+            (storage, "and the server's log ends at "),
+        ):
+            restored.start()
+            moved(logged, restored)
+            assert words in logged.refused()
+            restored.stop()
+        server.start()
+        moved(logged, server)
+        logged.succeed()
+
+
+def test_another_ledger_of_the_same_file_never_takes_the_slot(tmp_path: Path, server: services.OwnPostgres) -> None:
+    logged = logged_of(tmp_path, server)
+    logged.sql(TABLE)
+    logged.succeed()
+    before = logged.slots()
+    shutil.move(tmp_path / "out", tmp_path / "production")  # a laptop has the same file, and a ledger of its own
+    logged.sql("insert into t values (2, 2)")
+    assert "is not ours, as no ledger of this pipeline names it" in logged.refused()
+    logged.document["destination"]["config"]["path"] = str(tmp_path / "other")  # its own slot
+    logged.succeed()
+    assert before[0] in logged.slots()
+    assert len(logged.slots()) == 2
+    logged.document["destination"]["config"]["path"] = str(tmp_path / "out")
+    shutil.move(tmp_path / "production", tmp_path / "out")
+    logged.succeed()
+    assert numbers(logged) == {1: 1, 2: 2}
+    logged.sql("drop table t")
+
+
+@pytest.mark.parametrize("version", [16, 18])
+def test_many_writers_on_each_version(tmp_path: Path, version: int) -> None:
+    with services.own_postgres(version=version) as server:
+        test_log_writers.test_each_change_of_many_writers_is_there_once(tmp_path, server.url)
+
+
+def test_a_slot_whose_log_was_removed_is_refused(tmp_path: Path, server: services.OwnPostgres) -> None:
+    logged = logged_of(tmp_path, server)
+    logged.sql(TABLE)
+    logged.succeed()
+    ((slot, _),) = logged.slots()
+    lost = f"select wal_status from pg_replication_slots where slot_name = '{slot}'"
+    while logged.sql(lost) != [("lost",)]:
+        logged.sql(
+            "create table filler as select repeat('x', 1000) from generate_series(1, 40000)",
+            "drop table filler",
+            "checkpoint",
+        )
+    assert f"slot {slot!r} has lost log that is needed (lost, pgoutput): `syncblocks log drop`" in logged.refused()
