@@ -1,1 +1,1 @@
-"""What all SQL systems share: names, ledger, staging, merge, and reads in the order of a bookmark."""
+"""Shared by all SQL systems: names, ledger, staging, merge, and reads in the order of a bookmark."""

@@ -1,6 +1,6 @@
-"""Actions of a load plan: what a dialect wants done, as values.
+"""Actions of a load plan: values that say what a dialect wants to run.
 
-SQL is text and runs as it stands. Each other action is a class of this file. `Writes.perform` matches on the type.
+SQL is text and runs unchanged. Each other action is a class of this file. `Writes.perform` matches on the type.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Sql = str
 
 
 class Reread(Struct, frozen=True):
-    """Read the catalog again: this transaction is the only writer by now, but may have read the catalog before."""
+    """Read the catalog again: this transaction is now the only writer, but may have read the catalog earlier."""
 
 
 class TakeNamedLock(Struct, frozen=True):
@@ -27,13 +27,13 @@ class TakeNamedLock(Struct, frozen=True):
 
 
 class LockByRow(Struct, frozen=True):
-    """Shut out our other loads of a table until the commit, by the lock on a row (SQLAlchemy)."""
+    """Lock out our other loads of a table until the commit, by a row lock (SQLAlchemy)."""
 
     table: str  # its quoted name
 
 
 class SwapAfterCommit(Struct, frozen=True):
-    """Write a note in this transaction that a staging table replaces the target after the commit (MySQL)."""
+    """Write in this transaction that a staging table will replace the target after the commit (MySQL)."""
 
     schema: str
     staging: str
@@ -41,17 +41,17 @@ class SwapAfterCommit(Struct, frozen=True):
 
 
 class LiftMemoryLimit(Struct, frozen=True):
-    """Allow a merge more memory than a connection has at first (DuckDB)."""
+    """Raise the memory limit of a connection for a merge (DuckDB)."""
 
 
 Action = Sql | Reread | TakeNamedLock | LockByRow | SwapAfterCommit | LiftMemoryLimit
 
-#: Write what brings the records of a staging table into the target, or what follows it there.
+#: Write the statements that bring staged records into the target, or that follow them.
 Statements = Callable[[StagingTable], Sequence[Action]]
 
 
 def round_trips(actions: Iterable[Action], *, joins_statements: bool) -> list[Action]:
-    """Return the actions as they are run: one by one, or all statements in one round trip."""
+    """Return the actions as run: one by one, or all statements in one round trip."""
     listed = list(actions)
     texts = [each for each in listed if isinstance(each, str)]
     return ["; ".join(texts)] if joins_statements and texts and len(texts) == len(listed) else listed

@@ -1,4 +1,4 @@
-"""Addresses of database servers, and the settings that all of them share."""
+"""Addresses of database servers, and their common settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..settings import Settings, refuse_ambiguous
 from ..stream import Place
 from ..struct_helpers import Guarded
 
-#: What is said of a login that fails without a password.
+#: Part of a server's message about a failed login without a password.
 NO_PASSWORD = "no password was given: set `password` in this block's `config`, best from {{ env_var('NAME') }}"
 
 #: Names of this machine.
@@ -47,7 +47,7 @@ class ServerSettings(Settings):
 
 
 def check_url(url: str) -> None:
-    """Raise ValueError for a URL that holds a space, or a password that may end elsewhere than meant."""
+    """Raise ValueError for a URL with a space, or with a password whose end is ambiguous."""
     refuse_ambiguous(url, other="`user` and `password`, beside `url`")
     if any(character.isspace() for character in url):
         raise ValueError("url holds a space or line break; write it as %20, and check for a stray line end")
@@ -72,45 +72,45 @@ class Address(Guarded, metaclass=_AbstractStruct, frozen=True, kw_only=True):
 
     @abstractmethod
     def identity(self) -> str:
-        """Return the place without credentials, spelled the same however it was given."""
+        """Return the server and database without credentials, in one spelling for all forms of the address."""
 
     @property
     def place(self) -> str:
-        """Return the host, spelled the same however it was given."""
+        """Return the host, in one spelling for all forms of the address."""
         host = self.host.lower()
         return "localhost" if host in LOCAL else host
 
     @property
     def is_on_this_machine(self) -> bool:
-        """Tell whether nothing leaves the machine."""
+        """Return whether all traffic stays on this machine."""
         return self.place == "localhost" or self.is_socket
 
     @property
     def is_socket(self) -> bool:
-        """Tell whether it is a socket in the file system, which only the server's user can make."""
+        """Return whether it is a socket in the file system, which only the server's user can create."""
         return self.host.startswith("/")
 
     @property
     def is_verified(self) -> bool:
-        """Tell whether TLS verifies the server; a subclass knows."""
+        """Return whether TLS verifies the server; a subclass knows."""
         return False
 
     @property
     def may_get_clear_text(self) -> bool:
-        """Tell whether the server may be sent the password as it is."""
+        """Return whether the password may be sent in clear text."""
         return self.is_verified or self.is_socket
 
     @property
     def may_get_full_login(self) -> bool:
-        """Tell whether the server may be sent the password encrypted for a key of its own, or over any TLS."""
+        """Return whether the password may be sent encrypted with the server's own key, or over any TLS."""
         return self.may_get_clear_text or self.is_on_this_machine
 
     def reach(self) -> Place:
-        """Tell from where this address leads to the same server."""
+        """Return where this address leads to the same server: on this machine, or everywhere."""
         return "host" if self.is_on_this_machine else "anywhere"
 
     def unverified(self) -> str:
-        """Return a warning for a server that anybody on the way may stand in for; empty: it is verified, or local."""
+        """Return a warning if a third party could impersonate the server; empty: it is verified, or local."""
         if self.is_verified or self.is_on_this_machine:
             return ""
         return (
@@ -119,33 +119,33 @@ class Address(Guarded, metaclass=_AbstractStruct, frozen=True, kw_only=True):
         )
 
     def scrub(self, text: str) -> str:
-        """Take the password out of a text, as it is and as a URL spells it."""
+        """Remove the password from a text, in plain and in URL-encoded form."""
         return masked(text, (self.password, quote(self.password, safe=""), quote(self.password)))
 
 
 class OnServer(ABC):
-    """A source or destination on a database server: what its address tells, with nothing opened."""
+    """A source or destination on a database server: facts known from its address, without a connection."""
 
     @property
     @abstractmethod
     def address(self) -> Address:
-        """The server's address, out of the settings."""
+        """The server's address, from the settings."""
 
     def identity(self) -> str:
         """Return host, port and database."""
         return self.address.identity()
 
     def unverified_server(self) -> str:
-        """Say what would verify the server; see `VerifiesServer`."""
+        """Return the settings that would verify the server; see `VerifiesServer`."""
         return self.address.unverified()
 
     def place(self) -> Place:
-        """Tell whether every machine reaches this server by its address."""
+        """Return whether every machine reaches this server by its address."""
         return self.address.reach()
 
 
 class UrlParts(NamedTuple):
-    """Parts of a URL, decoded; a port of several hosts stays with them."""
+    """Decoded parts of a URL; the port of a multi-host URL stays with its hosts."""
 
     user: str
     password: str
@@ -156,7 +156,7 @@ class UrlParts(NamedTuple):
 
 
 def split_url(url: str) -> UrlParts:
-    """Take a server's URL apart."""
+    """Split a server's URL into its parts."""
     rest, _, query = url.partition("://")[2].partition("?")
     place, _, database = rest.partition("/")
     login, _, host = place.rpartition("@")

@@ -1,4 +1,4 @@
-"""Passwords in clear text: drivers send them to any server that asks; ours goes only where the server is verified."""
+"""Passwords in clear text: drivers send them to any server that asks; here only a verified server gets them."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _FULL_LOGIN = (
     "caching_sha2_password or sha256_password), which is sent only over TLS that verifies the server: set {settings}"
 )
 
-#: What keeps libpq from it, and the first version that knows this.
+#: Setting that stops libpq from sending it, and the first version with this setting.
 LIBPQ = {"require_auth": "!password"}
 LIBPQ_SINCE = 160_000
 
-#: Ways of logging in to MySQL and MariaDB that give the password away, or as much of it as lets others log in.
+#: Login methods of MySQL and MariaDB that reveal the password, or enough of it for others to log in.
 _PLUGINS = ("mysql_clear_password", "dialog", "mysql_old_password")
 
 #: Settings of PyMySQL that verify a server.
 _SETTINGS = "ssl_ca, or ssl_verify_identity"
 
-#: Packets of a login that ask the server for the key with which the password is encrypted: of sha256_password and of
+#: Login packets that ask the server for the key that encrypts the password: for sha256_password and for
 #: caching_sha2_password.
 _KEY_REQUESTS = (b"\x01", b"\x02")
 
-#: Of a driver: a plugin cannot be used.
+#: For a driver in which a plugin cannot be used.
 _CANNOT_LOAD = 2059
 
 
 def pymysql_plugins() -> Mapping[str, type[Any]]:
-    """Return what PyMySQL is to call for such a way, as its `auth_plugin_map`."""
+    """Return the plugins that PyMySQL calls for such login methods, as its `auth_plugin_map`."""
     from pymysql.err import OperationalError
 
     class Refusing:
@@ -50,10 +50,10 @@ def pymysql_plugins() -> Mapping[str, type[Any]]:
 
 
 def pymysql_connection() -> type[Any]:
-    """Return PyMySQL's connection for a server that is not verified: its login never gives the password away.
+    """Return PyMySQL's connection for an unverified server: its login never reveals the password.
 
-    A hash of the password, by which a server knows a user who has logged in before, is sent as ever. In full, the
-    password goes to whoever is on the way: as it is through TLS, else encrypted with the key that the server sends.
+    A hash of the password, by which a server recognises a user who has logged in before, is still sent. The full
+    password could be read on the way: it is sent in plain text through TLS, else encrypted with a key from the server.
     """
     from pymysql.connections import Connection
     from pymysql.err import OperationalError
@@ -64,7 +64,7 @@ def pymysql_connection() -> type[Any]:
 
         def _request_authentication(self) -> None:
             if self._auth_plugin_name == "sha256_password":
-                # Its first packet holds the password already; the server will ask again.
+                # Its first packet contains the password already; the server will ask again.
                 self._auth_plugin_name = "caching_sha2_password"
             self._is_logging_in = True
             try:

@@ -47,11 +47,11 @@ if TYPE_CHECKING:
     from ..ranges import RangeReads
     from .files_read import FilesRead
 
-#: Of so many tables the ledger rows are asked for by name; a statement takes no more names.
+#: Up to this many tables, ledger rows are queried by name; the number of names in a statement is limited.
 _MAX_SPELLED = 200
 
 
-#: What to do where an append violates a unique index.
+#: Remedy for an append that violates a unique index.
 _NO_APPEND = (
     "table {!r} has a unique index, as a merge or a replace gives one to its key, and an append writes each version of "
     "a record: say `write_disposition: merge`, run once with --full-refresh, which makes the table without such a key, "
@@ -86,7 +86,7 @@ class SqlDestination(ABC):
         dialect.tables.creates_schemas = creates_schemas
         self._schema = schema
         self._ledger: AbstractLedger = Ledger(dialect)
-        #: Ledgers known to exist; if one is dropped meanwhile, the next call creates it again.
+        #: Ledgers known to exist; the next call recreates a dropped one.
         self._seen_ledgers: set[TableName] = set()
         self._sessions = Sessions(self.connect)
 
@@ -100,23 +100,23 @@ class SqlDestination(ABC):
         """Connector and place without credentials."""
 
     def load_sessions(self, load: Load, wire: str) -> Sessions:
-        """Return the connections that carry a load; default: everything goes over the same."""
+        """Return the connections for a load; default: one pool for everything."""
         return self._sessions
 
     def statement_sessions(self) -> Sessions:
-        """Return the connections for statements of the user's."""
+        """Return the connections for a user's statements."""
         return self._sessions
 
     def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
-        """Run one statement outside of a transaction, as those ask for that maintain a database (VACUUM)."""
+        """Run one statement outside of a transaction, as maintenance statements need it (VACUUM)."""
         return max(session.execute(sql, values), 0)
 
     def execute_within(self, session: Session, sql: str, values: Sequence[Any]) -> int:
-        """Run one statement of the user's within the session's transaction."""
+        """Run one of the user's statements within the session's transaction."""
         return max(session.execute(sql, values), 0)
 
     def is_there(self) -> bool:
-        """Tell whether there is a database at all; a file that is not there is an empty destination."""
+        """Return whether the database exists; a missing file is an empty destination."""
         return True
 
     @property
@@ -159,7 +159,7 @@ class SqlDestination(ABC):
             schemas = {name.schema for name in names.values() if name not in found and name.schema}
             missing = {schema for schema in schemas if not self.dialect.tables.has_schema(lease.session, schema)}
             empty = {table.name for table in asked if table.is_table and self._is_empty(lease, table)}
-            if len(names) == 1:  # the table of a stream that is about to write; to ask for each one may take long
+            if len(names) == 1:  # the table of a stream that will write; asking for each table may take long
                 found = {
                     name: replace(found[name], identity=self.dialect.catalog.identify(lease.session, found[name]))
                     for name in names.values()
@@ -214,15 +214,15 @@ class SqlDestination(ABC):
         return ""
 
     def keeps_latest(self, field: pa.Field) -> bool:
-        """Compare in the database; every dialect writes how."""
+        """Compare in the database; each dialect has the SQL."""
         return True
 
     def drops_deleted(self, condition: Condition) -> bool:
-        """Compare values as they are written; every dialect writes how."""
+        """Compare the written values; each dialect has the SQL."""
         return True
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
-        """Return how each column is kept; a replaced table gets the types of the stream."""
+        """Return how each column is stored; a replaced table gets the types of the stream."""
         held = {} if table.schema is None else {self.dialect.naming.fold(field.name): field for field in table.schema}
         names = self.column_names(stream.schema.names, table)
         self._refuse_too_many(names.values(), () if disposition is WriteDisposition.REPLACE else held)
@@ -249,11 +249,11 @@ class SqlDestination(ABC):
 
         found = kept(is_new=is_replace and not table.stays)
         is_refused = any(each.held is not None and each.arrow is None for each in found)
-        # Without a way to rename tables, one that does not fit is dropped and made anew.
+        # If tables cannot be renamed, a table that does not fit is dropped and created again.
         return kept(is_new=True) if is_refused and is_replace and not self.dialect.facts.renames else found
 
     def _refuse_too_many(self, names: Iterable[str], held: Iterable[str]) -> None:
-        """Raise for more columns than a table can have."""
+        """Raise for more columns than a table may have."""
         count, most = len({*map(self.dialect.naming.fold, names), *held}), self.dialect.facts.max_columns
         if most and count > most:
             raise FatalConnectorError(
@@ -263,11 +263,11 @@ class SqlDestination(ABC):
             )
 
     def one_name(self, destination_table: str) -> str:
-        """Return what all names of the same table have in common."""
+        """Return the same text for all names of one table."""
         return self._folded(self.target(destination_table))
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
-        """Wire formats it takes."""
+        """Transfer formats it accepts."""
         return ("arrow",)
 
     def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:
@@ -290,7 +290,7 @@ class SqlDestination(ABC):
             return row
 
     def set_bookmark(self, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool = False) -> None:
-        """Change the bookmark by hand, or forget the row."""
+        """Change the bookmark by hand, or delete the row."""
         ledger = self._ledger.table(self.target(key.destination_table))
         with self._sessions.lease(key.stream) as lease:
             self._ensure_ledger(lease, ledger)
@@ -348,7 +348,7 @@ class SqlDestination(ABC):
             yield from TableLoad(context).run(arriving)
 
     def _load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
-        """Load by ranges, where several sessions can write at once (`ranges.LoadsRanges`)."""
+        """Load by ranges if several sessions can write at once (`ranges.LoadsRanges`)."""
         from .load.ranges import RangeLoad
 
         with self._explained(load):
@@ -357,7 +357,7 @@ class SqlDestination(ABC):
 
     @contextmanager
     def _explained(self, load: Load) -> Iterator[None]:
-        """Say in an error where it comes from."""
+        """Add connector and stream to an error."""
         try:
             yield
         except ConnectorError as error:
@@ -369,12 +369,12 @@ class SqlDestination(ABC):
             raise
 
     def _drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
-        """Drop unfinished loads that are not wanted any more (`ranges.LoadsRanges`)."""
+        """Drop unfinished loads that are no longer needed (`ranges.LoadsRanges`)."""
         with self._sessions.lease() as lease:
             drop_unfinished(lease, self.dialect, lambda key: key.pipeline == pipeline and not is_wanted(key))
 
     def drop_staging(self, tokens: Sequence[str]) -> None:
-        """Drop staging tables whose names carry one of the tokens, but for ranges that can be resumed."""
+        """Drop staging tables whose names contain one of the tokens, except for resumable ranges."""
         if not tokens or not self.is_there():
             return
         stems = tuple(staging_name(token) for token in tokens)
@@ -389,7 +389,7 @@ class SqlDestination(ABC):
             commit(lease.session, self.dialect)
 
     def execute(self, statement: str, parameters: Mapping[str, Any], *, name: str = "") -> int:
-        """Run a statement of the user's outside of any load; see `protocols.RunsStatements`."""
+        """Run a user's statement outside of any load; see `protocols.RunsStatements`."""
         if not self.is_there():
             raise FatalConnectorError(f"{self.identity()} does not exist yet", connector=self.connector)
         sql, values = numbered(statement, parameters, has_hashes=self.dialect.facts.has_hash_comments)
@@ -400,7 +400,7 @@ class SqlDestination(ABC):
             return self.execute_alone(lease.session, sql, values)
 
     def execute_fenced(self, key: LedgerKey, token: str, statement: str, parameters: Mapping[str, Any]) -> int:
-        """Run a statement of the user's under a token; see `protocols.FencesStatements`."""
+        """Run a user's statement under a token; see `protocols.FencesStatements`."""
         sql, values = numbered(statement, parameters, has_hashes=self.dialect.facts.has_hash_comments)
         ledger = self._ledger.table(self.target(key.destination_table))
         with self.statement_sessions().lease(key.stream) as lease:
@@ -411,12 +411,12 @@ class SqlDestination(ABC):
         return changed
 
     def interrupt(self, stream: str) -> None:
-        """Cancel what is under way for one stream."""
+        """Cancel the running calls of one stream."""
         for sessions in self.all_sessions():
             sessions.interrupt(stream)
 
     def close(self) -> None:
-        """Close every idle connection, and those in use when their call ends."""
+        """Close every idle connection; connections in use close at the end of their call."""
         for sessions in self.all_sessions():
             sessions.close()
 
@@ -428,21 +428,21 @@ class SqlDestination(ABC):
             FatalConnectorError: no database can hold such a name.
         """
         name = self.dialect.naming.table_name(destination_table, self._schema)
-        self.dialect.naming.table(name)  # raises here, not in a driver
+        self.dialect.naming.table(name)  # raise here, not in a driver
         return name
 
     def column_names(self, names: Sequence[str], table: TableState) -> Mapping[str, str]:
-        """Return what a stream's columns are called in the table that it is planned for."""
+        """Return the names of a stream's columns in its planned table."""
         held = [] if table.schema is None else table.schema.names
         return self.dialect.naming.column_names(names, held, table.columns)
 
     def write_targets(self, tables: Mapping[str, WriteDisposition]) -> tuple[_Targets, set[TableName]]:
-        """Return the tables that some names mean, and the ledgers beside them."""
+        """Return the tables for some names, and the ledgers beside them."""
         targets = {self.target(table): disposition for table, disposition in tables.items()}
         return targets, {self._ledger.table(target) for target in targets}
 
     def _spellings(self, names: Mapping[str, TableName]) -> set[str]:
-        """Return how ledger rows of the tables may name them; empty: any, since the tables are many."""
+        """Return the spellings of the tables in ledger rows; empty: too many tables, so any name matches."""
         if len(names) > _MAX_SPELLED:
             return set()
         read = {TableName.parse(table, self._schema or self.dialect.naming.default_schema) for table in names}
@@ -453,7 +453,7 @@ class SqlDestination(ABC):
         return (self._sessions,)
 
     def _ensure_ledger(self, lease: SessionLease, ledger: TableName) -> None:
-        """Begin a transaction in which the ledger exists; it is created in one of its own."""
+        """Begin a transaction in which the ledger exists; a separate transaction creates it."""
         lease.begin()
         if ledger in self._seen_ledgers:
             return
@@ -464,7 +464,7 @@ class SqlDestination(ABC):
         self._seen_ledgers.add(ledger)
 
     def _without_schema(self, name: TableName) -> TableState:
-        """Return the state of a table whose schema is missing."""
+        """Return the state of a table in a missing schema."""
         schema = f"{self.dialect.naming.schema_word} {name.schema!r}"
         refusal = "" if self.dialect.tables.creates_schemas else NO_SCHEMA.format(f"needs {schema}, which")
         refuses = dict.fromkeys(WriteDisposition, refusal) if refusal else {}
@@ -474,16 +474,16 @@ class SqlDestination(ABC):
         return str(TableName(*map(self.dialect.naming.fold_table, (name.schema, name.name))))
 
     def _is_empty(self, lease: SessionLease, table: Table) -> bool:
-        """Tell whether a table has no record; a table that cannot be read counts as one with records."""
+        """Return whether a table has no record; an unreadable table counts as one with records."""
         try:
             return not lease.session.query(self.dialect.writes.any_record(table))
-        except (FatalConnectorError, RetriableError):  # no privilege, or somebody has locked it
+        except (FatalConnectorError, RetriableError):  # no privilege, or another process holds a lock
             lease.session.rollback()
             lease.begin()
             return False
 
     def _made(self, field: pa.Field, held: pa.Field | None) -> str | None:
-        """Return the type of a column that is made for a field; None: there is none."""
+        """Return the type of a new column for a field; None: there is none."""
         if held is not None and yields_to_table(field):
             return facts_of(held).native_type
         try:
@@ -518,7 +518,7 @@ class SqlDestination(ABC):
             if key:
                 kind = types.widen_key(before, made, len(key))
             else:
-                kind = types.widen(before, made)  # the empty text is a type of SQLite
+                kind = types.widen(before, made)  # in SQLite the empty text is a type
                 kind = types.to_double(before, made) if kind is None and not is_replace else kind
                 if kind is None and arriving.becomes_text and types.text_of(before, "") is not None:
                     kind = made
@@ -540,7 +540,7 @@ class SqlDestination(ABC):
     def _state(self, table: Table | None, ledger: Sequence[LedgerRow]) -> TableState:
         if table is None:
             return TableState(ledger=tuple(ledger))
-        is_kept = table.has_dependents or not self.dialect.facts.renames  # by a replace, too
+        is_kept = table.has_dependents or not self.dialect.facts.renames  # by a replace as well
         needed = {column.name for column in table.needed()}
         fields = [
             with_facts(
@@ -560,7 +560,7 @@ class SqlDestination(ABC):
         ]
         name = table.name
         if name.schema == self.dialect.naming.default_schema == "main":
-            # SQLite and DuckDB name the streams of their main schema without it.
+            # SQLite and DuckDB omit the main schema in names of streams.
             name = TableName("", name.name)
         return TableState(
             schema=pa.schema(fields),
@@ -576,7 +576,7 @@ class SqlDestination(ABC):
 
 
 def _refused(table: Table, *, is_kept: bool) -> dict[WriteDisposition, str]:
-    """Return which write dispositions cannot write a table as it is, and why; `is_kept`: a replace keeps the table."""
+    """Return the write dispositions that cannot write a table, with reasons; `is_kept`: a replace keeps the table."""
     if table.unfit:
         return {
             disposition: table.unfit
@@ -593,7 +593,7 @@ def _refused(table: Table, *, is_kept: bool) -> dict[WriteDisposition, str]:
 
 
 def _is_in_doubt(ledger: Sequence[LedgerRow]) -> bool:
-    """Tell whether the plan asks if a table is empty: no row names it, or some stream goes on at a bookmark."""
+    """Return whether the plan asks if a table is empty: no ledger row names it, or a stream continues at a bookmark."""
     return not ledger or any(row.bookmark is not None and row.committed_at is not None for row in ledger)
 
 

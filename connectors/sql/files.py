@@ -1,4 +1,4 @@
-"""Databases that are one file: where it is."""
+"""Databases that are one file: the path of the file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..settings import resolve_path
 
 
 def database_path(path: str | None, url: str | None, folder: Path, connector: str) -> Path:
-    """Return the absolute path that `path` or `url` (`duckdb:///x.duckdb`, `duckdb:////absolute`) names."""
+    """Return the absolute path from `path` or `url` (`duckdb:///x.duckdb`, `duckdb:////absolute`)."""
     if (path is None) == (url is None):
         raise ConnectorConfigError(
             f"config of connector {connector!r} needs either path or url", connector=connector, key="path"

@@ -1,4 +1,4 @@
-"""The files that were read, one row each in a table beside the ledger, written in the data's transaction."""
+"""The files already read: one row each in a table beside the ledger, written in the data's transaction."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .tables import Column
 
 FILES_TABLE = "_syncblocks_files"
 
-#: Names in one list of a statement.
+#: Maximum of names in one list of a statement.
 _MOST = 500
 
-#: Not every system tells texts apart by case, or compares long ones: rows are found by hashes.
+#: Some systems ignore case in texts, or cannot compare long texts: rows are found by hashes.
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -48,11 +48,11 @@ class FilesRead:
         self._table = dialect.naming.table(self.name)
 
     def exists(self, session: Session) -> bool:
-        """Tell whether the table is there."""
+        """Return whether the table exists."""
         return self._dialect.catalog.exists(session, self.name)
 
     def create(self, session: Session) -> None:
-        """Create the table if it is missing; others may do so at the same time."""
+        """Create the table if it is missing; other processes may do so at the same time."""
         if self.exists(session):
             return
         dialect = self._dialect
@@ -68,7 +68,7 @@ class FilesRead:
         return KnownFiles.of(session.query(sql, [_hash(key)]))
 
     def record(self, session: Session, key: LedgerKey, run: str, files: Sequence[FileRead]) -> None:
-        """Write the files of a commit; a row of an earlier state of a file goes."""
+        """Write the files of a commit; rows of their earlier states are deleted."""
         self.forget(session, key, [each.path for each in files if each.is_changed])
         if files:
             session.ingest(self.name, _SCHEMA, _batches(key, run, files), "arrow")

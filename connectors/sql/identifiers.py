@@ -1,4 +1,4 @@
-"""Names of tables and columns: any text may be one, so every name is quoted here."""
+"""Names of tables and columns: any text is allowed, so every name is quoted here."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from msgspec import Struct
 
 from ..errors import FatalConnectorError
 
-#: Beginning of the name of every table of the framework; sources never offer such tables.
+#: Prefix of all tables of the framework; sources never offer such tables.
 OWN_PREFIX = "_syncblocks"
 
 #: Table of the ledger, in the schema of the destination tables.
 LEDGER_TABLE = "_syncblocks_ledger"
 
-#: Beginning of every staging table's name; the token (or its hash) follows.
+#: Prefix of every staging table's name; the token (or its hash) follows.
 STAGING_PREFIX = "_syncblocks_stg_"
 
-#: End of the name of a staging table that says what to delete: keys, values, or the bounds of a range.
+#: Suffix of a staging table with records to delete: keys, values, or the bounds of a range.
 REMOVED = "_d"
 
-#: End of the name of a staging table that replaces another one of other types.
+#: Suffix of a staging table that replaces one with other types.
 CONVERTED_SUFFIX = "_c"
 
-#: Beginning of the end of the names of the tables in which a load works out which versions are new.
+#: Begin of the suffixes of working tables, in which a load computes new versions.
 HISTORY_SUFFIX = "_h"
 
 #: Column that numbers staged records in order of arrival: the last record of a key wins.
 SEQUENCE = "_syncblocks_seq"
 
-#: Column of the place of a staged record among those of its key, the last one first.
+#: Column with a staged record's rank among the records of its key; the last record is 1.
 RANK = "_syncblocks_rank"
 
-#: Quote character of each dialect that does not use the standard's double quote.
+#: Quote character of each dialect that does not use the standard double quote.
 _QUOTES = {"mysql": "`", "mariadb": "`"}
 
 
 @lru_cache(maxsize=4096)
 def quote(name: str, dialect: str = "") -> str:
-    """Quote one name for a dialect; the only function that does, but for SQLAlchemy's own (`sqlalchemy/names.py`).
+    """Quote one name for a dialect; the only such function, besides SQLAlchemy's own (`sqlalchemy/names.py`).
 
     Raises:
-        FatalConnectorError: no database can hold that name (empty, NUL, a lone surrogate).
+        FatalConnectorError: no database can have that name (empty, NUL, a lone surrogate).
     """
     mark = _QUOTES.get(dialect, '"')
     return f"{mark}{checked(name).replace(mark, mark * 2)}{mark}"
 
 
 def checked(name: str) -> str:
-    """Return a name that some database can hold.
+    """Return a name that some database can have.
 
     Raises:
         FatalConnectorError: none can (empty, NUL, a lone surrogate).
@@ -62,7 +62,7 @@ def checked(name: str) -> str:
 
 
 def _fault(name: str) -> str:
-    """Say why no database can hold a name; empty: some can."""
+    """Return why no database can have a name; empty: some can."""
     if not name:
         return "a name of a table or column is empty"
     if "\0" in name:
@@ -78,7 +78,7 @@ def literal(text: str) -> str:
     """Quote one string constant, for statements that take no parameters.
 
     Raises:
-        FatalConnectorError: it holds a NUL or a lone surrogate.
+        FatalConnectorError: it contains a NUL or a lone surrogate.
     """
     if "\0" in text:
         raise FatalConnectorError(f"the text {text!r} holds a NUL, which no database takes")
@@ -90,7 +90,7 @@ def literal(text: str) -> str:
 
 
 def shorten(name: str, max_bytes: int | None) -> str:
-    """Return the name itself if it fits, else its beginning and a hash of all of it; never two alike."""
+    """Return the name if it fits, else its beginning and a hash of the full name, which stays unique."""
     size = len(name) if name.isascii() else len(name.encode("utf-8", "surrogatepass"))
     if max_bytes is None or size <= max_bytes:
         return name
@@ -98,7 +98,7 @@ def shorten(name: str, max_bytes: int | None) -> str:
 
 
 def tell_apart(name: str, max_bytes: int | None) -> str:
-    """Return the name, shortened if need be, with a hash of all of it: the same one at every run."""
+    """Return the name with a hash of the full name, shortened if needed: the same result in every run."""
     encoded = name.encode("utf-8", "surrogatepass")
     digest = hashlib.sha256(encoded).hexdigest()[:16]
     end = len(encoded) if max_bytes is None else max_bytes - len(digest) - 1
@@ -112,7 +112,7 @@ def staging_name(token: str) -> str:
 
 
 class TableName(Struct, frozen=True):
-    """A table in a schema; `schema` is empty where the system has none."""
+    """A table in a schema; `schema` is empty if the system has none."""
 
     schema: str
     name: str
@@ -124,21 +124,21 @@ class TableName(Struct, frozen=True):
         if not rest:
             return cls(default_schema, first)
         second, more = _part(rest[1:])
-        # An unquoted name may have further dots: they belong to the table.
+        # An unquoted name may contain more dots: they belong to the table's name.
         return cls(first, second if not more else rest[1:])
 
     def __str__(self) -> str:
-        """Return the text that `parse` reads back."""
+        """Return a text that `parse` can read."""
         parts = [self.schema, self.name] if self.schema else [self.name]
         return ".".join(quote(part) if '"' in part or "." in part else part for part in parts)
 
 
 def spellings(name: TableName) -> set[str]:
-    """Return every text that is read as this table, but for the case of its letters."""
+    """Return every spelling of this table, apart from the case of its letters."""
     names = {name.name, quote(name.name)}
     first, dot, rest = name.name.partition(".")
     if dot and first and rest:
-        names.add(f"{quote(first)}.{quote(rest)}")  # where there are no schemas
+        names.add(f"{quote(first)}.{quote(rest)}")  # for systems without schemas
     schemas = {name.schema, quote(name.schema)} if name.schema else {"main"}
     return names | {f"{schema}.{each}" for schema in schemas for each in names}
 
@@ -162,13 +162,13 @@ def _part(text: str) -> tuple[str, str]:
 
 
 class Naming:
-    """How one SQL system spells names, and which spellings are the same name."""
+    """How one SQL system spells names, and which spellings mean the same name."""
 
     name: str
     default_schema: str = ""
-    #: What the system calls a schema.
+    #: The system's word for a schema.
     schema_word: str = "schema"
-    #: Longest name in bytes; None: no limit.
+    #: Maximum length of a name in bytes; None: no limit.
     max_identifier_bytes: int | None = None
     #: Names that no column may have, folded.
     reserved_columns: frozenset[str] = frozenset()
@@ -186,7 +186,7 @@ class Naming:
         return self.quote(name)
 
     def fold(self, name: str) -> str:
-        """Return the same text for all spellings that are one name to the system."""
+        """Return the same text for all spellings of one name."""
         return name
 
     def fold_table(self, name: str) -> str:
@@ -194,13 +194,13 @@ class Naming:
         return self.fold(name)
 
     def table_name(self, destination_table: str, default_schema: str) -> TableName:
-        """Read a `destination_table`; parts that are too long are shortened."""
+        """Read a `destination_table`; shorten long parts."""
         name = TableName.parse(destination_table, default_schema or self.default_schema)
         limit = self.max_identifier_bytes
         return TableName(shorten(name.schema, limit), shorten(name.name, limit))
 
     def plain(self, name: str) -> str:
-        """Return the name of a stream's column in a table where no other column takes that name."""
+        """Return the name of a stream's column in the table, different from all other columns."""
         return shorten(name, self.max_identifier_bytes)
 
     def marked(self, name: str) -> str:
@@ -210,19 +210,18 @@ class Naming:
     def column_names(
         self, names: Sequence[str], held: Sequence[str] = (), known: Mapping[str, str] | None = None
     ) -> dict[str, str]:
-        """Map a stream's column names to the table's: shortened, and told apart where the system folds them.
+        """Map a stream's column names to the table's: shortened, and made distinct if the system ignores case.
 
-        So are those that are the system's, or staging's. The order of the names decides only between two that are
-        new to the table.
+        Names reserved by the system or by staging are changed as well. The order of the names decides only between two
+        names that are both new to the table.
 
         Args:
-            names: of the stream.
-            held: columns of the table that is there.
-            known: what earlier loads called the stream's columns, as `remembered` returned it; also of columns that do
-                not come now.
+            names: columns of the stream.
+            held: columns of the existing table.
+            known: names from earlier loads, as `remembered` returned them; may include columns that do not arrive now.
 
         Raises:
-            FatalConnectorError: no database can hold one of the names.
+            FatalConnectorError: no database can have one of the names.
         """
         for name in names:
             if not name:
@@ -251,12 +250,12 @@ class Naming:
                 claim(name, known[name])
         for name in names:
             for spell in (self.plain, self.marked):
-                # The exact spelling only: a column of another spelling may belong to another name.
+                # Only the exact spelling: a column in another spelling may belong to another name.
                 if name not in found and spelled.get(self.fold(column := spell(name))) == column:
                     claim(name, column, owned)
         others = {*owned, *spelled}
         for name in names:
-            # Another spelling of one name, unless the two spellings are two columns of the stream.
+            # Another spelling of one name, unless the stream has both spellings as columns.
             if name not in found:
                 claim(name, self.plain(name), others)
             if name not in found:
@@ -272,9 +271,9 @@ class Naming:
         return known | {name: column for name, column in found.items() if self.fold(name) in told_apart}
 
     def _told_apart(self, known: Mapping[str, str]) -> set[str]:
-        """Return the folded names whose spellings are different columns of the stream."""
+        """Return the folded names that several columns of the stream share."""
         return {self.fold(name) for name, column in known.items() if column == self.marked(name)}
 
     def names(self, names: Sequence[str], prefix: str = "") -> str:
-        """Quote names for a list, each behind the prefix (`s.`)."""
+        """Quote names for a list, each with a prefix (`s.`)."""
         return ", ".join(prefix + self.quote(name) for name in names)

@@ -1,4 +1,4 @@
-"""The ledger: one row a pipeline, stream and destination table, written in the data's own transaction."""
+"""The ledger: one row for each pipeline, stream and destination table, written in the data's own transaction."""
 
 from __future__ import annotations
 
@@ -21,47 +21,47 @@ from .tables import Column
 T = TypeVar("T")
 
 _KEY = ("pipeline", "stream", "destination_table")
-#: In the JSON of `bookmark`: what follows are names of columns, and the bookmark itself stands beside them.
+#: In the JSON of `bookmark`: the rest are column names, beside the bookmark itself.
 _NAMES = "_syncblocks_columns"
-#: Beside it: `LedgerRow.history`, the time of the last comparison of keys, the columns that are being filled, and
+#: Beside it: `LedgerRow.history`, the time of the last comparison of keys, the columns to fill, and
 #: `LedgerRow.log`.
 _HISTORY, _COMPARED, _FILLING, _LOG = "_syncblocks_history", "compared_at", "filling", "log"
 _COLUMNS = (*_KEY, "source", "token", "owner", "bookmark", "completed_by", "rows", "committed_at")
 
 
 class AbstractLedger(ABC):
-    """Statements on `_syncblocks_ledger`; each runs in the session's transaction, which the caller ends."""
+    """Statements on `_syncblocks_ledger`; each runs in the session's transaction, and the caller ends it."""
 
     def table(self, target: TableName) -> TableName:
-        """Return the ledger that stands beside a destination table."""
+        """Return the ledger beside a destination table."""
         return TableName(target.schema, LEDGER_TABLE)
 
     @abstractmethod
     def create(self, session: Session, ledger: TableName) -> None:
-        """Create the table if it is missing, and its schema where it can be; others may do so at the same time."""
+        """Create the table if it is missing, with its schema if allowed; other processes may do so at the same time."""
 
     @abstractmethod
     def take_over(
         self, session: Session, ledger: TableName, key: LedgerKey, *, token: str, owner: str, source: str | None
     ) -> LedgerRow:
-        """Write the token, waiting for whoever holds the row; return the row as it then stands."""
+        """Write the token, after waiting for the row's lock; return the present row."""
 
     @abstractmethod
     def record(self, session: Session, ledger: TableName, row: LedgerRow) -> None:
-        """Write what a commit makes true into the row of this key and token.
+        """Write the result of a commit into the row of this key and token.
 
-        Source and owner stay as `take_over` has written them. Without `completed_by`, so do that and `rows`.
+        Source and owner stay as `take_over` wrote them. Without `completed_by`, `completed_by` and `rows` stay as well.
 
         Raises:
-            TakenOver: the row carries another token, or is gone; the caller rolls back.
+            TakenOver: the row has another token, or does not exist; the caller rolls back.
         """
 
     @abstractmethod
     def hold(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
-        """Update the row where it carries the token, so that nobody takes it over before the transaction ends.
+        """Lock the row with this token, so that no other process takes it over before the transaction ends.
 
         Raises:
-            TakenOver: the row carries another token, or is gone; the caller rolls back.
+            TakenOver: the row has another token, or does not exist; the caller rolls back.
         """
 
     @abstractmethod
@@ -72,7 +72,7 @@ class AbstractLedger(ABC):
 
     @abstractmethod
     def write_state(self, session: Session, ledger: TableName, row: LedgerRow) -> None:
-        """Write what `state_text` makes of a row, which this transaction holds, and nothing else of it."""
+        """Write only the text of `state_text` into a row that this transaction has locked."""
 
     @abstractmethod
     def read(
@@ -89,29 +89,29 @@ class AbstractLedger(ABC):
             session: in its transaction.
             ledger: the table.
             key: of the one row.
-            tables: values of `destination_table`, in any case; other rows may be left out.
-            pipeline: only its rows; None: those of all.
+            tables: values of `destination_table`, in any case; rows of other tables may be missing.
+            pipeline: return only its rows; None: rows of all pipelines.
         """
 
     def check(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
-        """Make sure that the row is ours, before a commit that does not write it.
+        """Check that the row is ours, before a commit that does not write it.
 
         Raises:
-            TakenOver: it carries another token, or is gone; the caller rolls back.
+            TakenOver: it has another token, or does not exist; the caller rolls back.
         """
         if [row.token for row in self.read(session, ledger, key)] != [token]:
             raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
 
 
 class Ledger(AbstractLedger):
-    """A ledger with one primary key of three texts, whose rows an upsert takes over."""
+    """A ledger whose primary key is three texts; an upsert takes over its rows."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._selected = dialect.naming.names(_COLUMNS)
 
     def create(self, session: Session, ledger: TableName) -> None:
-        """Create schema and table if they are missing; concurrent callers wait for each other."""
+        """Create missing schema and table; concurrent callers wait for each other."""
         dialect = self._dialect
         dialect.tables.lock_creation(session, ledger)
         dialect.tables.create_schema(session, ledger.schema)
@@ -127,8 +127,8 @@ class Ledger(AbstractLedger):
         self, session: Session, ledger: TableName, key: LedgerKey, *, token: str, owner: str, source: str | None
     ) -> LedgerRow:
         """Upsert the row."""
-        # One statement: between an insert and an update another process could get in. `source` None is passed as an
-        # empty text, since not every driver can send an untyped NULL.
+        # One statement: another process could act between an insert and an update. `source` None is passed as an empty
+        # text, since not every driver can send an untyped NULL.
         table = self._dialect.naming.table(ledger)
         keeps = "excluded.source" if source is not None else f"{LEDGER_TABLE}.source"
         rows = session.query(
@@ -157,7 +157,7 @@ class Ledger(AbstractLedger):
             raise TakenOver(f"stream {row.key.stream!r}: another run has taken over", stream=row.key.stream)
 
     def hold(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
-        """Write the owner again; some systems say of such an update that it changed nothing."""
+        """Write the owner again; some systems report such an update as no change."""
         owner, own_token = map(self._dialect.naming.quote, ("owner", "token"))
         session.execute(
             f"update {self._dialect.naming.table(ledger)} set {owner} = {owner} "
@@ -200,12 +200,12 @@ class Ledger(AbstractLedger):
         tables: Collection[str] = (),
         pipeline: str | None = None,
     ) -> list[LedgerRow]:
-        """Return one row, all rows, or those of some tables or of a pipeline."""
+        """Return one row, all rows, or rows of some tables or of a pipeline."""
         values: list[Any] = [*_key(key)] if key else []
         where = f" where {self._where()}" if key else ""
         if tables:
             column = self._dialect.naming.quote("destination_table")
-            # As they are, too: systems do not agree about the lower case of letters beyond ASCII.
+            # Also the exact names: systems disagree about lower case beyond ASCII.
             exact = ", ".join(self._parameter(values, text) for text in sorted(tables))
             folded = ", ".join(self._parameter(values, text) for text in sorted({text.lower() for text in tables}))
             where = f" where ({column} in ({exact}) or lower({column}) in ({folded}))"
@@ -229,14 +229,14 @@ class Ledger(AbstractLedger):
 
 
 def commit(session: Session, dialect: Dialect) -> None:
-    """Commit, with the failpoints before and after."""
+    """Commit, with the failpoints before and after the commit."""
     failpoint(f"{dialect.name}.commit.inside")
     session.commit()
     failpoint(f"{dialect.name}.commit.after")
 
 
 def alone(lease: SessionLease, dialect: Dialect, action: Callable[[Session], T]) -> T:
-    """Run an action that is one transaction and may be repeated, with the failpoints of a commit."""
+    """Run a repeatable action as one transaction, with the failpoints of a commit."""
     failpoint(f"{dialect.name}.commit.inside")
     done = lease.first(action)
     failpoint(f"{dialect.name}.commit.after")
@@ -248,11 +248,10 @@ def _key(key: LedgerKey) -> tuple[str, str, str]:
 
 
 def state_text(row: LedgerRow) -> str | None:
-    """Return what the column `bookmark` holds of a row.
+    """Return the text of the column `bookmark` of a row.
 
-    Names of columns, what a history keeps, the time of the last comparison, columns that are being filled, and the log
-    that a stream is read from stand in the same JSON, in the few rows that have any: ledgers of earlier versions have
-    no column for them, and the user may not be allowed to alter a ledger.
+    The same JSON also has column names, the state of a history, the time of the last key comparison, columns to fill,
+    and the log. Ledgers of earlier versions have no columns for them, and the user may lack the privilege to add some.
     """
     more: dict[str, Any] = {_HISTORY: dict(row.history)} if row.history else {}
     if row.compared_at is not None:
@@ -265,7 +264,7 @@ def state_text(row: LedgerRow) -> str | None:
 
 
 def row_of(row: Sequence[Any]) -> LedgerRow:
-    """Make a ledger row of its columns, in order."""
+    """Create a ledger row from its columns, in order."""
     values = dict(zip(_COLUMNS, row, strict=True))
     bookmark = values["bookmark"]
     try:

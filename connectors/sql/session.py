@@ -1,4 +1,4 @@
-"""One connection, one transaction at a time; and the connections kept open between two streams."""
+"""One connection with one transaction at a time; and a pool of connections between streams."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 class Session(Protocol):
-    """One connection to a database, used by one thread at a time; only `cancel` comes from others.
+    """One database connection, used by one thread at a time; only `cancel` comes from other threads.
 
-    Every driver error leaves it as a `ConnectorError`, sorted by what the caller does about it: a lost connection,
-    a deadlock or a lock timeout as `RetriableError`, a cancelled statement as `Interrupted`.
+    Every driver error leaves it as a `ConnectorError` that tells the caller what to do. A lost connection, a deadlock
+    or a lock timeout is a `RetriableError`; a cancelled statement is `Interrupted`.
     """
 
     def begin(self) -> None:
@@ -29,7 +29,7 @@ class Session(Protocol):
         ...
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Run one statement with `$1` parameters (str, int, float, bool, None); return the records it changed.
+        """Run one statement with `$1` parameters (str, int, float, bool, None); return how many records it changed.
 
         Without parameters `sql` may hold several statements, separated by `;`.
         """
@@ -43,28 +43,28 @@ class Session(Protocol):
         """Append the data to the named columns of a table, inside the transaction; return the records written.
 
         Args:
-            table: it has these columns, of types that carry `schema` exactly, and perhaps others.
-            schema: what every batch already has (wire "arrow"), or the names of the columns (other wires);
-                `column_type` of a field's facts is the column's type.
-            data: an exception that it raises may leave as any error: the caller knows the original.
-            wire: format of the data.
+            table: has these columns, with types that hold `schema` exactly, and perhaps more.
+            schema: schema of every batch (format "arrow"), or only the column names (other formats); a field's facts
+                give the `column_type`.
+            data: its exceptions may come out as any error: the caller knows the original.
+            wire: transfer format of the data.
         """
         ...
 
     def commit(self) -> None:
-        """Commit; `RetriableError` if the answer was lost, whatever the server did."""
+        """Commit; `RetriableError` if the answer was lost, even if the server committed."""
         ...
 
     def rollback(self) -> None:
-        """End the transaction, if there is one; nothing of it is kept."""
+        """Roll back the transaction, if there is one."""
         ...
 
     def cancel(self) -> None:
-        """Make the statement under way fail soon; no effect if there is none."""
+        """Make the running statement fail soon; no effect if there is none."""
         ...
 
     def close(self) -> None:
-        """Close the connection; what was not committed is lost."""
+        """Close the connection; uncommitted changes are lost."""
         ...
 
 
@@ -79,11 +79,11 @@ class SessionLease:
         self._connect = connect
 
     def begin(self) -> None:
-        """Start a transaction; a connection that died while it was idle is replaced by a new one."""
+        """Start a transaction; replace a connection that died while idle."""
         self.first(lambda session: session.begin())
 
     def first(self, action: Callable[[Session], T]) -> T:
-        """Run an action that may be repeated; a connection that died while it was idle is replaced by a new one."""
+        """Run a repeatable action; replace a connection that died while idle."""
         self.check()
         try:
             done = action(self.session)
@@ -103,7 +103,7 @@ class SessionLease:
             raise Interrupted(f"stream {self.stream!r} was interrupted", stream=self.stream)
 
     def interrupt(self) -> None:
-        """Cancel the statement under way, or fail the next `check`."""
+        """Cancel the running statement, or fail the next `check`."""
         self.is_interrupted = True
         self.session.cancel()
 
@@ -127,7 +127,7 @@ class Sessions:
         def connect() -> None:
             try:
                 future.set_result(self._connect())
-            except BaseException as error:  # the call that needs it raises it
+            except BaseException as error:  # the first call raises it
                 future.set_exception(error)
 
         with self._lock:
@@ -138,7 +138,7 @@ class Sessions:
 
     @contextmanager
     def lease(self, stream: str = "") -> Iterator[SessionLease]:
-        """Lease a connection to one call; what the call does not commit is rolled back at the end."""
+        """Lease a connection to one call; uncommitted changes of the call are rolled back at the end."""
         with self._lock:
             reused = self._idle.pop() if self._idle else None
             generation = self._generation
@@ -161,14 +161,14 @@ class Sessions:
             self._return(lease, generation)
 
     def interrupt(self, stream: str) -> None:
-        """Interrupt every call under way for a stream."""
+        """Interrupt every running call of a stream."""
         with self._lock:
             leases = [lease for lease in self._leases if lease.stream == stream]
         for lease in leases:
             lease.interrupt()
 
     def close(self) -> None:
-        """Close the idle connections now, those in use when their call ends. A later call opens them anew."""
+        """Close idle connections now, and used ones at the end of their call. A later call opens new ones."""
         with self._lock:
             idle, self._idle = self._idle, []
             coming, self._coming = self._coming, None
@@ -186,7 +186,7 @@ class Sessions:
         except ConnectorError:
             is_usable = False
         else:
-            # A cancel that comes late would hit the next call's statement.
+            # A late cancel would hit the next call's statement.
             is_usable = not lease.is_interrupted
         with self._lock:
             if is_usable and generation == self._generation and len(self._idle) < self._max_idle:

@@ -1,1 +1,1 @@
-"""What differs from one SQL system to the next."""
+"""The differences between SQL systems."""

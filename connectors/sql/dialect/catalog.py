@@ -1,4 +1,4 @@
-"""What the catalog of one SQL system says about tables that exist."""
+"""Reads existing tables from the catalog of one SQL system."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Catalog(ABC):
 
     @abstractmethod
     def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
-        """Read the catalog for tables and views that exist; the others are not in the result."""
+        """Read the catalog entries of existing tables and views; missing ones are not in the result."""
 
     def identify(self, session: Session, table: Table) -> str:
-        """Return what tells a table from one of its name that is made after it is dropped; default: `reflect` did."""
+        """Return an identity that a later table of the same name does not share; default: set by `reflect`."""
         return table.identity
 
     def exists(self, session: Session, name: TableName) -> bool:
@@ -29,14 +29,14 @@ class Catalog(ABC):
         return name in self.reflect(session, [name])
 
     def keeps_types(self, session: Session, name: TableName, types: Mapping[str, str]) -> bool:
-        """Keep a table from being altered, and tell whether its columns are of these types; asked after `Tables.lock`.
+        """Lock a table's definition, and return whether its columns have these types; called after `Tables.lock`.
 
-        Default: True, for systems that take values and not bytes.
+        Default: True, for systems that take values rather than bytes.
         """
         return True
 
     def lock_shape(self, session: Session, name: TableName) -> bool:
-        """Keep others from altering an existing table until the commit; True: read its catalog entry again."""
+        """Lock an existing table's definition until the commit; True: read its catalog entry again."""
         return False
 
     @abstractmethod
@@ -44,11 +44,11 @@ class Catalog(ABC):
         """Return every table whose name begins with `STAGING_PREFIX`."""
 
     def unique_keys(self, session: Session, table: Table) -> Collection[frozenset[str]]:
-        """Return the column sets of a table's unique indexes, the primary key's as well."""
+        """Return the column sets of a table's unique indexes, including the primary key."""
         return {*table.unique_keys, frozenset(table.key)}
 
     def dependents(self, session: Session, table: Table) -> Sequence[str]:
-        """Name what would be lost if another table took this one's place ("index t_v"), for messages."""
+        """Name objects that would be lost if another table replaced this one ("index t_v"), for messages."""
         return ()
 
 

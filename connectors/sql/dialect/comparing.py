@@ -1,4 +1,4 @@
-"""Statements that write records, of SQL systems that tell records apart by what they hold."""
+"""Statements for SQL systems that compare whole records by value."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .write_statements import Writes
 
 
 class ComparingWrites(Writes):
-    """What `Writes` asks for that compares whole records, by the one condition that a system states in `differs`."""
+    """The parts of `Writes` that compare whole records, built on one condition of the system: `differs`."""
 
     def replace_in_place(self, target: Table, staged: StagingTable, key: Sequence[str]) -> Sequence[str]:
-        """See `Writes`; a record that is the same is not written."""
+        """See `Writes`; unchanged records are not written."""
         source = self._table(staged.name)
         same = self._same_key(target.columns, staged.types, key)
         return [
@@ -22,12 +22,12 @@ class ComparingWrites(Writes):
         ]
 
     def _write_changed(self, target: Table, source: str, staged: StagingTable, key: Sequence[str]) -> Sequence[str]:
-        """Write UPDATE of the records that have changed, if there is something to set, and INSERT of the new ones."""
+        """Write UPDATE of changed records, if there are columns to set, and INSERT of new records."""
         update = self._update(target, source, staged, key, self._differ(target, staged))
         return [*([update] if update else []), self._insert_new(target, source, staged, key)]
 
     def replace_changed(self, target: Table, staged: StagingTable, key: Sequence[str]) -> Sequence[str]:
-        """Write the statements that delete the records that are not staged as they are, and insert what is missing.
+        """Write the statements that delete records without an equal staged record, and insert the missing ones.
 
         No two staged records have the same key.
         """
@@ -40,14 +40,14 @@ class ComparingWrites(Writes):
 
     @abstractmethod
     def differs(self, columns: Sequence[Column], types: Mapping[str, str]) -> str:
-        """Write the condition that a record `t` and a staged one `s` are not the very same, never NULL.
+        """Write the condition that a record `t` and a staged record `s` are not identical, never NULL.
 
-        What only compares as equal (1.0 and 1.00, `a` and `A` by some collations) is not the same. The types are those
-        of the staged columns.
+        Values that are merely equal (1.0 and 1.00, `a` and `A` by some collations) are not identical. The types are the
+        types of the staged columns.
         """
 
     def _differ(self, target: Table, staged: StagingTable) -> str:
-        """Write the condition that an update would change a record, columns that no longer arrive included."""
+        """Write the condition that an update would change a record, including columns that no longer arrive."""
         emptied = [f"t.{self._quote(name)} is not null" for name in self._emptied(target, staged)]
         columns = staged.written_to(target)
         return " or ".join([*([self.differs(columns, staged.types)] if columns else []), *emptied])
@@ -59,7 +59,7 @@ class ComparingWrites(Writes):
     def delete_meeting(
         self, target: Table, test: ColumnTest, arrived: StagingTable | None = None, key: Sequence[str] = ()
     ) -> str:
-        """See `Writes`; texts are compared as they are written."""
+        """See `Writes`; texts are compared by their exact characters."""
         if arrived is None:
             return self._delete(target, self._meets(test))
         same = self._same_key(target.columns, arrived.types, key)

@@ -1,4 +1,4 @@
-"""What differs from one SQL system to the next: one value of six parts."""
+"""The differences between SQL systems: one value with six parts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .write_statements import Writes
 
 
 class Dialect(Struct, kw_only=True):
-    """One SQL system. Each system has a function `dialect` that puts its parts together."""
+    """One SQL system. A function `dialect` of each system creates it."""
 
     naming: Naming
-    #: Replaced by the first connection where only a server can tell.
+    #: The first connection replaces it if only a server knows.
     facts: Facts
     types: Types
     catalog: Catalog

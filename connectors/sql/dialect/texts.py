@@ -1,4 +1,4 @@
-"""SQL that writes values of a column as the texts that `arrow.text` writes: a column that becomes text has one form."""
+"""SQL that converts column values to the texts of `arrow.text`, so that a column that becomes text has one form."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ def double_text(name: str, plain: str) -> str:
 
     Args:
         name: the column, quoted.
-        plain: type of decimals that holds what is below 1e-4, with all of its digits.
+        plain: decimal type that holds values below 1e-4 with all digits.
     """
     written, size = f"cast({name} as varchar)", f"abs({name})"
     sign = f"case when {name} < 0 then '-' else '' end"
     digits = f"replace(cast({size} as varchar), '.', '')"
-    # `1.0` of some systems is `1` of others.
+    # Some systems write `1.0`, others `1`.
     fraction = f"rtrim(rtrim('.' || substr({digits}, 2), '0'), '.')"
     power = f"length(split_part(cast({size} as varchar), '.', 1)) - 1"
     return (
@@ -27,7 +27,7 @@ def double_text(name: str, plain: str) -> str:
 
 
 def float_text(name: str, plain: str) -> str:
-    """Write the text of a float that may be no number; see `double_text`."""
+    """Write the text of a float that may be NaN or infinite; see `double_text`."""
     written = f"lower(cast({name} as varchar))"
     return (
         f"case {written} when 'nan' then 'nan' when 'infinity' then 'inf' when '-infinity' then '-inf' "
@@ -36,7 +36,7 @@ def float_text(name: str, plain: str) -> str:
 
 
 def time_text(name: str) -> str:
-    """Write the text of a time of microseconds: six digits of a second, as in `10:00:00.500000`."""
+    """Write the text of a time with microseconds: six decimal places, as in `10:00:00.500000`."""
     written = f"cast({name} as varchar)"
     point = f"case when {written} like '%.%' then '' else '.' end"
     return f"rpad({written} || {point}, 15, '0')"

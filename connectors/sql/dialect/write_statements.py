@@ -1,4 +1,4 @@
-"""Records of one SQL system: statements that write them, savepoints, and how the actions of a load plan run."""
+"""Records of one SQL system: statements that write them, savepoints, and the actions of a load plan."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ from ..session import Session
 from ..tables import Column, ColumnTest, StagingTable, Table
 from .facts import Facts
 
-#: Columns of a staging table of one row: the bounds of a range, the second of which is not in it.
+#: Columns of a staging table with one row: the bounds of a range; the upper bound is exclusive.
 BOUNDS = ("range_start", "range_end")
 
 
 class SlicesStaging(ABC):
-    """What the dialect of a system adds whose statements can read a range of a staging table as it is."""
+    """For systems whose statements can read a range of a staging table without a copy."""
 
     @abstractmethod
     def slice(self, staging: TableName, first: int, last: int) -> TableName:
-        """Return a name for the staged records from a number to another; the staging table is numbered."""
+        """Return an alias for the staged records within a range of numbers; the staging table is numbered."""
 
 
 class Writes(ABC):
-    """Methods that return SQL touch nothing; those that take a session run inside its transaction."""
+    """Methods that return SQL have no effect; methods that take a session run inside its transaction."""
 
     def __init__(self, naming: Naming, facts: Facts) -> None:
         self._naming, self._facts = naming, facts
         self._quote, self._table, self._names = naming.quote, naming.table, naming.names
 
     def perform(self, session: Session, action: Action) -> None:
-        """Run one action of a load plan; a system with actions of its own runs these."""
+        """Run one action of a load plan; a system with its own actions overrides this."""
         match action:
             case str():
                 session.execute(action)
             case Reread():
-                pass  # whoever locks reads the catalog afterwards
+                pass  # every caller that locks reads the catalog afterwards
             case _:
                 raise TypeError(f"{self._naming.name} does not know {action}")
 
     def savepoint(self, session: Session) -> None:
-        """Set the savepoint that `rollback` goes back to; of systems that have savepoints."""
+        """Set the savepoint of `rollback`; for systems that have savepoints."""
         session.execute("savepoint _syncblocks_batch")
 
     def rollback(self, session: Session) -> None:
-        """Undo what was done since `savepoint`."""
+        """Undo everything since `savepoint`."""
         session.execute("rollback to savepoint _syncblocks_batch")
         session.execute("release savepoint _syncblocks_batch")
 
     def release(self, session: Session) -> None:
-        """Release the savepoint, and keep what was done since."""
+        """Release the savepoint and keep the changes."""
         session.execute("release savepoint _syncblocks_batch")
 
     def begin_commit(self, session: Session, staging: TableName | None) -> None:  # noqa: B027 -- most need nothing
-        """Get ready to write target and ledger: all data of a commit has arrived, in `staging` if anywhere."""
+        """Prepare the write of target and ledger: all data of a commit has arrived, in `staging` if it was staged."""
 
     def any_record(self, table: Table) -> str:
-        """Write the SELECT of one record of a table, whatever is in it."""
+        """Write the SELECT of any one record of a table."""
         return f"select 1 from {self._table(table.name)} limit 1"
 
     def newest(self, table: Table, columns: Sequence[str]) -> str:
-        """Write the SELECT of some columns in the record where they are highest, the first one first."""
+        """Write the SELECT of some columns from the record with their highest values; the first column orders first."""
         kinds = {column.name: column.type for column in table.columns}
         shown = ", ".join(self.shown(name, kinds[name]) for name in columns)
         known = " and ".join(f"{self._quote(name)} is not null" for name in columns)
@@ -78,7 +78,7 @@ class Writes(ABC):
         return f"select 1 from {self._table(staging)} where {condition} limit 1"
 
     def repeated(self, staging: TableName, key: Sequence[str]) -> str:
-        """Write the condition of staged records `s` whose key an earlier one has."""
+        """Write the condition that a staged record `s` repeats the key of an earlier one."""
         arrival = self._facts.arrival
         order = f"partition by {self._names(key)} order by {arrival}"
         inner = f"select {arrival} as place, row_number() over ({order}) as number from {self._table(staging)}"
@@ -90,21 +90,21 @@ class Writes(ABC):
         return f"select {names} from {self._table(staging)} group by {names} having count(*) > 1 limit 1"
 
     def refuse_equal_keys(self, session: Session, target: Table, staged: StagingTable, key: Sequence[str]) -> None:
-        """Raise for different staged keys that the target takes for one: of their records only the last would stay.
+        """Raise if different staged keys are equal for the target: only the last of their records would remain.
 
         Args:
-            session: whose transaction it is.
-            target: as it stands now.
+            session: runs the queries.
+            target: the present target.
             staged: the records.
             key: columns that identify a record.
 
         Raises:
-            FatalConnectorError: two keys are one to the target.
+            FatalConnectorError: two keys are equal for the target.
         """
         folded = [column for column in staged.written_to(target) if column.name in key and column.is_folded]
         if not folded:
             return
-        # The target's columns stand first: the staged values are compared by their collations.
+        # The target's columns come first: their collations apply to the comparison.
         keys = [column for column in target.columns if column.name in key]
         held = [self._quote(column.name) for column in keys] + [self._spelled(self._quote(c.name)) for c in folded]
         arriving = [self._value(column, staged.types) for column in keys]
@@ -134,7 +134,7 @@ class Writes(ABC):
     def refuse_equal_values(  # noqa: B027 -- most need nothing
         self, session: Session, target: Table, staged: StagingTable, column: Column
     ) -> None:
-        """Raise for values of which `delete_values` would delete those of another one; default: it tells them apart."""
+        """Raise if `delete_values` would also delete records with other values; default: all values are distinct."""
 
     def _spelled(self, expression: str) -> str:
         """Write a value as a text that is compared by its characters."""
@@ -143,33 +143,34 @@ class Writes(ABC):
     def violations(
         self, session: Session, target: Table, staged: StagingTable, key: Sequence[str], ignores: bool, is_emptied: bool
     ) -> Sequence[tuple[str, str]]:
-        """Write conditions on staged records `s` that violate the target's constraints; of systems without savepoints.
+        """Write conditions for staged records `s` that violate the target's constraints; for systems without
+        savepoints.
 
         Args:
-            session: to read the constraints.
-            target: as it stands now.
+            session: reads the constraints.
+            target: the present target.
             staged: the records.
-            key: of a merge.
-            ignores: of a merge, whether records that are there stay as they are.
-            is_emptied: the target's records will go first.
+            key: key of a merge.
+            ignores: whether a merge leaves existing records unchanged.
+            is_emptied: the target's records are deleted first.
 
         Returns:
-            Conditions, asked one after the other until none is met, and what is wrong with records that meet them.
+            Conditions with the reason for each; they are checked in order until none matches.
         """
         return ()
 
     def insert_range(self, part: TableName, staged: StagingTable, first: int, last: int) -> str:
-        """Write INSERT of staged records, from a number to another, into an empty staging table of equal columns."""
+        """Write INSERT of a range of staged records, by their numbers, into an empty staging table of equal columns."""
         whole = replace(staged, types={**staged.types, SEQUENCE: self._facts.bigint_type})
         everything = self.insert_from(part, whole, whole.own_columns())
         return f"{everything} where s.{self._quote(SEQUENCE)} between {first} and {last}"
 
     def staged_records(self, session: Session, staged: StagingTable, numbers: str) -> Sequence[tuple[Any, ...]]:
-        """Read staged records, each behind its number.
+        """Read staged records with their numbers.
 
         Args:
-            session: whose transaction it is.
-            staged: is numbered.
+            session: runs the query.
+            staged: a numbered staging table.
             numbers: list of numbers, in parentheses.
         """
         number = self._quote(SEQUENCE)
@@ -177,11 +178,11 @@ class Writes(ABC):
         return session.query(f"select {number}, {names} from {self._table(staged.name)} where {number} in {numbers}")
 
     def shown(self, name: str, column_type: str) -> str:
-        """Write a staged column in a form that the driver can read, to show its values; default: as it is."""
+        """Write a staged column in a form that the driver can show; default: unchanged."""
         return self._quote(name)
 
     def cast(self, expression: str, column_type: str, staged_type: str) -> str:
-        """Turn a staged expression into the column's type."""
+        """Cast a staged expression to the column's type."""
         return expression if column_type == staged_type else f"cast({expression} as {column_type})"
 
     def insert_from(self, target: TableName, staged: StagingTable, columns: Sequence[Column]) -> str:
@@ -193,7 +194,7 @@ class Writes(ABC):
         return f"insert into {self._table(target)} ({self._names([column.name for column in columns])})"
 
     def latest(self, staging: TableName, key: Sequence[str], *, is_first: bool = False) -> str:
-        """Write a derived table of the last staged record of each key, or of the first."""
+        """Write a derived table of the last, or the first, staged record of each key."""
         number, source = self._quote(SEQUENCE), self._table(staging)
         last = f"select {'min' if is_first else 'max'}({number}) from {source} group by {self._names(key)}"
         return f"(select * from {source} where {number} in ({last}))"
@@ -201,17 +202,17 @@ class Writes(ABC):
     def merge(
         self, target: Table, staged: StagingTable, key: Sequence[str], method: ConflictMethod
     ) -> Sequence[Action]:
-        """Write the statements that merge the staged records into the target: UPDATE, then INSERT of what is new.
+        """Write the statements that merge the staged records into the target: UPDATE, then INSERT of new records.
 
         Args:
-            target: as it stands now; its columns that are not staged get NULL (or their default).
-            staged: has `SEQUENCE`; of records with equal keys the last one counts, of IGNORE the first.
-            key: columns that identify a record; no NULLs (checked before).
-            method: what happens with a record whose key is there already.
+            target: the present target; columns that are not staged get NULL (or their default).
+            staged: has `SEQUENCE`; of equal keys the last record counts, for IGNORE the first.
+            key: columns that identify a record, without NULLs (checked before).
+            method: what to do with a record whose key exists.
         """
         source = self.latest(staged.name, key, is_first=method is ConflictMethod.IGNORE)
         statements = [self._insert_new(target, source, staged, key)]
-        # Several records may have one key, as an append has left them: an UPDATE would make them all the same.
+        # Several records may share a key after an append: an UPDATE would make them all equal.
         may_repeat = frozenset(key) not in target.unique_keys and not (target.has_triggers or target.is_referenced)
         if method is ConflictMethod.UPDATE and may_repeat:
             statements.insert(0, self.delete_arriving(target, staged, key))
@@ -222,14 +223,14 @@ class Writes(ABC):
     def drop_outrun(
         self, target: Table, staged: StagingTable, column: Column, key: Sequence[str], is_lowest: bool
     ) -> str:
-        """Write DELETE of staged records but those with the highest value of their key, of equal ones the last.
+        """Write DELETE of staged records, except the one with the highest value of each key (the last of equal ones).
 
         Args:
-            target: as it stands now.
+            target: the present target.
             staged: the records, with `SEQUENCE`.
-            column: what decides; NULL is lower than any value.
+            column: compared values; NULL is lower than any value.
             key: columns that identify a record.
-            is_lowest: the lowest value counts, but NULL never before a value.
+            is_lowest: the lowest value wins; NULL still loses against any value.
         """
         keys = ", ".join(self._value(each, staged.types) for each in target.columns if each.name in key)
         value, number = self.ordered(self._value(column, staged.types), column), f"s.{self._quote(SEQUENCE)}"
@@ -243,15 +244,15 @@ class Writes(ABC):
     def drop_older(
         self, target: Table, staged: StagingTable, column: Column, key: Sequence[str], current: str, is_lowest: bool
     ) -> str:
-        """Write DELETE of staged records for whose key the target has a newer one; equal ones are not newer.
+        """Write DELETE of staged records if the target has a newer record of their key; equal ones are not newer.
 
         Args:
-            target: as it stands now.
+            target: the present target.
             staged: the records.
-            column: what decides; NULL is older than any value.
+            column: compared values; NULL is older than any value.
             key: columns that identify a record.
-            current: only records count that have NULL in this column; empty: all do.
-            is_lowest: the lower value is the newer one.
+            current: compare only with records that have NULL in this column; empty: with all.
+            is_lowest: the lower value is newer.
         """
         held = self.ordered(f"t.{self._quote(column.name)}", column)
         value = self.ordered(self._value(column, staged.types), column)
@@ -262,21 +263,21 @@ class Writes(ABC):
         return self.delete_staged(staged.name, older)
 
     def drop_new(self, target: Table, staged: StagingTable, key: Sequence[str]) -> str:
-        """Write DELETE of staged records whose key the target lacks; arguments as of `drop_older`."""
+        """Write DELETE of staged records whose key the target lacks; arguments as in `drop_older`."""
         same, into = self._same_key(target.columns, staged.types, key), self._table(target.name)
         return self.delete_staged(staged.name, f"not exists (select 1 from {into} as t where {same})")
 
     def ordered(self, expression: str, column: Column) -> str:
-        """Write a value of a column so that the system orders it as Arrow does: texts by their bytes."""
+        """Write a column value so that the system orders it like Arrow: texts by their bytes."""
         return expression
 
     def carry(self, target: Table, staged: StagingTable, kept: Sequence[Column], key: Sequence[str]) -> Sequence[str]:
-        """Write the statements that give staged records what the target's of the same key have in some columns.
+        """Write the statements that copy some columns from the target into staged records of the same key.
 
         Args:
-            target: as it stands now.
+            target: the present target.
             staged: the records.
-            kept: columns with the target's types, none of the key.
+            kept: columns with the target's types, no key columns.
             key: columns that identify a record.
         """
         values = {c.name: self.cast(f"t.{self._quote(c.name)}", staged.types[c.name], c.type) for c in kept}
@@ -289,22 +290,22 @@ class Writes(ABC):
     def delete_keys(
         self, target: Table, removed: StagingTable, key: Sequence[str], *, kept: StagingTable | None
     ) -> str:
-        """Write DELETE of the records whose keys are in one staging table, but not in another.
+        """Write DELETE of records whose keys are in one staging table but not in another.
 
         Args:
-            target: as it stands now.
+            target: the present target.
             removed: has the keys.
             key: its columns.
-            kept: the records that arrive; None: none do.
+            kept: the arriving records; None: there are none.
         """
         return self._delete(target, self._of_keys(target, removed, key, kept))
 
     def delete_unreferenced(
         self, target: Table, removed: StagingTable, key: Sequence[str], *, kept: StagingTable | None
     ) -> str:
-        """Write the same, but for records that others refer to, which a later pass may delete.
+        """Write the same DELETE for records that others refer to, to be repeated in passes.
 
-        Empty: the system checks foreign keys at the end of a statement, so that one is enough.
+        Empty: the system checks foreign keys at the end of a statement, so one pass is enough.
         """
         return ""
 
@@ -317,17 +318,18 @@ class Writes(ABC):
         )
 
     def delete_arriving(self, target: Table, staged: StagingTable, key: Sequence[str]) -> str:
-        """Write DELETE of the records whose keys are staged."""
+        """Write DELETE of the records with staged keys."""
         same = self._same_key(target.columns, staged.types, key)
         return self._delete_joined(target, self._table(staged.name), same)
 
     def delete_values(self, target: Table, staged: StagingTable, column: Column) -> str:
-        """Write DELETE of the records that have a staged value in a column; texts are compared as they are written."""
+        """Write DELETE of the records that have a staged value in a column; texts are compared by their exact
+        characters."""
         distinct = f"(select distinct {self._quote(column.name)} from {self._table(staged.name)})"
         return self._delete_joined(target, distinct, self._same_key([column], staged.types, [column.name]))
 
     def delete_between(self, target: Table, staged: StagingTable, column: Column) -> str:
-        """Write DELETE of the records that are within a range, whose `BOUNDS` are staged."""
+        """Write DELETE of the records within a range, whose `BOUNDS` are staged."""
         held = f"t.{self._quote(column.name)}"
         first, last = (self.cast(f"s.{self._quote(each)}", column.type, staged.types[each]) for each in BOUNDS)
         condition = f"{self._compared(held, '>=', first)} and {self._compared(held, '<', last)}"
@@ -337,62 +339,62 @@ class Writes(ABC):
     def delete_meeting(
         self, target: Table, test: ColumnTest, arrived: StagingTable | None = None, key: Sequence[str] = ()
     ) -> str:
-        """Write DELETE of the records that meet a test; texts are compared as they are written.
+        """Write DELETE of the records that meet a test; texts are compared by their exact characters.
 
         Args:
-            target: as it stands now.
-            test: what they have in a column.
-            arrived: the records to whose keys it is limited; None: all records.
+            target: the present target.
+            test: condition on a column.
+            arrived: limits the DELETE to the keys of these records; None: all records.
             key: its columns.
         """
 
     def refuse_unordered(  # noqa: B027 -- most need nothing
         self, session: Session, target: Table, column: Column
     ) -> None:
-        """Raise for times in a column that the system does not order as they follow each other; default: it does."""
+        """Raise if the system orders some times in a column wrongly; default: it orders them correctly."""
 
     def _compared(self, left: str, operator: str, right: str) -> str:
         """Compare two times of one type."""
         return f"{left} {operator} {right}"
 
     def _delete_joined(self, target: Table, source: str, same: str) -> str:
-        """Write DELETE of the target's records `t` for which a source has a record `s` that meets a condition."""
+        """Write DELETE of target records `t` that match a record `s` of a source by a condition."""
         return f"delete from {self._table(target.name)} as t using {source} as s where {same}"
 
     def set_columns(self, target: Table, staged: StagingTable, key: Sequence[str], names: Sequence[str]) -> str:
-        """Write UPDATE of some columns of the records whose keys are in a staging table, each of them once.
+        """Write UPDATE of some columns of the records with staged keys; each key is staged once.
 
         Args:
-            target: as it stands now.
-            staged: has the keys and values.
-            key: names of the key's columns.
-            names: of the columns to set.
+            target: the present target.
+            staged: keys and values.
+            key: names of the key columns.
+            names: columns to set.
         """
         values = {column.name: self._value(column, staged.types) for column in target.columns if column.name in names}
         same = self._same_key(target.columns, staged.types, key)
         return self._updated(target, self._table(staged.name), values, same, "")
 
     def _delete(self, target: Table, condition: str) -> str:
-        """Write DELETE of the target's records `t` that meet a condition."""
+        """Write DELETE of target records `t` that meet a condition."""
         return f"delete from {self._table(target.name)} as t where {condition}"
 
     @abstractmethod
     def replace_in_place(self, target: Table, staged: StagingTable, key: Sequence[str]) -> Sequence[str]:
-        """Write the statements that make the target equal to the staged records without deleting one that stays."""
+        """Write the statements that make the target equal to the staged records; remaining records are not deleted."""
 
     @abstractmethod
     def changed(self, columns: Sequence[Column]) -> str:
-        """Write the condition that a record `t` and another one `s` of the same types differ by value, never NULL.
+        """Write the condition that records `t` and `s` of equal types differ by value, never NULL.
 
-        1.0 and 1.00 are one value, `a` and `A` are two.
+        1.0 and 1.00 are one value; `a` and `A` are two.
         """
 
     def update_from(self, target: Table, source: TableName, values: Mapping[str, str], condition: str) -> str:
-        """Write UPDATE of records `t` by those of a staging table `s`, of which one at most meets the condition."""
+        """Write UPDATE of records `t` from a staging table `s`; at most one record of `s` meets the condition."""
         return self._updated(target, self._table(source), values, condition, "")
 
     def update_staged(self, staging: TableName, target: Table, values: Mapping[str, str], condition: str) -> str:
-        """Write UPDATE of staged records `s` by records `t`, of which one at most meets the condition."""
+        """Write UPDATE of staged records `s` from records `t`; at most one record of `t` meets the condition."""
         return self._carried(target, staging, values, condition)
 
     def delete_staged(self, staging: TableName, condition: str) -> str:
@@ -400,47 +402,47 @@ class Writes(ABC):
         return f"delete from {self._table(staging)} as s where {condition}"
 
     def same_key(self, columns: Sequence[Column]) -> str:
-        """Compare the key of a record `t` with that of another one `s` of the same types."""
+        """Compare the keys of records `t` and `s` of equal types."""
         names = [column.name for column in columns]
         return self._same_key(columns, {column.name: column.type for column in columns}, names)
 
     def before_merge(self) -> Sequence[Action]:
-        """Return what lets the statements of a merge go faster, until the commit; default: nothing."""
+        """Return actions that speed up a merge until the commit; default: none."""
         return ()
 
     def equals(self, left: str, right: str, column: Column) -> str:
-        """Write that two values of a column's type are the same."""
+        """Write the condition that two values of a column's type are identical."""
         return f"{left} = {right}"
 
     def _value(self, column: Column, types: Mapping[str, str]) -> str:
         return self.cast(f"s.{self._quote(column.name)}", column.type, types[column.name])
 
     def _emptied(self, target: Table, staged: StagingTable) -> list[str]:
-        """Return the columns in which a record that is updated gets NULL; a key that never arrived stays."""
+        """Return the columns in which an updated record gets NULL; a key column that never arrived stays."""
         arriving = {*(column.name for column in staged.written_to(target)), *target.key}
         return [column.name for column in target.columns if self._is_emptied(column, arriving)]
 
     @staticmethod
     def _written(target: Table, staged: StagingTable, key: Sequence[str]) -> list[Column]:
-        """Return the columns that an update writes: of the key those in which equal values may differ."""
+        """Return the columns that an update writes, with key columns whose equal values can be spelled differently."""
         same = {column.name for column in target.columns if column.name in key and not column.is_folded}
         return [column for column in staged.written_to(target) if column.name not in same]
 
     @staticmethod
     def _is_emptied(column: Column, arriving: Collection[str]) -> bool:
-        """Tell whether a record that is updated gets NULL here: the column no longer arrives, and may hold NULL."""
+        """Return whether an updated record gets NULL here: the column no longer arrives, and is nullable."""
         may_be_null = column.is_nullable and not column.is_generated and not column.has_default
         return may_be_null and column.name not in arriving
 
     def _same_key(self, columns: Sequence[Column], types: Mapping[str, str], key: Sequence[str]) -> str:
-        """Compare a record `t` with a staged one `s`; `columns` has those of the key that the table computes, too."""
+        """Compare a record `t` with a staged record `s`; `columns` includes computed key columns."""
         keys = [column for column in columns if column.name in key]
         return " and ".join(
             self.equals(f"t.{self._quote(column.name)}", self._value(column, types), column) for column in keys
         )
 
     def _update(self, target: Table, source: str, staged: StagingTable, key: Sequence[str], condition: str = "") -> str:
-        """Write UPDATE of the records that are staged and meet a condition; empty: there is nothing to set."""
+        """Write UPDATE of target records by staged records that meet a condition; empty: no column to set."""
         values = {each.name: self._value(each, staged.types) for each in self._written(target, staged, key)}
         values |= dict.fromkeys(self._emptied(target, staged), "null")
         same = self._same_key(target.columns, staged.types, key)
@@ -452,7 +454,7 @@ class Writes(ABC):
         return f"update {self._table(target.name)} as t set {listed} from {source} as s where {where}"
 
     def _changes(self, target: Table, staged: StagingTable, key: Sequence[str], arriving: str) -> list[str]:
-        """Write what an insert changes in a record of the same key; `arriving` is a form such as `excluded.{}`."""
+        """Write the assignments when an inserted key exists; `arriving` is a form such as `excluded.{}`."""
         names = [self._quote(column.name) for column in self._written(target, staged, key)]
         emptied = [f"{self._quote(name)} = null" for name in self._emptied(target, staged)]
         return [*(f"{name} = {arriving.format(name)}" for name in names), *emptied]

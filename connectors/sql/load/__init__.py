@@ -1,1 +1,1 @@
-"""One load of an SQL system: staging table, append, merge and replace, ledger row, rejected records."""
+"""One load into an SQL system: staging table, append, merge, replace, ledger row and rejected records."""

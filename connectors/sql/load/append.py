@@ -1,4 +1,4 @@
-"""APPEND: insert the records, into the target itself where it takes them as they come, else from a staging table."""
+"""APPEND: insert the records straight into the target if its types match, else through a staging table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Append(Strategy):
         self.records += ingest(self.context, events, table.name, types, not_null=self.not_null())
 
     def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
-        """Create it so that it can become the target, if there is none."""
+        """Create the staging table in such a way that it can become the target if there is none."""
         if not self.context.dialect.facts.adopts_staging or self.table is not None:
             return create_staging(self.context, planned, is_shared=is_shared)
         self.context.session.execute(self.context.dialect.tables.create(planned.name, planned.target_columns()))
@@ -56,7 +56,7 @@ class Append(Strategy):
         )
 
     def _direct_target(self) -> Table | None:
-        """Return the target if it takes the data as it comes, and keep others from altering it; else None."""
+        """Return the target if it takes the data without conversion, and lock its definition; else None."""
         context = self.context
         if not context.dialect.facts.appends_directly or not self._fits(self.table):
             return None
@@ -76,7 +76,7 @@ class Append(Strategy):
                 if column.type != wanted:
                     return False
                 continue
-            # Held values fit as they are, and travel in the column's own type.
+            # A type that is wide enough needs no change; the values then travel in the column's own type.
             if dialect.types.widen(column.type, wanted) != column.type:
                 return False
             if dialect.types.wire(column.type, field.type).type != column.type:

@@ -1,4 +1,4 @@
-"""MERGE of changes: the last change of a key counts, deletes go, and what a change leaves out stays as it is."""
+"""MERGE of changes: the last change of a key counts, deletes remove records, missing values stay unchanged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ROW = "_syncblocks_row"
 
 
 class Changes(Merge):
-    """Applies the changes of one load, in order; all of them up to a checkpoint in one transaction."""
+    """Applies the changes of one load in order; all changes up to a checkpoint share one transaction."""
 
     def begin(self) -> None:
         """Begin a transaction."""
@@ -32,7 +32,7 @@ class Changes(Merge):
         self._has_deletes = self._has_marks = False
 
     def write(self, events: LoadEvents) -> None:
-        """Stage the changes up to the next marker; what is staged is applied where later ones need it in the table."""
+        """Stage the changes up to the next marker; apply staged changes early if later ones depend on them."""
         for batch in events.data():
             assert isinstance(batch, pa.RecordBatch)
             first = batch.column(OPERATION)[0].as_py()
@@ -55,7 +55,7 @@ class Changes(Merge):
         super().finish(is_final=is_final)
 
     def target_columns(self) -> list[Column]:
-        """Return the columns of the stream's records, without those that say what a change is."""
+        """Return the columns of the stream's records, without the columns that describe the change."""
         own = self._own_names()
         return [column for column in super().target_columns() if column.name in own]
 
@@ -77,7 +77,7 @@ class Changes(Merge):
         self.table = context.target.reflect()
 
     def _delete_staged(self, staged: StagingTable) -> None:
-        """Leave the last change of each key, and apply those that are deletes."""
+        """Keep the last change of each key, and apply the deletes among them."""
         context = self.context
         key, quote = context.columns.merge_key(), context.dialect.naming.quote
         source, target = context.dialect.naming.table(staged.name), context.dialect.naming.table(context.target.name)
@@ -103,7 +103,7 @@ class Changes(Merge):
         return bool(pc.any(pc.equal(batch.column(OPERATION), pc.constant(operation))).as_py())
 
     def _mark_staged(self, staged: StagingTable) -> None:
-        """Mark records whose last change says so, staged ones and those of the target."""
+        """Mark records whose last change is a mark, in the staging table and in the target."""
         context = self.context
         key, quote, table = context.columns.merge_key(), context.dialect.naming.quote, context.dialect.naming.table
         source, session = table(staged.name), context.session
@@ -128,12 +128,12 @@ class Changes(Merge):
         self.removed += max(session.execute(f"delete from {source} where {operation} = '{MARK}'"), 0)
 
     def _staged_key(self, staged: StagingTable, name: str, alias: str) -> str:
-        """Write a staged key in the type of the target's."""
+        """Write a staged key, cast to the type of the target's column."""
         column, text = staged.columns[name], f"{alias}.{self.context.dialect.naming.quote(name)}"
         return text if staged.types[name] == column.type else f"cast({text} as {column.type})"
 
     def _empty(self) -> None:
-        """Forget what is staged, and delete all records of the target."""
+        """Discard the staged changes, and delete all records of the target."""
         context = self.context
         if self.staged is not None:
             context.target.run([context.dialect.tables.drop(self.staged.name)])
@@ -144,7 +144,7 @@ class Changes(Merge):
             )
 
     def _mark_column(self) -> Column | None:
-        """Return the target's column of marks, which it gets where it has none; None: there is no target yet."""
+        """Return the target's column for marks, and add it if it is missing; None: there is no target yet."""
         if self.table is None:
             return None
         target, columns = self.context.target, self.target_columns()
@@ -154,7 +154,7 @@ class Changes(Merge):
         return next(each for each in self.table.columns if each.name == mark)
 
     def _mark_all(self, batch: pa.RecordBatch) -> None:
-        """Apply what is staged, and mark all records of the target that are not marked."""
+        """Apply the staged changes, then mark all records of the target that are not marked."""
         self._apply()
         context, column = self.context, self._mark_column()
         if column is None:
@@ -171,7 +171,7 @@ class Changes(Merge):
         context.target.run([context.dialect.tables.drop(staged.name)])
 
     def _completed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Give changes the values that they leave out, which the target has under the former key.
+        """Fill the values that changes leave out; the target has them under the former key.
 
         Raises:
             FatalConnectorError: the target lacks such a record.
@@ -211,7 +211,7 @@ class Changes(Merge):
         return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
 
     def _held(self, staged: StagingTable, key: Sequence[str], names: Sequence[str]) -> dict[int, tuple[Any, ...]]:
-        """Look up values in the target: number of a change -> its values, bytes as they are, others as text."""
+        """Look up values in the target: number of a change -> its values; bytes unchanged, other types as text."""
         context, naming = self.context, self.context.dialect.naming
         stream, own = context.columns.stream, context.columns.names
         selected = []

@@ -25,11 +25,11 @@ class StreamColumns:
         self._is_merge = load.write.disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
         self._unique_properties = load.stream.unique_properties if self._is_merge else ()
         self._has_key = load.write.disposition is not WriteDisposition.APPEND
-        #: The stream, with the schema that comes now.
+        #: The stream, with its current schema.
         self.stream = load.stream
         #: Column of the stream -> column of the table.
         self.names: dict[str, str] = {}
-        #: What the ledger keeps of these names, see `LedgerRow.columns`.
+        #: The names that the ledger keeps, see `LedgerRow.columns`.
         self.known: Mapping[str, str] = load.columns
         #: Column of the existing table -> its type.
         self._held: dict[str, str] = {}
@@ -47,11 +47,11 @@ class StreamColumns:
             self.known = self._dialect.naming.remembered(self.names, self.known)
 
     def wire_of(self, column_type: str, field: pa.Field) -> Wire:
-        """Return how a field's values travel into a column of a type."""
+        """Return how a field's values are transferred into a column of a type."""
         return self._dialect.types.wire(column_type, field.type)
 
     def planned(self) -> dict[str, tuple[Column, Wire]]:
-        """Return how the target should have each column, and how its values travel there."""
+        """Return the target's definition of each column, and how its values are transferred."""
         keys = {*self._key_properties, *self._unique_properties} if self._has_key else set()
         planned = {}
         for field in self.stream.schema:
@@ -78,14 +78,14 @@ class StreamColumns:
         return own
 
     def required(self, columns: Sequence[Column]) -> list[Column]:
-        """Return columns of which those of keys refuse NULL as well."""
+        """Return the columns, with NOT NULL added to the columns of the key."""
         keys = {*self.key(), *self.merge_key()}
         return [
             replace(column, is_nullable=False, is_key=True) if column.name in keys else column for column in columns
         ]
 
     def key(self) -> list[str]:
-        """Return the key's columns as the table names them; none for an append.
+        """Return the key's columns by their names in the table; an append has none.
 
         Raises:
             FatalConnectorError: the stream lacks a column of the key, or a merge has no key.
@@ -103,7 +103,7 @@ class StreamColumns:
         return [self.names[name] for name in self._key_properties]
 
     def merge_key(self) -> list[str]:
-        """Return the columns by which records are merged, as the table names them; raises as `key` does."""
+        """Return the columns by which records are merged, by their names in the table; raises as `key` does."""
         key = self.key()
         missing = [name for name in self._unique_properties if name not in self.names]
         if missing:

@@ -1,4 +1,4 @@
-"""What the parts of one load share: its connection, its target, its columns, its rejected records."""
+"""State that all parts of one load share: connection, target, columns and rejected records."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LoadContext(Struct, frozen=True, kw_only=True):
     columns: StreamColumns
     #: None: the first record that does not fit fails the stream.
     rejected: RejectedRecords | None
-    #: None: the stream is none of files that are known.
+    #: None: the stream does not read files whose names are kept.
     files: FilesRead | None = None
 
     @classmethod
@@ -59,12 +59,12 @@ class LoadContext(Struct, frozen=True, kw_only=True):
 
     @property
     def session(self) -> Session:
-        """The session of the lease; another one after a reconnect."""
+        """The session of the lease; a reconnect replaces it."""
         return self.lease.session
 
     @property
     def required_properties(self) -> Sequence[str]:
-        """Columns of the stream in which no record may have NULL: those of keys, unless the load appends."""
+        """Columns of the stream that must not be NULL: key columns, unless the load appends."""
         stream, disposition = self.load.stream, self.load.write.disposition
         if disposition is WriteDisposition.APPEND:
             return ()
@@ -72,7 +72,7 @@ class LoadContext(Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys((*stream.key_properties, *unique)))
 
     def refuse_null_keys(self, staging: TableName, key: Sequence[str], stream_key: str = "key_properties") -> None:
-        """Raise if a staged record has NULL in its key, which `stream_key` of the stream names."""
+        """Raise if a staged record has NULL in a column of its key; `stream_key` names the column in the stream."""
         query, null_key = self.session.query, self.dialect.writes.null_key
         if query(null_key(staging, key)):
             column = next(name for name in key if len(key) == 1 or query(null_key(staging, [name])))

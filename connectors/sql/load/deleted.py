@@ -1,4 +1,4 @@
-"""`WriteSpec.deleted_when`: records that say they are deleted go from the target once they are written."""
+"""`WriteSpec.deleted_when`: deletes records from the target that the source has marked as deleted."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .staging import stage_beside
 
 @contextmanager
 def deleting(context: LoadContext, table: Table, key: Sequence[str]) -> Iterator[Statements]:
-    """Write the statement that follows a merge: of its keys, it deletes the records that say they are deleted.
+    """Write the DELETE that follows a merge: it covers the merged keys whose record is marked as deleted.
 
-    So the record of a key that counts decides, whatever else of the key has arrived.
+    The record that the merge kept decides; other records of the same key do not count.
 
     Args:
-        context: of the load; a transaction is open.
+        context: the load, with an open transaction.
         table: the target.
-        key: columns by which they are merged.
+        key: columns of the merge.
     """
     with _staged_test(context) as test:
 
@@ -39,9 +39,9 @@ def deleting(context: LoadContext, table: Table, key: Sequence[str]) -> Iterator
 
 @contextmanager
 def deleting_replaced(context: LoadContext) -> Iterator[Callable[[Table], None]]:
-    """Yield what deletes from a table that was written anew the records that say they are deleted.
+    """Yield the DELETE of marked records for a table that was written from scratch.
 
-    Each of them has a key of its own. It is entered before the table is written: not every system makes a table later.
+    Each record has a different key. Enter this before the table is written: some systems cannot create a table later.
     """
     with _staged_test(context) as test:
 
@@ -58,7 +58,7 @@ def _of_table(test: ColumnTest, table: Table) -> ColumnTest:
 
 @contextmanager
 def _staged_test(context: LoadContext) -> Iterator[ColumnTest | None]:
-    """Stage the values of the condition, where it has some; None: no record says that it is deleted."""
+    """Stage the values of the condition if it has any; None: no record is marked as deleted."""
     if context.load.write.deleted_when is None:
         yield None
         return
@@ -75,8 +75,8 @@ def _staged_test(context: LoadContext) -> Iterator[ColumnTest | None]:
 
 
 def _fitted(context: LoadContext) -> tuple[Condition, pa.Field]:
-    """Return the condition in the type that its column has by now, and the column as it arrives."""
-    from ...filters import fitted  # a stream without the setting spares the import
+    """Return the condition with values of the column's present type, and the column in its arriving type."""
+    from ...filters import fitted  # saves the import for streams without the setting
 
     condition, schema = context.load.write.deleted_when, context.columns.stream.schema
     assert condition is not None

@@ -9,21 +9,22 @@ import pyarrow as pa
 
 from ...stream import Block, Checkpoint, Event, Rejected, Stream
 
-#: Events that are no data.
+#: Events other than data.
 _MARKERS = (Checkpoint, Stream, Rejected)
 
 
 class LoadEvents:
-    """Iterates over a load's events. Keeps what the iterator raises: drivers raise errors of their own instead."""
+    """Iterates over a load's events. Keeps the exception of the iterator: drivers raise errors of their own instead of
+    it."""
 
     def __init__(self, events: Iterator[Event | Block]) -> None:
         self._events = iter(events)
-        #: Taken out of the iterator, and still to come.
+        #: Taken out of the iterator, not yet returned.
         self._ahead: deque[Event | Block] = deque()
         self._is_over = False
-        #: What the iterator raised.
+        #: Exception of the iterator.
         self.error: BaseException | None = None
-        #: Records (batches only) and bytes handed out since `reset`.
+        #: Records (batches only) and bytes returned since `reset`.
         self.records = 0
         self.size_bytes = 0
 
@@ -47,7 +48,7 @@ class LoadEvents:
         return self._ahead[0] if self._ahead else None
 
     def rest(self, most_bytes: int) -> list[Event | Block]:
-        """Look ahead: return the remaining data and the final checkpoint if the data is no more than that; else []."""
+        """Look ahead: return the remaining data and the final checkpoint if the data is at most this much; else []."""
         found, size_bytes = [], 0
         while size_bytes <= most_bytes and (event := self.peek()) is not None:
             found.append(self._ahead.popleft())
@@ -65,7 +66,7 @@ class LoadEvents:
         self.reset()
 
     def marker(self) -> Checkpoint | Stream | Rejected | None:
-        """Take the next event, which is no data; None at the end."""
+        """Take the next event, which is not data; None at the end."""
         event = self.peek()
         if event is None:
             return None

@@ -1,4 +1,4 @@
-"""Fill columns of records that are there, by their key: the rest of the records stays as it is."""
+"""Fill columns of existing records, found by key; all other columns keep their values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Fill(Merge):
     """Writes some columns into the records of a table, and adds none."""
 
     def finish(self, *, is_final: bool) -> None:
-        """Add the columns where they are missing, then write the staged values; before the first record do nothing."""
+        """Add missing columns, then write the staged values; while the table has no records, do nothing."""
         context, staged, table = self.context, self.staged, self.table
         if staged is None:
             return
@@ -25,7 +25,7 @@ class Fill(Merge):
             raise context.error(f"table {target.name} is gone: there is nothing to fill")
         columns = self.target_columns()
         names = {column.name for column in columns}
-        # Columns that are no part of this load keep what they have, and refuse NULL as before.
+        # Columns outside this load keep their values and their NOT NULL.
         table = target.evolve(table, [*columns, *(column for column in table.needed() if column.name not in names)])
         filled = [column.name for column in staged.written_to(table) if column.name not in key]
         target.lock_late()

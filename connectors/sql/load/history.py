@@ -20,7 +20,7 @@ from .latest import keep_latest
 from .staging import create_staging, insert_staged, stage_keys
 from .strategy import Strategy
 
-#: Types of bookmarks that every system orders as their source does: texts have collations.
+#: Types of bookmarks that every system orders like the source; texts depend on collations.
 _ORDERED = (pa.types.is_integer, pa.types.is_decimal, pa.types.is_timestamp, pa.types.is_date)
 
 
@@ -31,7 +31,7 @@ class History(Strategy):
         super().__init__(context)
         assert context.load.history is not None, "the engine says what a history needs"
         self._history = context.load.history
-        #: Columns of the table that came since the stream was last completed: nothing is a new version for them.
+        #: Columns added since the stream was last completed: filling them creates no new version.
         self._added = set(map(str, self._history.known.get(ADDED, ())))
         self._starts_over = self._history.starts_over
 
@@ -49,7 +49,7 @@ class History(Strategy):
             super().begin()
 
     def _lacking(self, columns: Sequence[Column]) -> set[str]:
-        """Return the columns that the table will get; none for a table that is to be made."""
+        """Return the columns that the table will get; none for a table that does not exist yet."""
         held = self.table
         return set() if held is None else {each.name for each in columns if held.column(each.name) is None}
 
@@ -63,12 +63,12 @@ class History(Strategy):
         commit(session, context.dialect)
 
     def kept_history(self, *, is_final: bool) -> Mapping[str, Any]:
-        """Keep what is known, and until the stream is completed the columns that were added."""
+        """Keep the known state, and the added columns until the stream is completed."""
         known = {name: value for name, value in self._history.known.items() if name != ADDED}
         return known | ({ADDED: sorted(self._added)} if self._added and not is_final else {})
 
     def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
-        """Create it with numbers: of equal keys and times the last record counts."""
+        """Create it with numbers: among equal keys and times the last record counts."""
         return create_staging(self.context, planned, is_shared=is_shared)
 
     def finish(self, *, is_final: bool) -> None:
@@ -112,14 +112,14 @@ class History(Strategy):
         def statements(source: StagingTable) -> Sequence[Action]:
             if self._history.has_versions:
                 return writes.of_records(source.name)
-            # Of records that are rejected one by one, some are in the table before others.
+            # When records are rejected one by one, earlier ones are already in the table.
             is_first = is_empty and context.rejected is None
             return writes.of_first_run(source.name) if is_first else writes.of_run(source.name)
 
         self.records -= insert_staged(context, table, staged, statements, key=key)
 
     def _end(self, marked: pa.Table, table: Table, key: Sequence[str]) -> None:
-        """End the current versions of records that are gone, and begin those of keys that are back."""
+        """End the current versions of records that the source no longer has, and reopen keys that are back."""
         context = self.context
         last = context.columns.names[VALID_TO]
         held = {column.name: column for column in table.columns}
@@ -140,7 +140,7 @@ class History(Strategy):
             raise context.error(f"a record has {what}; a history cannot keep it")
 
     def _emptied(self, table: Table, columns: Sequence[Column], key: Sequence[str]) -> Table | None:
-        """Drop a history: delete its records, or the table, if it must get other types or another key."""
+        """Empty a history: delete its records, or drop the table if its types or its key must change."""
         context, dialect = self.context, self.context.dialect
         is_alike = not context.target.conflicts(table, columns, key) and set(table.key) in (set(), set(key))
         if is_alike and not (dialect.facts.alters_at_once and context.target.lacks(table, columns)):
@@ -172,7 +172,7 @@ class History(Strategy):
         )
 
     def _bookmark(self) -> list[str]:
-        """Return the columns of the bookmark; none where the database may order them otherwise than the source."""
+        """Return the columns of the bookmark; none if the database may order them differently than the source."""
         stream, names = self.context.columns.stream, self.context.columns.names
         if self._history.has_versions or any(name not in names for name in stream.read.bookmark_properties):
             return []
@@ -185,9 +185,9 @@ class History(Strategy):
         return TableName(staged.name.schema, f"{staged.name.name}{HISTORY_SUFFIX}0")
 
     def _first(self, staged: StagingTable, *, is_made: bool) -> list[str]:
-        """Write CREATE for a table of the first records of keys, before the load or where it is filled.
+        """Write CREATE for a table with the first record of each key, before the load or when it is filled.
 
-        Not every system opens a temporary table twice at once.
+        Some systems cannot open a temporary table twice in one statement.
         """
         facts, tables = self.context.dialect.facts, self.context.dialect.tables
         if facts.makes_in_transaction != is_made or not self._history.is_whole:
@@ -198,10 +198,10 @@ class History(Strategy):
         return [*filter(None, (tables.create_working(name, own), tables.index_staging(name, keys)))]
 
     def _reject_unlike(self, staged: StagingTable, versions: HistoryTypes) -> int:
-        """Reject records of a key that differ from the first one of that key, in one reading of the whole source.
+        """Reject records that differ from the first record of their key, when the whole source is read at once.
 
         Raises:
-            FatalConnectorError: there are such, and the stream rejects no records.
+            FatalConnectorError: such records exist, and the stream rejects no records.
         """
         context, dialect, session = self.context, self.context.dialect, self.context.session
         names = [column.name for column in versions.key]

@@ -1,4 +1,4 @@
-"""HISTORY of records that the source no longer has: their versions end; and those of keys that are back begin again."""
+"""HISTORY of records that the source no longer has: ends their versions, and reopens keys that are back."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class Endings:
         valid_to: Column,
         stem: TableName,
     ) -> None:
-        """Get what the statements are about.
+        """Set the tables and columns of the statements.
 
         Args:
             dialect: the system's.
-            target: the history, as it stands now.
-            key: it identifies a record, of which the history has several versions.
+            target: the history in its present state.
+            key: identifies a record; the history has several versions of each record.
             valid_from: begin of a version.
             valid_to: its end.
-            stem: name beside the target, from which those of working tables are made.
+            stem: name beside the target; the names of working tables begin with it.
         """
         self._dialect, self._target = dialect, target
         self._key, self._begin, self._end = key, valid_from, valid_to
         self._marks, self._last = (TableName(stem.schema, f"{stem.name}{HISTORY_SUFFIX}{number}") for number in (7, 8))
 
     def prepared(self) -> list[str]:
-        """Write the creation of working tables, where none can be made once the load is under way."""
+        """Write CREATE for the working tables, for systems that must create them before the load."""
         if self._dialect.facts.makes_in_transaction:
             return []
         marked = [*self._key, self._begin, self._end]
@@ -67,8 +67,8 @@ class Endings:
                 {self._end.name: f"case when s.{ended} > t.{begun} then s.{ended} else t.{begun} end"},
                 f"{same} and t.{ended} is null and s.{ended} is not null",
             ),
-            # Versions of keys that are back, the newest one first, and where the next one is to begin: nowhere, if the
-            # newest one is current.
+            # The newest version of each key that is back, and where the next one begins: nowhere if the newest is
+            # current.
             *self._made(self._last, held),
             f"insert into {table(self._last)} ({self._names([*kept, self._begin, self._end])}, "
             f"{self._quote(SEQUENCE)}, {place}) select {self._names([*kept, self._begin], 't.')}, {later}, 0, {newest} "

@@ -1,6 +1,6 @@
-"""HISTORY in SQL: which staged records are new versions, and what they close; over tables of this load alone.
+"""HISTORY in SQL: finds staged records that are new versions, and rows that they close.
 
-Each statement reads a working table once: not every system opens a temporary table twice in one statement.
+Each statement reads a working table once: some systems cannot open a temporary table twice in one statement.
 """
 
 from __future__ import annotations
@@ -14,54 +14,54 @@ from ..dialect.dialect import Dialect
 from ..identifiers import HISTORY_SUFFIX, RANK, SEQUENCE, TableName
 from ..tables import Column, StagingTable, Table
 
-#: What becomes of a record of a working table, in its column `RANK`: it is a version that may follow the current one;
-#: it comes before the current one; the table has a row of its key and time; it is the current row itself.
+#: Meaning of the column `RANK` of a working table: the record may follow the current version, comes
+#: before it, shares key and time with a row of the table, or is the current row itself.
 _NEXT, _LATE, _SAME, _CURRENT = 0, 1, 2, 3
 
-#: Number of the working table whose records are found by `SEQUENCE`.
+#: Number of the working table in which records are found by `SEQUENCE`.
 _BY_NUMBER = 3
 
-#: Columns that stand in derived tables only.
+#: Columns of derived tables only.
 _RUN, _CLOSED, _SAID = "_syncblocks_run", "_syncblocks_closed", "_syncblocks_said"
 
 
 class HistoryTypes(Struct, frozen=True, kw_only=True):
     """The columns of a history, with the types of its table."""
 
-    #: They identify a record, of which the table has several versions.
+    #: The key; the table has several versions of each record.
     key: Sequence[Column]
     valid_from: Column
     valid_to: Column
-    #: The columns in which a difference makes a new version, and those in which it makes none.
+    #: Columns whose difference starts a new version, and columns that are updated in place.
     compared: Sequence[Column]
     in_place: Sequence[Column]
-    #: Those of `in_place` that stay as they were when the record came first.
+    #: Columns of `in_place` that keep the value of the first record.
     kept: Sequence[Column]
-    #: Columns of the bookmark, if a record below that of the current row is to be left out.
+    #: Columns of the bookmark, if records below the current row's bookmark are skipped.
     bookmark: Sequence[Column]
-    #: Column from which each record takes its time.
+    #: Column that gives each record its time.
     time: Column | None = None
-    #: Whether versions may have ended of which none is the next.
+    #: Whether a version may have ended without a successor.
     has_ends: bool = False
 
     @property
     def all(self) -> list[Column]:
-        """Every column that is written."""
+        """Every column to write."""
         return [*self.key, *self.compared, *self.in_place, self.valid_from, self.valid_to]
 
     @property
     def updated(self) -> list[Column]:
-        """Those that an update in place writes."""
+        """The columns that an update in place writes."""
         return [*self.compared, *self.renewed]
 
     @property
     def respelled(self) -> list[Column]:
-        """Columns of the key in which equal values may differ: the current row has the one that arrived last."""
+        """Key columns whose equal values can be spelled differently: the current row gets the latest spelling."""
         return [column for column in self.key if column.is_folded]
 
     @property
     def renewed(self) -> list[Column]:
-        """Those in which a version is kept up to date, without becoming another one."""
+        """The columns that are updated within a version, without starting a new one."""
         return [column for column in self.in_place if column not in self.kept]
 
 
@@ -80,9 +80,9 @@ class HistoryStatements:
         self._number, self._rank = self._quote(SEQUENCE), self._quote(RANK)
         self._first_key = self._quote(versions.key[0].name)
 
-    # ------------------------------------------------------------------ of one time each run
+    # ------------------------------------------------------------------ one time for each run
     def prepared(self, *, is_of_records: bool) -> list[str]:
-        """Write the creation of working tables, where none can be made once the load is under way."""
+        """Write CREATE for the working tables, for systems that must create them before the load."""
         if self._dialect.facts.makes_in_transaction:
             return []
         numbers = (1, 9, 2, 3, 4, 5) if is_of_records else (1,)
@@ -92,7 +92,7 @@ class HistoryStatements:
         return [*map(self._create, tables), *filter(None, indexes)]
 
     def of_run(self, source: TableName) -> list[Action]:
-        """Write them for records that all have the run's time; of a key the last one counts."""
+        """Write the statements for records that share the run's time; the last record of a key counts."""
         versions, writes = self._versions, self._dialect.writes
         found = self._working(1)
         is_new, differs = f"t.{self._first_key} is null", writes.changed(versions.compared)
@@ -120,16 +120,16 @@ class HistoryStatements:
         ]
 
     def of_first_run(self, source: TableName) -> list[Action]:
-        """Write them for records that all have the run's time, and a table that is empty."""
+        """Write the statements for records that share the run's time, into an empty table."""
         last = self._last(source, [*self._versions.key], is_first=True)
         return [
             *self._dialect.writes.before_merge(),
             f"{self._insert_target()} select {self._listed('s.')} from {last} s",
         ]
 
-    # --------------------------------------------------------------- of a time each record
+    # --------------------------------------------------------------- one time for each record
     def of_records(self, source: TableName) -> list[Action]:
-        """Write them for records that each have a time of their own; every one is a version."""
+        """Write the statements for records that each have their own time; each record is a version."""
         versions, writes = self._versions, self._dialect.writes
         found, chain, one, two, heads, ends = map(self._working, (1, 9, 2, 3, 4, 5))
         current = f"{self._same} and t.{self._to} is null"
@@ -140,7 +140,7 @@ class HistoryStatements:
             *writes.before_merge(),
             *self._reopened(source, is_kept=True),
             *self._made(found, chain, one, two, heads, ends),
-            # Of equal times the last replaces the other; what is in the table as it comes is not looked at again.
+            # Of equal times the last record wins; a row of the table with that time is not compared.
             f"{self._insert(found)} select {self._listed('s.')}, s.{self._number}, "
             f"case when {is_new} then {_NEXT} else {_SAME} end "
             f"from {self._last(source, [*versions.key, versions.valid_from], has_times=True)} s "
@@ -175,9 +175,9 @@ class HistoryStatements:
         ]
 
     def _chain(self, chain: TableName, found: TableName) -> list[str]:
-        """Write what collects the versions that may follow the current row, and that row."""
+        """Write the statement that collects the current row and the versions that may follow it."""
         source, is_next = self._table(found), f"s.{self._rank} = {_NEXT}"
-        # Joined, from the few keys to the table's index: not every system turns an `exists` around.
+        # A join starts from the few keys and uses the table's index; some systems run `exists` the other way round.
         keys = f"(select distinct {self._names(self._versions.key, 's.')} from {source} s where {is_next})"
         return [
             f"{self._insert(chain)} select {self._listed('s.')}, 0, {_NEXT} from {source} s where {is_next}",
@@ -186,12 +186,13 @@ class HistoryStatements:
         ]
 
     def _placed(self, placed: TableName, chain: TableName) -> str:
-        """Write what numbers the versions of all keys, those of one key one after the other."""
+        """Write the statement that numbers the versions within each key."""
         order = f"row_number() over (order by {self._names(self._versions.key)}, {self._from})"
         return f"{self._insert(placed)} select {self._listed()}, {order}, {self._rank} from {self._table(chain)}"
 
     def _heads(self, heads: TableName, one: TableName, two: TableName) -> str:
-        """Write what keeps the versions that differ from the one before; the last equal one gives what is in place."""
+        """Write the statement that keeps versions that differ from their predecessor; updates in place use the last
+        equal one."""
         versions, keys = self._versions, self._names(self._versions.key)
         differs = self._dialect.writes.changed(versions.compared)
         is_head = f"case when t.{self._first_key} is null or {differs} then 1 else 0 end as {self._quote(_CLOSED)}"
@@ -218,7 +219,7 @@ class HistoryStatements:
         )
 
     def _ends(self, ends: TableName, heads: TableName) -> str:
-        """Write what finds the rows that new versions close: each by its beginning, in the column of the end."""
+        """Write the statement that finds the rows that new versions close; `valid_to` holds the new begin."""
         keys = self._names(self._versions.key, "s.")
         names = ", ".join([self._names(self._versions.key), self._from, self._to])
         return (
@@ -229,7 +230,7 @@ class HistoryStatements:
         )
 
     def _insert_versions(self, heads: TableName) -> str:
-        """Write INSERT of new versions; each ends where the next one begins, or where the row ended that it divides."""
+        """Write INSERT of new versions; each ends where the next begins, or where the row that it splits ended."""
         versions, run = self._versions, self._quote(_RUN)
         begun = [column for column in versions.all if column is not versions.valid_to]
         following = f"lead({self._from}) over (partition by {self._names(versions.key)} order by {self._from})"
@@ -248,10 +249,10 @@ class HistoryStatements:
 
     # --------------------------------------------------------------- after versions that have ended
     def _reopened(self, source: TableName, *, is_kept: bool = False) -> list[Action]:
-        """Write what finds records that begin later than they say, and opens again what ended as it began.
+        """Write the statement that finds records to begin later than their own time, and reopens empty versions.
 
-        A key without a current version is back: it begins when the last one ended, if that is later. A record that
-        says a time before such a beginning, and is newer than what has begun there, takes its place.
+        A key without a current version is back: its version begins when the last one ended, if that is later. A newer
+        record with a time before that begin replaces the version that began there.
         """
         versions, raised = self._versions, self._raised
         if not versions.has_ends:
@@ -286,7 +287,7 @@ class HistoryStatements:
         return self._working(6)
 
     def _cast(self, source: TableName) -> str:
-        """Write a derived table of all staged records, numbered, in the table's types."""
+        """Write a derived table of all staged records, numbered, with the table's types."""
         return f"(select {self._cast_values()}, s.{self._number} from {self._table(source)} s)"
 
     def _cast_values(self) -> str:
@@ -301,9 +302,9 @@ class HistoryStatements:
         return TableName(name.schema, f"{name.name}{HISTORY_SUFFIX}{number}")
 
     def _made(self, *tables: TableName) -> list[str]:
-        """Write the statements that create working tables, or that empty the tables which `prepared` created.
+        """Write the statements that create working tables, or that empty the tables of `prepared`.
 
-        An attempt that was rolled back may have left them.
+        A rolled back attempt may have left them.
         """
         if not self._dialect.facts.makes_in_transaction:
             return [f"delete from {self._table(name)}" for name in tables]
@@ -319,7 +320,8 @@ class HistoryStatements:
     def _last(
         self, source: TableName, key: Sequence[Column], *, is_first: bool = False, has_times: bool = False
     ) -> str:
-        """Write a derived table of the last staged record of each key, in the table's types, without outdated ones."""
+        """Write a derived table of the last staged record of each key, with the table's types, without outdated
+        records."""
         names, types, number = [column.name for column in key], self._staged.types, self._number
         below = "" if is_first else self._is_below_bookmark()
         is_raised = has_times and self._versions.has_ends
@@ -333,7 +335,7 @@ class HistoryStatements:
                 f"(select {self._listed('s.')}, s.{number} from {whole} s left join {self._into_target} t "
                 f"on {self._same} and t.{self._to} is null where t.{self._first_key} is null or not ({below}))"
             )
-        if is_raised:  # of records that begin together, the newest one counts
+        if is_raised:  # of records with the same begin the newest counts
             said = self._quote(_SAID)
             later = f"case when t.{self._to} is null then s.{self._from} else t.{self._to} end as {self._from}"
             others = self._names(
@@ -349,7 +351,7 @@ class HistoryStatements:
         return f"(select {self._listed()}, {number} from {ranked} r where {self._rank} = 1)"
 
     def _is_below_bookmark(self) -> str:
-        """Write the condition that a record's bookmark is below the current row's; empty: nothing is left out."""
+        """Write the condition that a record's bookmark is below the current row's; empty: no record is outdated."""
         condition = ""
         for column in reversed(self._versions.bookmark):
             held, arriving = f"t.{self._quote(column.name)}", f"s.{self._quote(column.name)}"
@@ -358,7 +360,7 @@ class HistoryStatements:
         return f"case when {condition} then 1 else 0 end = 1" if condition else ""
 
     def _carried(self, found: TableName) -> list[str]:
-        """Write what gives new versions the values that stay as they were when the record came first."""
+        """Write the statement that gives new versions the values that never change after the first record."""
         values = {column.name: f"t.{self._quote(column.name)}" for column in self._versions.kept}
         current = f"{self._same} and t.{self._to} is null"
         return [self._dialect.writes.update_staged(found, self._target, values, current)] if values else []
@@ -377,7 +379,7 @@ class HistoryStatements:
         return f"insert into {self._table(table)} ({self._listed()}, {self._number}, {self._rank})"
 
     def _insert_target(self, begun: Sequence[Column] = ()) -> str:
-        """Write INSERT into the history; `begun`: its columns in another order, the end of the version last."""
+        """Write INSERT into the history; `begun`: its columns, with the version's end last."""
         columns = [*begun, self._versions.valid_to] if begun else self._versions.all
         return f"insert into {self._into_target} ({self._names(columns)})"
 

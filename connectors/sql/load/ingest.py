@@ -29,12 +29,12 @@ def ingest(
     """Put the data up to the next marker into a table, without rejected records; return the records.
 
     Args:
-        context: of the load; a transaction is open.
+        context: the load, with an open transaction.
         events: data comes next.
         table: the target or its staging table.
         types: column of the table -> its type.
-        not_null: columns of the table that refuse NULL, though the database would not say so, or not of the record.
-        check: looks at each batch as it arrives; may raise.
+        not_null: columns that refuse NULL, if the database would not report it, or not name the record.
+        check: called with each batch as it arrives; may raise.
     """
     lease, rejected, stream = context.lease, context.rejected, context.columns.stream
     fields = []
@@ -64,7 +64,7 @@ def ingest(
                 del item
                 yield batch
                 del batch  # free its memory before the next batch arrives
-        except GeneratorExit:  # closed by the session, which has an error of its own
+        except GeneratorExit:  # the session closes it and raises an error of its own
             raise
         except BaseException as error:
             events.error = error

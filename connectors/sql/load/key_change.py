@@ -1,4 +1,4 @@
-"""The change of the primary key of a target that a replace leaves in place: made there, or refused before."""
+"""Changes the primary key of a target that a replace keeps, or refuses the change."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .context import LoadContext
 
 
 class KeyChange:
-    """The change of one load's key, where the stream had another one when the table was last written.
+    """The key change of one load, if the stream had another key when the table was last written.
 
-    A key that the stream never had is its owner's and stays: the database says what it refuses.
+    A key that the stream never had belongs to the table's owner and stays; the database reports violations.
     """
 
     def __init__(self, context: LoadContext) -> None:
@@ -23,14 +23,14 @@ class KeyChange:
         self._target = context.target
 
     def is_due(self, table: Table, key: Sequence[str]) -> bool:
-        """Tell whether a table still has the primary key that the stream had."""
+        """Return whether a table still has the stream's former primary key."""
         return bool(table.key) and set(table.key) != set(key) and self._folded(table.key) == self._former(table)
 
     def refuse(self, table: Table, key: Sequence[str]) -> None:
         """Raise if the key cannot change in place, before anything is written.
 
         Raises:
-            FatalConnectorError: with both keys, what keeps the table, and what can be done.
+            FatalConnectorError: it names both keys, the reason why the table stays, and a remedy.
         """
         if not self.is_due(table, key):
             return
@@ -61,7 +61,7 @@ class KeyChange:
         """Raise for records with NULL in a column of the former key that is still NOT NULL.
 
         Raises:
-            FatalConnectorError: with the column, what keeps the table, and what can be done.
+            FatalConnectorError: it names the column, the reason why the table stays, and a remedy.
         """
         if self._dialect.facts.keys_replacements:
             return
@@ -79,7 +79,7 @@ class KeyChange:
                 raise self._error(table, key, self._kept(table), reason)
 
     def explain(self, error: FatalConnectorError, table: Table, key: Sequence[str]) -> None:
-        """Add to an error that the keys of table and stream differ, which may be the reason."""
+        """Add to an error that the keys of table and stream differ; this may be its cause."""
         if table.key and set(table.key) != set(key):
             error.extended(
                 after=f"; the key of {table.name} is ({', '.join(table.key)}), the stream's is ({', '.join(key)}): "

@@ -1,4 +1,4 @@
-"""`WriteSpec.latest_by`: which staged records count, decided in the database before they are merged."""
+"""`WriteSpec.latest_by`: the database decides before the merge which staged records count."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .context import LoadContext
 def keep_latest(
     context: LoadContext, table: Table, staged: StagingTable, key: Sequence[str], *, is_new: bool, current: str = ""
 ) -> None:
-    """Delete the staged records that do not count; do nothing if the last one of a key does.
+    """Delete the staged records that do not count; do nothing if the last record of a key counts.
 
     Args:
-        context: of the load; a transaction is open, and nobody else writes the table.
+        context: the load, with an open transaction and the only writer of the table.
         table: the target.
         staged: the records.
-        key: columns by which they are merged.
+        key: columns of the merge.
         is_new: the target had no records before this load.
-        current: of a history, the column that is NULL in the versions to compare with.
+        current: column of a history that is NULL in current versions; only these are compared.
     """
     said, is_lowest = context.load.write.latest_by, context.load.write.latest_is_lowest
     if not said:
@@ -27,7 +27,7 @@ def keep_latest(
     writes, column = context.dialect.writes, _column(context, staged, table, context.columns.names.get(said, ""))
     if column is None:
         raise context.error(f"latest_by {said!r}: the stream has no such column")
-    # Mostly no key comes twice, and sorting all records would be a waste; keys in other types are equal in the table's.
+    # Usually no key comes twice, and sorting all records would cost more; keys are compared in the table's types.
     is_cast = any(staged.types[each.name] != each.type for each in table.columns if each.name in key)
     if is_cast or context.session.query(writes.repeated_key(staged.name, key)):
         context.target.run([writes.drop_outrun(table, staged, column, key, is_lowest)])

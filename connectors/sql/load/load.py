@@ -45,7 +45,7 @@ class TableLoad:
                 return
 
     def _transaction(self, events: LoadEvents) -> Commit | None:
-        """Write and commit the data up to the next checkpoint; None: the events end before it."""
+        """Write and commit the data up to the next checkpoint; None: there are no more checkpoints."""
         context, strategy = self._context, self._strategy
         context.lease.begin()
         context.target.forget_changes()
@@ -70,7 +70,7 @@ class TableLoad:
                 return self._commit(marker, events.size_bytes)
 
     def _commit(self, checkpoint: Checkpoint, size_bytes: int) -> Commit:
-        """Finish the target and commit; say what to do where foreign keys refuse what `Load.removed` says."""
+        """Finish the target and commit; explain refusals of foreign keys for `Load.removed`."""
         try:
             return self._finish_all(checkpoint, size_bytes)
         except FatalConnectorError as error:
@@ -129,7 +129,7 @@ class TableLoad:
         )
 
     def taken_over(self) -> TakenOver:
-        """Roll back; return the error that says who took over, if the ledger can still be read."""
+        """Roll back; return the error that names the new owner, if the ledger is readable."""
         context, owner = self._context, ""
         context.session.rollback()
         with suppress(ConnectorError):
@@ -143,7 +143,7 @@ class TableLoad:
 
     # ----------------------------------------------- parts of a load by ranges, see `ranges`
     def planned(self) -> StagingTable:
-        """Return what `stage` would make, by the target as it is within the lease's transaction."""
+        """Return the staging table that `stage` would create for the target in the lease's transaction."""
         self._strategy.read_target()
         return planned_staging(self._context)
 
@@ -160,18 +160,18 @@ class TableLoad:
         return ingest(self._context, events, staged.name, staged.types)
 
     def refuse_altered(self, staged: StagingTable) -> None:
-        """Keep the types of the staging table until the end of the transaction; raise if they were altered."""
+        """Lock the staging table's types until the end of the transaction; raise if they were altered."""
         refuse_altered(self._context, staged.name, staged.types)
 
     def finish(self, staged: StagingTable, checkpoint: Checkpoint, *, records: int, size_bytes: int) -> Commit:
-        """Bring what other connections staged into the target, within the lease's transaction, and commit."""
+        """Write the records of all connections from staging into the target, in the lease's transaction, and commit."""
         self._strategy.read_target()
         self._strategy.staged, self._strategy.records = staged, records
         return self._commit(checkpoint, size_bytes)
 
 
 def _strategy(context: LoadContext) -> Strategy:
-    """Make what writes the records of a load; it is imported by the first load that needs it."""
+    """Create the strategy for a load; imported by the first load that needs it."""
     if context.load.fills:
         from .fill import Fill
 

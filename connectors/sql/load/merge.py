@@ -1,4 +1,4 @@
-"""MERGE: stage the records, update those whose key the target has, and insert the others."""
+"""MERGE: stage the records, update existing keys in the target, and insert the others."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .strategy import Strategy
 
 
 class Merge(Strategy):
-    """Merges the records of one load by their key, or by the columns that the stream says in its place."""
+    """Merges the records of one load by their key, or by the columns that the stream names instead."""
 
     def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
-        """Create it with numbers, so that the last record of a key counts, and with an index where that pays."""
+        """Create it with numbers, so that the last record of a key counts, and with an index where that is faster."""
         staged, dialect = create_staging(self.context, planned, is_shared=is_shared), self.context.dialect
         key = self.context.columns.merge_key()
         index = dialect.tables.index_staging(
@@ -72,7 +72,7 @@ class Merge(Strategy):
 
     @contextmanager
     def _explained(self, primary: Sequence[str], key: Sequence[str]) -> Iterator[None]:
-        """Say what to do where records are merged by other columns than the key, and the key is in the table."""
+        """Explain the error if records are merged by other columns than the key, and the key exists already."""
         try:
             yield
         except UniqueViolated as error:
@@ -85,7 +85,7 @@ class Merge(Strategy):
             ) from error
 
     def _kept(self, before: Table | None, into: Sequence[Column], method: ConflictMethod) -> list[Column]:
-        """Return the columns whose values stay as they are in records that the target had before."""
+        """Return the columns that existing records keep."""
         if before is None or method is not ConflictMethod.UPDATE:
             return []
         names = self.context.columns.names
@@ -98,7 +98,8 @@ class Merge(Strategy):
         columns = [column for column in table.columns if column.name in key]
         keys = stage_keys(context, removed, columns)
         writes, before = context.dialect.writes, self.removed
-        # Leaves first: each pass frees what they refer to. The last statement says what is refused for good.
+        # Records without references first: each pass frees the records that they refer to. The last statement shows the
+        # records that stay refused.
         if leaves := writes.delete_unreferenced(table, keys, key, kept=staged):
             while (count := context.target.change(leaves)) > 0:
                 self.removed += count
@@ -107,7 +108,7 @@ class Merge(Strategy):
         context.target.run([context.dialect.tables.drop(keys.name)])
 
     def _mark(self, marked: pa.Table, table: Table, key: Sequence[str]) -> None:
-        """Write when the records of some keys were found missing at the source, or that they are back."""
+        """Write the time when records were found missing at the source, or that they are back."""
         context, mark = self.context, self.context.columns.names[DELETED_AT]
         columns = [column for column in table.columns if column.name in (*key, mark)]
         keys = stage_keys(context, marked, columns)

@@ -1,4 +1,4 @@
-"""Errors about NULL in a column that refuses it: they name the destination's table, the column and a record."""
+"""Errors about NULL in a NOT NULL column: they name the destination's table, the column and a record."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ...errors import ConnectorError
 from ...stream import Stream
 from ..identifiers import TableName
 
-#: How systems say that a column refuses NULL.
+#: Error texts of systems about a column that refuses NULL.
 _REFUSED = re.compile(
     r"not.null|cannot be null|null values?\b|insert (the value )?null|\*\*\* null|null supplied", re.I
 )
 
 
 class Nulls:
-    """Notes the first record of a transaction with NULL in each column, for the error of a table that refuses it."""
+    """Remembers the first record of a transaction with NULL in each column, for the error message."""
 
     def __init__(self, table: TableName) -> None:
         self._table = table
@@ -31,14 +31,14 @@ class Nulls:
         self._first = {}
 
     def note(self, batch: pa.RecordBatch, stream: Stream, names: Mapping[str, str]) -> None:
-        """Look at a batch of the stream; `names`: column of the stream -> column of the table."""
+        """Search a batch of the stream for NULLs; `names`: column of the stream -> column of the table."""
         for name, values in zip(batch.schema.names, batch.columns, strict=True):
             if values.null_count and names[name] not in self._first:
                 place = pc.index(pc.is_null(values), pc.constant(True)).as_py()
                 self._first[names[name]] = shown_key(batch, place, stream.key_properties)
 
     def explain(self, error: ConnectorError, staging: str) -> None:
-        """Name table, column and record in an error about NULL; `staging`: a name that nobody else knows."""
+        """Name table, column and record in an error about NULL; `staging`: a name that users do not know."""
         text = str(error)
         if not _REFUSED.search(text):
             return
@@ -54,18 +54,18 @@ _WAYS_OUT = "`on_rejected: keep` sets such records aside; or exclude the column 
 
 
 def reason(table: TableName, column: str) -> str:
-    """Say why a record is rejected that has NULL in a column."""
+    """Return the reason why a record with NULL in a column is rejected."""
     return f"column {column!r} of {table} refuses NULL"
 
 
 def refused(table: TableName, column: str, key: str) -> str:
-    """Say what fails the stream for a record with NULL in a column; `key` as `shown_key` has it."""
+    """Return the error text for a record with NULL in a column; `key` comes from `shown_key`."""
     record = f"the record {key}" if key else "a record"
     return f"{reason(table, column)}, but {record} has nothing there: {_WAYS_OUT}"
 
 
 def shown_key(batch: pa.RecordBatch, place: int, key: Sequence[str]) -> str:
-    """Show the key of one record of a batch: `id = 7`; empty without a key."""
+    """Return the key of one record of a batch: `id = 7`; empty without a key."""
     present = [name for name in key if name in batch.schema.names]
     return shown_values(present, [batch.column(name)[place].as_py() for name in present])
 

@@ -1,4 +1,4 @@
-"""Inserts too large for one transaction of their database: what the dialect of such a database adds."""
+"""Inserts too large for one transaction of their database: added by the dialect of such a database."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ Run = Callable[[Iterable[Action]], None]
 class InsertsInPieces(ABC):
     """Brings staged records into an existing table in several transactions; the last one writes the ledger row.
 
-    Each is committed. If a load ends before the last one, its records are deleted again, or merged again.
+    Each is committed. If a load ends before the last transaction, the next load deletes its records, or merges them
+    again.
     """
 
     @abstractmethod
     def moves(self, session: Session, target: Table, staged: StagingTable, key: Sequence[str]) -> bool:
-        """Tell, after `Writes.begin_commit`, whether one transaction is too small for the staged records."""
+        """Return whether one transaction is too small for the staged records; called after `Writes.begin_commit`."""
 
     @abstractmethod
     def move(
@@ -35,7 +36,7 @@ class InsertsInPieces(ABC):
         *,
         is_first: bool,
     ) -> None:
-        """Insert or merge the staged records; the transaction that is open afterwards has still to drop their table.
+        """Insert or merge the staged records; the transaction that is then open must still drop their table.
 
         Arguments as in `Writes.merge`. An append has no `key`, and needs no `merge`. `is_first`: of records with equal
         keys the first one counts.

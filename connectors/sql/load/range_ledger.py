@@ -1,4 +1,4 @@
-"""The ledger of one load's ranges, a table beside its staging table.
+"""The ledger of one load's ranges, a table beside the load's staging table.
 
 The load creates it with the staging table, and writes each range's row in the transaction that loads the range. After
 a crash, both tables tell which ranges are loaded, and for which stream.
@@ -46,13 +46,13 @@ class RangeLedger:
         session.execute(f"insert into {self._table} ({into}) values {listed}")
 
     def date(self, session: Session, shape: str, moment: Mapping[str, Any] | None) -> None:
-        """Write in which shape and at which moment the ranges are read: with a moment, the load can be resumed."""
+        """Write the range layout and the snapshot id; with a snapshot id, the load can be resumed."""
         quote = self._dialect.naming.quote
         at = "null" if moment is None else literal(json.dumps(moment))
         session.execute(f"update {self._table} set {quote('shape')} = {literal(shape)}, {quote('moment')} = {at}")
 
     def lock(self, session: Session, part: Range) -> bool:
-        """Lock a range's row until the commit, waiting for another connection that loads it; False: it is loaded."""
+        """Lock a range's row until the commit; wait for another connection that loads it; False: it is loaded."""
         quote = self._dialect.naming.quote
         sql = f"update {self._table} set {quote('rows')} = null where {quote('place')} = {part.place}"
         return session.execute(f"{sql} and {quote('committed_at')} is null") == 1
@@ -65,7 +65,7 @@ class RangeLedger:
         session.execute(f"update {self._table} set {assigned} where {quote('place')} = {part.place}")
 
     def loaded(self, session: Session) -> dict[int, tuple[int, int]]:
-        """Return the places of ranges that have arrived, with their records and their bytes."""
+        """Return the numbers of ranges that have arrived, with their records and bytes."""
         quote = self._dialect.naming.quote
         listed = self._dialect.naming.names(["place", "rows", "size_bytes"])
         sql = f"select {listed} from {self._table} where {quote('committed_at')} is not null"

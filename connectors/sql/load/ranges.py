@@ -1,12 +1,13 @@
-"""A load by ranges: several connections fill one staging table, and one commit replaces the target by it, or merges it.
+"""A load by ranges: several connections fill one staging table; one commit replaces the target or merges into it.
 
-The staging table and the ledger of ranges are made and committed first, so that every connection sees them. Each range
-is one transaction: its data and its row in that ledger. The row is locked before the data is written. If the answer to
-a COMMIT is lost, the connection that repeats the range waits for that commit, and finds the range loaded. Only the last
-transaction writes the target, with the stream's row of the real ledger, `where token = mine`, like any other load.
+First, the staging table and the ledger of ranges are created and committed, so that every connection sees them. Each
+range is one transaction: its data and its row in the ledger of ranges. The row is locked before the data is written. If
+the answer to a COMMIT is lost, the connection that repeats the range waits for that commit and finds the range loaded.
+Only the last transaction writes the target, together with the stream's row of the main ledger, `where token = mine`,
+like any other load.
 
-An unfinished load leaves both tables. The next load takes them over by renaming them, so that no other process can
-write there any more, and then asks its source whether the loaded ranges are still what it would read.
+An unfinished load leaves both tables. The next load renames them, so that no other process can write there any more. It
+then asks its source whether the loaded ranges are still valid.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from .unfinished import UnfinishedLoad, drop, listed
 
 
 class RangeLoad:
-    """One load by ranges, over connections of its own."""
+    """One load by ranges, over several connections."""
 
     def __init__(
         self, dialect: Dialect, load: Load, target: TableName, sessions: Sessions, reads: RangeReads, wire: str
@@ -48,7 +49,7 @@ class RangeLoad:
         self._ledger = Ledger(dialect)
         self._ranges = RangeLedger(dialect, target, load.token)
         self._lock = threading.Lock()
-        #: Places of ranges that have arrived.
+        #: Numbers of ranges that have arrived.
         self._loaded: set[int] = set()
         self._waiting: list[Range] = []
         self._leases: set[SessionLease] = set()
@@ -74,7 +75,7 @@ class RangeLoad:
             if not (self._loaded and self._reads.moment is not None and self._reads.is_kept(error)):
                 self._clear_up()
             raise
-        # In a transaction of its own: a process that lists unfinished loads would wait for the commit.
+        # In a separate transaction: a process that lists unfinished loads would wait for the commit.
         self._clear_up()
         yield done
 
@@ -106,7 +107,7 @@ class RangeLoad:
             return staged
 
     def _shape(self, staged: StagingTable) -> str:
-        """Return what two loads must have in common for one to resume the other."""
+        """Return what must be equal in two loads for one to resume the other."""
         columns = {name: [staged.types[name], column.type] for name, column in staged.columns.items()}
         load = self._load
         facts = json.dumps([self._reads.shape, load.write.disposition, columns, list(load.stream.key_properties)])
@@ -133,12 +134,12 @@ class RangeLoad:
         return taken
 
     def _resume(self, unfinished: UnfinishedLoad) -> bool:
-        """Keep the loaded ranges, if they still are what the source would send."""
+        """Keep the loaded ranges if the source would send the same records again."""
         with self._sessions.lease(self._load.key.stream) as lease:
             lease.begin()
             loaded = self._ranges.loaded(lease.session)
             lease.session.rollback()
-        # Outside of any transaction: the source may have much to look at.
+        # Outside of any transaction: the source may need long.
         if not loaded or not self._reads.resume(json.loads(unfinished.moment or ""), loaded):
             return False
         self._loaded = set(loaded)
@@ -155,7 +156,7 @@ class RangeLoad:
             return self._table_load(lease).finish(staged, checkpoint, records=rows, size_bytes=size_bytes)
 
     def _clear_up(self) -> None:
-        """Drop the tables of this load. Where that fails, the next load of this stream does it, or the recovery."""
+        """Drop the tables of this load. If that fails, the next load of this stream or the recovery drops them."""
         with suppress(ConnectorError), self._sessions.lease() as lease:
             lease.begin()
             self._own().drop(lease.session, self._dialect)
@@ -215,8 +216,8 @@ class RangeLoad:
             raise loading.taken_over()
         loading.refuse_altered(staged)
         if not self._ranges.lock(session, part):
-            return  # an earlier try's commit was kept; only its answer was lost
-        # Closed here and not some day by the collector: it holds a connection of the source.
+            return  # the commit of an earlier attempt succeeded; only its answer was lost
+        # Close it now rather than by garbage collection: it holds a connection of the source.
         with closing(self._reads.read(part)) as events:
             arriving = LoadEvents(events)
             written = loading.fill(staged, arriving) if arriving.has_data() else 0
@@ -229,7 +230,7 @@ class RangeLoad:
         self._loaded.add(part.place)
 
     def _has_arrived(self, part: Range) -> bool:
-        """Ask whether the commit whose answer was lost took place."""
+        """Ask whether the commit took place whose answer was lost."""
         with suppress(ConnectorError), self._sessions.lease(self._load.key.stream) as lease:
             lease.begin()
             return not self._ranges.lock(lease.session, part)
@@ -239,7 +240,7 @@ class RangeLoad:
         return isinstance(error, RetriableError) and self._error is None
 
     def _named(self, error: ConnectorError, part: Range) -> ConnectorError:
-        """Name the range in an error's message."""
+        """Add the range to an error's message."""
         if not isinstance(error, Interrupted | TakenOver | RangesRefused):
             error.extended(before=f"range {part.place + 1} of {len(self._reads.ranges)} ({part.label}): ")
         return error

@@ -1,4 +1,4 @@
-"""A load's rejected records: found while the load is written, kept in a table beside the ledger in its transactions."""
+"""A load's rejected records: found during the load, kept in a table beside the ledger, written in its transactions."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from ..tables import Column, StagingTable, Table
 
 _COLUMNS = tuple(REJECTED_SCHEMA.names)
 
-#: Places, or records, that one query asks for; records that one INSERT writes, if they have so many characters at most.
+#: Records that one query asks for; records that one INSERT writes, and its limit of characters.
 _VALUES = 50
 _CHARACTERS = 1_000_000
 
 #: Numbers in one list.
 _MOST = 1000
 
-#: Suffixes of staging tables: one that numbers the records, and one with a part of them.
+#: Suffixes of staging tables: one numbers the records, the other has a part of them.
 _NUMBERED, _PART = "_n", "_p"
 
 
@@ -57,7 +57,7 @@ class RejectedRecords:
         return self._dialect.types.column_type(pa.field("record", pa.string()))
 
     def create_table(self) -> None:
-        """Create the table in a transaction of its own, if it is missing."""
+        """Create the table in a separate transaction if it is missing."""
         dialect = self._dialect
         self._lease.begin()
         if not dialect.catalog.exists(self._session, self._table):
@@ -72,7 +72,7 @@ class RejectedRecords:
         commit(self._session, dialect)
 
     def begin(self) -> None:
-        """Begin a transaction: forget what the last one found and did not commit."""
+        """Begin a transaction: forget the uncommitted records of the last one."""
         self._found.forget()
 
     def add(self, records: Iterable[RejectedRecord]) -> None:
@@ -81,7 +81,7 @@ class RejectedRecords:
 
     @property
     def found(self) -> Sequence[RejectedRecord]:
-        """Those of this transaction so far."""
+        """Rejected records of this transaction so far."""
         return self._found.records
 
     def take_refused(self) -> tuple[RejectedRecord, ...]:
@@ -102,7 +102,7 @@ class RejectedRecords:
         return self._found.written()
 
     def _written_at_once(self) -> Iterator[list[RejectedRecord]]:
-        """Yield the records of this transaction by what one INSERT takes."""
+        """Yield the records of this transaction in portions for one INSERT each."""
         most = _VALUES if self._dialect.facts.inserts_many else 1
         some: list[RejectedRecord] = []
         characters = 0
@@ -116,10 +116,10 @@ class RejectedRecords:
             yield some
 
     def _known(self) -> set[tuple[str, str]]:
-        """Return place and record of those that an earlier load wrote, as far as they may come again."""
+        """Return position and record of rejected records of an earlier load that may come again."""
         records = may_come_again(self._load, self._found.records)
         known = self._select("place", sorted({each.place for each in records if each.place}))
-        if "LOB" not in self._record_type.upper():  # large objects are not compared by every system
+        if "LOB" not in self._record_type.upper():  # some systems cannot compare large objects
             known |= self._select("record", sorted({each.record for each in records if not each.place}))
         return known
 
@@ -148,8 +148,8 @@ class RejectedRecords:
         """Yield a batch in the table's types, and collect the records that do not convert.
 
         Args:
-            batch: of the stream.
-            converts: brings it to the table's types, or raises.
+            batch: records of the stream.
+            converts: converts the batch to the table's types, or raises.
             required: columns of the batch that may not be NULL.
         """
         for name in required:
@@ -169,7 +169,7 @@ class RejectedRecords:
         batches: Iterator[pa.RecordBatch | Block],
         names: Mapping[str, str],
     ) -> int:
-        """Put converted batches into a table, and collect the records that the table rejects; return the others.
+        """Write converted batches into a table; collect the records that the table rejects, and return the others.
 
         `names`: column of the stream -> column of the table.
         """
@@ -182,7 +182,7 @@ class RejectedRecords:
         return count
 
     def _ingest(self, table: TableName, schema: pa.Schema, batch: pa.RecordBatch, names: Mapping[str, str]) -> int:
-        """Put one batch in; if the database refuses it, find out which records are at fault."""
+        """Write one batch; if the database refuses it, find the records at fault."""
 
         def put(part: pa.RecordBatch) -> int:
             self._lease.check()
@@ -226,10 +226,10 @@ class RejectedRecords:
 
         Args:
             staged: the staging table.
-            statements: insert the records of a staging table.
+            statements: return the INSERT of a staging table's records.
             names: column of the stream -> column of the table.
-            key: of a merge; of records with equal keys the last one counts.
-            is_first: the first one does, since records in the target count.
+            key: key of a merge; of records with equal keys the last counts.
+            is_first: the first one counts, since existing records in the target win.
         """
         insert = _Insert(
             dialect=self._dialect,
@@ -242,16 +242,16 @@ class RejectedRecords:
         return self._add(insert.run(key), names)
 
     def remove(self, staged: StagingTable, unfit: Iterable[tuple[str, str]], names: Mapping[str, str]) -> int:
-        """Move unfit records out of a staging table; return how many.
+        """Delete unfit records from a staging table, and reject them; return how many.
 
         Args:
             staged: the staging table.
-            unfit: conditions on the table `s`, and what is wrong with records that meet them.
+            unfit: conditions on the table `s`, with the reason for each.
             names: column of the stream -> column of the table.
         """
         asked, total = list(unfit), 0
         while True:
-            # Without a rejected record, an older one of its key counts, which may be unfit as well.
+            # After a rejection, an older record of the key counts; it may be unfit as well.
             found = sum(self._remove(staged, condition, reason, names) for condition, reason in asked)
             total += found
             if not found or len(asked) == 1:
@@ -301,18 +301,18 @@ def attempt(dialect: Dialect, lease: SessionLease, action: Callable[[], object])
 
 
 class _Range(Struct, frozen=True):
-    """Staged records by their numbers, among which there may be gaps."""
+    """Staged records by their numbers, which may have gaps."""
 
     first: int
     num_rows: int
 
     def slice(self, offset: int, length: int, /) -> _Range:
-        """Return some of them."""
+        """Return some of the records."""
         return _Range(self.first + offset, length)
 
 
 class _Insert(Struct, kw_only=True):
-    """Inserts a staging table into its target, by halves and in savepoints where the target refuses some records."""
+    """Inserts a staging table into its target; uses bisection and savepoints if the target refuses records."""
 
     dialect: Dialect
     lease: SessionLease
@@ -320,14 +320,14 @@ class _Insert(Struct, kw_only=True):
     statements: Statements
     limit: int
     is_first: bool
-    #: Number of a rejected record -> why.
+    #: Number of a rejected record -> reason.
     reasons: dict[int, str] = field(default_factory=dict)
 
     def run(self, key: Sequence[str]) -> list[tuple[Mapping[str, object], str]]:
-        """Insert all records, at once if the target takes them all; return the rejected ones, and why.
+        """Insert all records, at once if the target accepts them all; return the rejected ones with reasons.
 
         Raises:
-            TooManyRejected: they are more than the limit.
+            TooManyRejected: more records than the limit.
         """
         refusal = self._attempt(self.staged)
         if refusal is None:
@@ -378,7 +378,7 @@ class _Insert(Struct, kw_only=True):
         return replace(self.staged, name=table, is_numbered=True)
 
     def _copied(self, source: StagingTable, part: TableName | None, some: _Range) -> StagingTable:
-        """Return a table of some of the records: a name for them, or `part` with copies of them."""
+        """Return a table with some of the records: an alias for them, or `part` with copies."""
         last = some.first + some.num_rows - 1
         if isinstance(self.dialect.writes, SlicesStaging):
             return replace(source, name=self.dialect.writes.slice(source.name, some.first, last))
@@ -405,7 +405,7 @@ class _Insert(Struct, kw_only=True):
             numbers = still
 
     def _counting(self, source: StagingTable, key: Sequence[str]) -> list[int]:
-        """Return the rejected records without those in whose place another record of their key counts."""
+        """Return the rejected records, except those replaced by another record of their key."""
         if not key:
             return sorted(self.reasons)
         number, table = self.dialect.naming.quote(SEQUENCE), self.dialect.naming.table(source.name)
@@ -425,7 +425,7 @@ class _Insert(Struct, kw_only=True):
         return [(record, self.reasons[number]) for number, record in sorted(found, key=lambda each: each[0])]
 
     def _listed(self) -> list[str]:
-        """Write the numbers of rejected records for IN, as many at a time as every system takes."""
+        """Write the numbers of rejected records as lists for IN, short enough for every system."""
         texts = list(map(str, self.reasons))
         return [f"({', '.join(texts[start : start + _MOST])})" for start in range(0, len(texts), _MOST)]
 

@@ -1,4 +1,4 @@
-"""Foreign keys that refuse to let go of a record that the source no longer has."""
+"""Foreign keys that refuse the deletion of records that the source no longer has."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import suppress
 from ...errors import ConnectorError, FatalConnectorError
 from .context import LoadContext
 
-#: What databases say of a record that others refer to.
+#: Error texts of databases about records that other tables refer to.
 _IS_REFERRED_TO = re.compile(r"foreign key|referenc|child record|SQLSTATE 23(503|001)", re.IGNORECASE)
 
 
 def explain_refusal(context: LoadContext, error: FatalConnectorError) -> None:
-    """Roll back, and add to a database's refusal whose foreign keys they are, and what can be done."""
+    """Roll back, and add the foreign keys and a remedy to a database's refusal."""
     if not _IS_REFERRED_TO.search(str(error)):
         return
     session, name = context.session, context.target.name

@@ -1,4 +1,4 @@
-"""REPLACE: stage all records in one transaction, then put them in the place of the target's."""
+"""REPLACE: stage all records in one transaction, then replace the target's records by them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Replace(Strategy):
     def __init__(self, context: LoadContext) -> None:
         super().__init__(context)
         self._key_change = KeyChange(context)
-        #: Watches the keys that arrive where no primary key will; None: one does.
+        #: Watches the arriving keys if no primary key will enforce them; None: a primary key does.
         self._key_order = (
             None if context.dialect.facts.keys_replacements else _KeyOrder(context.load.stream.key_properties)
         )
-        #: `[table]` as read while nobody else can make or drop it (`[None]`: there is no table); None: not read yet.
+        #: `[table]`, read while no other process can create or drop it (`[None]`: no table); None: not read yet.
         self._locked: list[Table | None] | None = None
-        #: A small target whose records are deleted, with the new ones in their place; None: another table has them.
+        #: A small target whose records are replaced in place; None: the records are in another table.
         self._rewritten: Table | None = None
 
     # ------------------------------------------------------------ the records arrive
@@ -50,29 +50,29 @@ class Replace(Strategy):
             self._key_change.refuse(self.table, self.context.columns.key())
 
     def read_target(self) -> None:
-        """Read the target's catalog entry where the replacement keeps its spelling of names."""
+        """Read the target's catalog entry, if the replacement must keep its spelling of names."""
         if self.context.dialect.facts.keeps_spelling:
             super().read_target()
         else:
             self.context.columns.follow(self.context.columns.stream, None)
 
     def write(self, events: LoadEvents) -> None:
-        """Put the data up to the next marker into the staging table; a little that is all of it, into the target."""
+        """Write the data up to the next marker into staging; if that is all and it is small, into the target."""
         if self.staged is None and self._rewrite(events):
             return
         staged = self.stage()
         self.records += self._ingest(events, staged.name, staged.types)
 
     def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
-        """Create it as what will take the target's place."""
+        """Create it as the table that will replace the target."""
         columns, key = self.context.columns.required(planned.target_columns()), self.context.columns.key()
-        if not self._stays:  # one that stays refuses NULL by itself
+        if not self._stays:  # a table that stays refuses NULL itself
             columns = _as_strict(columns, self.table)
         self.context.session.execute(self.context.dialect.tables.create_replacement(planned.name, columns, key))
         return planned
 
     def not_null(self) -> frozenset[str]:
-        """Return such columns of a target that stays; of another one, those that are to refuse NULL as the target's."""
+        """Return the columns whose NULLs must be found: of a target that stays, or of the new table."""
         if self._stays:
             return super().not_null()
         columns = self.target_columns()
@@ -81,14 +81,14 @@ class Replace(Strategy):
 
     @property
     def _stays(self) -> bool:
-        """Tell whether the target is emptied and filled, as far as is known before the records arrive."""
+        """Return whether the target will be emptied and filled, as far as is known before the records arrive."""
         return self.table is not None and (self.table.has_dependents or not self.context.dialect.facts.renames)
 
     def _rewrite(self, events: LoadEvents) -> bool:
-        """Write a small replacement into the target itself, if that is missing or small; False: it is staged.
+        """Write a small replacement into the target itself, if the target is missing or small; False: it is staged.
 
-        Of a database with hundreds of small tables, making, renaming and dropping them is most of the work, and its
-        catalog grows by it. And readers need not wait.
+        In a database with hundreds of small tables, creating, renaming and dropping them is most of the work, and the
+        catalog grows. Also, readers need not wait.
         """
         context, dialect, target = self.context, self.context.dialect, self.context.target
         if (
@@ -110,7 +110,7 @@ class Replace(Strategy):
             target.run(filter(None, empty))
             refuse_altered(context, table.name, types)
             self.records += self._ingest(events, table.name, types)
-        except FatalConnectorError:  # such as two records of one key: the way by another table says so
+        except FatalConnectorError:  # such as two records of one key: the staging table gives the better error
             context.session.rollback()
             context.lease.begin()
             self._locked, self.records = None, 0
@@ -120,7 +120,7 @@ class Replace(Strategy):
         return True
 
     def _rewritable(self) -> Table | None:
-        """Return the table that would take the target's place, if the target is missing, or small and the very same."""
+        """Return the table that would replace the target, if the target is missing, or small and equal."""
         planned = planned_staging(self.context)
         if any(planned.types[name] != column.type for name, column in planned.columns.items()):
             return None
@@ -132,7 +132,7 @@ class Replace(Strategy):
             return None
         if table.records is None or table.records > self.context.dialect.facts.refill_records:
             return None
-        # No record has NULL in its key, which SQLite would number.
+        # No record has NULL in its key; SQLite would number it.
         held = [
             replace(each, has_default=False, fills_nulls=False) if each.fills_nulls and each.name in key else each
             for each in table.columns
@@ -144,7 +144,7 @@ class Replace(Strategy):
         return ingest(self.context, events, table, types, not_null=self.not_null(), check=self._check)
 
     def _check(self, batch: pa.RecordBatch) -> None:
-        """Refuse NULL in the key: NOT NULL does not suffice, SQLite would number such records."""
+        """Refuse NULL in the key: NOT NULL is not enough, since SQLite would number such records."""
         if self._key_order is not None:
             self._key_order.note(batch)
         for name in self.context.load.stream.key_properties if self.context.rejected is None else ():
@@ -154,7 +154,7 @@ class Replace(Strategy):
 
     # ------------------------------------------------- the final checkpoint arrived
     def finish(self, *, is_final: bool) -> None:
-        """Let the staging table take the target's place, or fill a target that stays from it."""
+        """Replace the target by the staging table, or fill a target that stays from it."""
         with deleting_replaced(self.context) as delete:
             delete(self._rewritten or self._place())
 
@@ -178,12 +178,12 @@ class Replace(Strategy):
         if table is not None:
             target.note_replaced(table, columns)
         self.records -= self._swap(table, staged, key)
-        # Where a commit cannot hold the swap, it comes behind the commit.
+        # If a commit cannot contain the swap, the swap follows the commit.
         name = staged.name if dialect.facts.alters_at_once else target.name
         return Table(name=name, columns=tuple(columns))
 
     def _with_target_types(self, staged: StagingTable, columns: Sequence[Column]) -> StagingTable:
-        """Return a staging table with the target's own types: another one if some had to travel as text."""
+        """Return a staging table with the target's own types: a new table if some values travel as text."""
         if all(staged.types[column.name] == column.type for column in columns):
             return staged
         dialect, session = self.context.dialect, self.context.session
@@ -194,7 +194,7 @@ class Replace(Strategy):
         return replace(staged, name=name, types={column.name: column.type for column in columns})
 
     def _lock_creation(self) -> Table | None:
-        """Read the target's catalog entry once nobody else can make or drop the table until the commit."""
+        """Read the target's catalog entry once no other process can create or drop the table until the commit."""
         if self._locked is None:
             self.context.dialect.tables.lock_creation(self.context.session, self.context.target.name)
             self._locked = [self.context.target.reflect()]
@@ -205,7 +205,7 @@ class Replace(Strategy):
 
     # --------------------------------------------- the staging table becomes the target
     def _swap(self, table: Table | None, staged: StagingTable, key: Sequence[str]) -> int:
-        """Let the staging table take the target's place, with unique keys; return how many records were rejected."""
+        """Replace the target by the staging table, with unique keys; return how many records were rejected."""
         dialect, target = self.context.dialect, self.context.target
         strict, nulls = self._made_strict(table, staged), 0
         if table is not None and strict:
@@ -222,7 +222,7 @@ class Replace(Strategy):
         return nulls + count
 
     def _made_strict(self, table: Table | None, staged: StagingTable) -> dict[str, str]:
-        """Write NOT NULL for columns of the replacement, where the table was not looked at before it was made."""
+        """Write NOT NULL for columns of the replacement, if the target was not read before it was created."""
         if table is None or self.context.dialect.facts.keeps_spelling:
             return {}
         name, quote = self.context.dialect.naming.table(staged.name), self.context.dialect.naming.quote
@@ -234,10 +234,10 @@ class Replace(Strategy):
         }
 
     def _without_nulls(self, staged: StagingTable, strict: Sequence[str]) -> int:
-        """Remove staged records with NULL in columns that are to refuse it; return how many.
+        """Remove staged records with NULL in a NOT NULL column; return how many.
 
         Raises:
-            FatalConnectorError: there is one, and the stream rejects no records.
+            FatalConnectorError: such a record exists, and the stream rejects no records.
         """
         context, quote = self.context, self.context.dialect.naming.quote
         table, key = context.target.name, context.columns.key()
@@ -254,7 +254,7 @@ class Replace(Strategy):
         return 0
 
     def _reject_repeated_keys(self, staged: StagingTable, key: Sequence[str]) -> int:
-        """Leave one staged record of each key, where no index would; return how many records were rejected.
+        """Keep one staged record of each key if no index does; return how many records were rejected.
 
         Raises:
             FatalConnectorError: a key is repeated, and the stream rejects no records.
@@ -267,7 +267,7 @@ class Replace(Strategy):
     def _refill(
         self, table: Table, staged: StagingTable, columns: Sequence[Column], key: Sequence[str]
     ) -> tuple[Table, int]:
-        """Fill a table that others depend on from the staging table; return it, and how many records were rejected."""
+        """Fill a table that other objects depend on from staging; return it, and how many records were rejected."""
         context, dialect, target = self.context, self.context.dialect, self.context.target
         table = target.lock(table) or table
         self._key_change.refuse(table, key)
@@ -282,7 +282,7 @@ class Replace(Strategy):
         count = 0
         if by_key is not None or (is_unique and context.rejected is None):
             dialect.writes.refuse_equal_keys(context.session, table, staged, key)
-        # `replace_changed` inserts what is not there as it is: two records of a key would both be inserted.
+        # `replace_changed` inserts all missing records: two records of a key would both be inserted.
         inserts_all = by_key not in (None, dialect.writes.replace_in_place)
         if not is_unique or inserts_all or is_checked_first:
             count = self._reject_repeated_keys(staged, key)
@@ -305,9 +305,9 @@ class Replace(Strategy):
 
     @staticmethod
     def _own_key(table: Table, staged: StagingTable) -> list[str]:
-        """Return a unique key of a table that foreign keys point at, where the stream has no key; empty: there is none.
+        """Return a unique key that foreign keys refer to, if the stream has no key; empty: there is none.
 
-        Without one the table would be emptied, which its foreign keys refuse.
+        Without a key the table would be emptied, which its foreign keys refuse.
         """
         if not table.is_referenced:
             return []
@@ -316,14 +316,13 @@ class Replace(Strategy):
         return min(found, key=len, default=[])
 
     def _by_key(self, table: Table, key: Sequence[str]) -> Callable[..., Sequence[str]] | None:
-        """Choose how a table that stays is refilled by its key; None: it is emptied, and gets every record anew.
+        """Choose how a kept table is refilled by its key; None: it is emptied and gets all records anew.
 
-        Where foreign keys point at it, records are updated. Where it has triggers, these shall fire for what has
-        changed, and for nothing else.
+        If foreign keys refer to it, records are updated. If it has triggers, they fire only for changed records.
         """
         if key and table.is_referenced:
             return self.context.dialect.writes.replace_in_place
-        # Records are rejected by what the table's index refuses, which would not see those that are skipped.
+        # The table's index finds the rejected records; it would not see skipped ones.
         is_rejecting = self.context.rejected is not None and not self.context.dialect.facts.arrival
         writes = self.context.dialect.writes
         if key and table.triggers and isinstance(writes, ComparingWrites) and not is_rejecting:
@@ -332,7 +331,7 @@ class Replace(Strategy):
 
 
 def _as_strict(columns: Sequence[Column], table: Table | None) -> list[Column]:
-    """Return columns that refuse NULL where those of the replaced table do, unless NULL comes from now on."""
+    """Return the columns, NOT NULL as in the replaced table unless NULL comes now."""
     needed = {column.name for column in table.needed()} if table is not None else set()
     return [
         replace(column, is_nullable=False) if column.name in needed and not column.is_relaxed else column
@@ -341,16 +340,16 @@ def _as_strict(columns: Sequence[Column], table: Table | None) -> list[Column]:
 
 
 class _KeyOrder:
-    """Watches the key of the batches: keys that arrive in ascending order are unique, which spares a look at all."""
+    """Watches the keys of the batches: keys in ascending order are unique and need no further check."""
 
     def __init__(self, key: Sequence[str]) -> None:
         self._name = key[0] if len(key) == 1 else ""
         self._last: Any = None
-        #: Every key so far is greater than the one before it.
+        #: Every key so far is greater than its predecessor.
         self.is_ascending = bool(self._name)
 
     def note(self, batch: pa.RecordBatch) -> None:
-        """Look at the next batch, if it still matters."""
+        """Check the next batch, if this still matters."""
         if not self.is_ascending or not batch.num_rows:
             return
         keys = batch.column(self._name)

@@ -1,4 +1,5 @@
-"""REPLACE_RANGE: stage the records, delete what the target has of their range, and insert them, in one transaction."""
+"""REPLACE_RANGE: stage the records, delete the target's records of their range, and insert the new ones, in one
+transaction."""
 
 from __future__ import annotations
 
@@ -23,19 +24,19 @@ from .strategy import Strategy
 
 
 class ReplaceRange(Strategy):
-    """Replaces the records of a range by those of one load."""
+    """Replaces the records of a range by the records of one load."""
 
     def __init__(self, context: LoadContext) -> None:
         super().__init__(context)
         self._watch = RangeWatch(context.load)
 
     def begin(self) -> None:
-        """Begin a transaction: nothing is staged, and no file was seen."""
+        """Begin a transaction: no staged records, no files."""
         super().begin()
         self._watch.begin()
 
     def write(self, events: LoadEvents) -> None:
-        """Put the data up to the next marker into the staging table, if each record is within the range."""
+        """Stage the data up to the next marker; each record must be within the range."""
         staged = self.stage()
         self.records += ingest(
             self.context, events, staged.name, staged.types, not_null=self.not_null(), check=self._watch.check
@@ -64,7 +65,9 @@ class ReplaceRange(Strategy):
             return
         if key:
             dialect.writes.refuse_equal_keys(context.session, table, staged, key)
-            keep_latest(context, table, staged, key, is_new=True)  # the table's records of these keys go anyway
+            keep_latest(
+                context, table, staged, key, is_new=True
+            )  # the target's records of these keys are deleted anyway
             target.run([dialect.writes.delete_arriving(table, staged, key)])
             is_found_late = frozenset(key) in table.unique_keys and dialect.facts.has_savepoints
             if context.rejected is None or dialect.facts.arrival or not is_found_late:
@@ -76,7 +79,7 @@ class ReplaceRange(Strategy):
         self.records -= insert_staged(context, table, staged, statements)
 
     def _deletes(self, table: Table, paths: Sequence[str]) -> list[Action]:
-        """Return what deletes the range, as it was read; not every system makes a table after the first of it."""
+        """Return the statements that delete the range; some systems cannot create a table after the first of them."""
         context, watched, staged = self.context, self._watch.range, self.staged
         writes, drop, session = context.dialect.writes, context.dialect.tables.drop, context.session
         field = self._watch.field(context.columns.stream.schema)
@@ -104,7 +107,7 @@ class ReplaceRange(Strategy):
     def _bounds(
         self, column: Column, arriving: pa.DataType, interval: tuple[datetime, datetime]
     ) -> tuple[list[Column], pa.Table]:
-        """Return both ends of the interval as the target's column holds them."""
+        """Return both ends of the interval as values of the target's column."""
         kind = self.context.dialect.types.wire(column.type, arriving).arrow
         if not has_times(kind):
             raise self.context.error(

@@ -1,4 +1,4 @@
-"""The staging table of a transaction: planned, fitted to a schema that changes, and brought into its target."""
+"""The staging table of a transaction: planned, fitted to a changing schema, and written into its target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .pieces import InsertsInPieces
 
 
 def planned_staging(context: LoadContext) -> StagingTable:
-    """Plan the staging table for the stream's schema as it is now, beside the target."""
+    """Plan the staging table for the stream's current schema, beside the target."""
     planned, load = context.columns.planned(), context.load
     is_merge = load.write.disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
     is_by_age = load.write.disposition is WriteDisposition.REPLACE_RANGE and bool(load.write.deciding)
@@ -42,7 +42,7 @@ def create_staging(context: LoadContext, planned: StagingTable, *, is_shared: bo
 
 
 def adapt_staging(context: LoadContext, staged: StagingTable) -> StagingTable:
-    """Fit a staging table to the stream's schema as it is now: add columns, widen types."""
+    """Fit a staging table to the stream's current schema: add columns, widen types."""
     planned = context.columns.planned()
     dialect, session = context.dialect, context.session
     types, columns = dict(staged.types), dict(staged.columns)
@@ -61,12 +61,12 @@ def adapt_staging(context: LoadContext, staged: StagingTable) -> StagingTable:
 
 
 def stage_beside(context: LoadContext, suffix: str, columns: Sequence[Column], records: pa.Table) -> StagingTable:
-    """Put a few records into a table beside the staging table, which is to be dropped.
+    """Write a few records into a table beside the staging table; the caller drops it.
 
     Args:
-        context: of the load; a transaction is open.
-        suffix: what the table's name ends in.
-        columns: of the target, or with its types.
+        context: the load, with an open transaction.
+        suffix: end of the table's name.
+        columns: columns of the target, or columns with the target's types.
         records: a column for each, in order.
     """
     dialect = context.dialect
@@ -84,13 +84,13 @@ def stage_beside(context: LoadContext, suffix: str, columns: Sequence[Column], r
 
 
 def stage_keys(context: LoadContext, keys: pa.Table, columns: Sequence[Column]) -> StagingTable:
-    """Put keys of a load, and what belongs to them, beside the staging table, as `stage_beside` does."""
+    """Write keys of a load and their values into a table beside the staging table, see `stage_beside`."""
     fields = {context.columns.names[field.name]: field for field in keys.schema}
     return stage_beside(context, REMOVED, columns, keys.select([fields[column.name].name for column in columns]))
 
 
 def repeated_keys(context: LoadContext, staged: StagingTable, key: Sequence[str]) -> int:
-    """Leave one staged record of each key, where no index would; return how many records were rejected.
+    """Keep one staged record of each key if no index does; return how many records were rejected.
 
     Raises:
         FatalConnectorError: a key is repeated, and the stream rejects no records.
@@ -121,7 +121,7 @@ def insert_staged(
 ) -> int:
     """Insert a staging table into an existing target and drop it; return how many records were rejected.
 
-    `key` is that of a merge, or of a replacement in place. `before` runs first.
+    `key` belongs to a merge, or to a replacement in place. `before` runs first.
     """
     dialect, rejected, target = context.dialect, context.rejected, context.target
     is_replace = context.load.write.disposition is WriteDisposition.REPLACE
@@ -139,12 +139,12 @@ def insert_staged(
             context.session, table, staged, key, ignores=ignores, is_emptied=is_replace and not key
         )
         count = rejected.remove(staged, unfit, context.columns.names)
-    # After a rejection, the remaining records keep their order only if the staging table numbers them.
-    # A history compares a version with those that arrive with it: in pieces one would come late among its own batch.
+    # After a rejection, the remaining records keep their order only if the staging table numbers them. A history
+    # compares a version with the others of its batch: in pieces, some would come too late.
     if (
         not is_whole
         and context.load.history is None
-        and not context.load.write.changes  # a part of them is no moment of the source
+        and not context.load.write.changes  # a part of the records is not a snapshot of the source
         and (not count or staged.is_numbered)
         and _insert_in_pieces(context, table, staged, statements, key)
     ):
@@ -157,7 +157,8 @@ def insert_staged(
 def _insert_in_pieces(
     context: LoadContext, table: Table, staged: StagingTable, statements: Statements, key: Sequence[str]
 ) -> bool:
-    """Insert in pieces what is too large for one transaction; return whether that was done. Other writers stay out."""
+    """Insert in pieces if the records are too many for one transaction; return whether this was done. The lock on other
+    writers stays."""
     dialect, session, load, target = context.dialect, context.session, context.load, context.target
     if not isinstance(dialect.writes, InsertsInPieces) or not dialect.writes.moves(session, table, staged, key):
         return False
@@ -170,10 +171,10 @@ def _insert_in_pieces(
 
 
 def refuse_altered(context: LoadContext, table: TableName, types: Mapping[str, str]) -> None:
-    """Keep a table's types as they are until the end of the transaction.
+    """Lock a table's column types until the end of the transaction.
 
     Raises:
-        FatalConnectorError: they are others already.
+        FatalConnectorError: they have changed already.
     """
     if not context.dialect.catalog.keeps_types(context.session, table, types):
         raise context.error(

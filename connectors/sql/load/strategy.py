@@ -1,4 +1,4 @@
-"""What the write dispositions have in common: how the main loop calls them, and the staging table."""
+"""Base of the write dispositions: the calls from the main loop, and the staging table."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from .staging import adapt_staging, planned_staging
 class Strategy(ABC):
     """Writes the records of one load into its target; `begin`, `write` and `finish` work in one transaction."""
 
-    #: Whether each checkpoint ends a transaction; False: the final one does.
+    #: Whether each checkpoint ends a transaction; False: only the final one.
     commits_at_checkpoints = True
 
     def __init__(self, context: LoadContext) -> None:
         self.context = context
-        #: The target when the transaction began; None: there is none, or nobody needs to know.
+        #: The target when the transaction began; None: it does not exist, or was not read.
         self.table: Table | None = None
-        #: The staging table of this transaction; None: nothing is staged.
+        #: The staging table of this transaction; None: no staged records.
         self.staged: StagingTable | None = None
         #: Records of this transaction, without rejected ones.
         self.records = 0
         #: Files that the checkpoint of this transaction names.
         self.files: Sequence[FileRead] = ()
-        #: Records that this transaction has deleted or marked, see `Commit.removed`.
+        #: Records deleted or marked in this transaction, see `Commit.removed`.
         self.removed = 0
 
     def begin(self) -> None:
@@ -39,7 +39,7 @@ class Strategy(ABC):
         self.read_target()
 
     def read_target(self) -> None:
-        """Read the target's catalog entry, and name the stream's columns as the target does."""
+        """Read the target's catalog entry, and map the stream's columns to the target's."""
         self.table = self.context.target.reflect()
         self.context.columns.follow(self.context.columns.stream, self.table)
 
@@ -50,10 +50,10 @@ class Strategy(ABC):
 
     @abstractmethod
     def finish(self, *, is_final: bool) -> None:
-        """Bring the staged records into the target; `is_final`: the load ends with this transaction."""
+        """Write the staged records into the target; `is_final`: the load ends with this transaction."""
 
     def stage(self, *, is_shared: bool = False) -> StagingTable:
-        """Create the staging table (shared: other connections see it), or fit it to a schema that changed."""
+        """Create the staging table (shared: visible to other connections), or fit it to a changed schema."""
         if self.staged is None:
             self.staged = self.create_staging(planned_staging(self.context), is_shared=is_shared)
         else:
@@ -62,14 +62,14 @@ class Strategy(ABC):
 
     @abstractmethod
     def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
-        """Create a staging table like the planned one, which stands beside the target."""
+        """Create the planned staging table, beside the target."""
 
     def not_null(self) -> frozenset[str]:
-        """Return the columns of the target in which NULL would become a value of the database's own."""
+        """Return the columns of the target in which the database turns NULL into another value."""
         return frozenset(column.name for column in (self.table.columns if self.table else ()) if column.fills_nulls)
 
     def kept_history(self, *, is_final: bool) -> Mapping[str, Any]:
-        """Return what the ledger keeps of a history (`LedgerRow.history`); default: the table has none."""
+        """Return the state of a history for the ledger (`LedgerRow.history`); default: no history."""
         return {}
 
     def target_columns(self) -> list[Column]:

@@ -25,9 +25,9 @@ class TargetTable:
 
     def __init__(self, dialect: Dialect, name: TableName, lease: SessionLease, load: Load) -> None:
         self.name = name
-        #: What was changed since the last commit, as `Commit.schema_changes` wants it.
+        #: Changes since the last commit, in the form of `Commit.schema_changes`.
         self.changes: list[Mapping[str, Any]] = []
-        #: Whether `Load.announce` was told of them.
+        #: Whether `Load.announce` was called with them.
         self.is_announced = False
         self.nulls = Nulls(name)
         self._dialect = dialect
@@ -36,7 +36,7 @@ class TargetTable:
         self._stream = load.stream.name
         #: The table as it was last read.
         self._seen: Table | None = None
-        #: Identity of the table with the records of earlier commits (empty: not known); None: there are none.
+        #: Identity of the table with the records of earlier commits (empty: unknown); None: no such commits.
         self._identity = load.begun_in
 
     @property
@@ -54,7 +54,7 @@ class TargetTable:
                 raise
 
     def change(self, sql: str) -> int:
-        """Run one statement that changes records; return how many, below 0 where the driver does not tell."""
+        """Run one statement that changes records; return how many, below 0 if the driver does not report it."""
         self._lease.check()
         try:
             return self._session.execute(sql)
@@ -63,9 +63,9 @@ class TargetTable:
             raise
 
     def _explain(self, error: FatalConnectorError) -> None:
-        """Name a trigger that is at fault; raise `TableLost` if the table itself is gone.
+        """Name the trigger that failed; raise `TableLost` if the table no longer exists.
 
-        Some systems keep nobody from dropping a table before the transaction's first statement over it.
+        Some systems lock a table only at the transaction's first statement on it.
         """
         if isinstance(error, NoSuchTable) and self._identity is not None and self._read() is None:
             raise self._lost("dropped") from error
@@ -76,7 +76,7 @@ class TargetTable:
         return TableLost(text, stream=self._stream)
 
     def blame(self, error: ConnectorError) -> None:
-        """Name the trigger of the table that raised an error, or the record whose NULL it refuses, as far as known."""
+        """Name the trigger that raised an error, or the record with a refused NULL, as far as known."""
         self.nulls.explain(error, staging_name(self._load.token))
         triggers = () if self._seen is None else self._seen.triggers
         raised_in = set(error.raised_in)
@@ -89,7 +89,7 @@ class TargetTable:
             self._blame_unique(error, triggers)
 
     def _blame_unique(self, error: UniqueViolated, triggers: Sequence[Trigger]) -> None:
-        """Say which other table may have refused a record: one that a trigger writes."""
+        """Add that a trigger's table may have refused the record."""
         if error.table.casefold() == self.name.name.casefold() or error.table.startswith(OWN_PREFIX):
             return
         if error.table and triggers:
@@ -103,11 +103,11 @@ class TargetTable:
         error.is_of_trigger = True
 
     def reflect(self) -> Table | None:
-        """Read the catalog; None: no such table.
+        """Read the catalog; None: there is no such table.
 
         Raises:
             FatalConnectorError: it is a view.
-            TableLost: it is not the table that earlier commits wrote.
+            TableLost: it is not the table of the earlier commits.
         """
         table = self._read()
         if self._identity is not None:
@@ -127,7 +127,7 @@ class TargetTable:
         return table
 
     def lock(self, table: Table | None) -> Table | None:
-        """Shut out other writers and read the catalog again; None: it is missing, and stays so until the commit.
+        """Lock out other writers and read the catalog again; None: the table does not exist until the commit.
 
         Raises:
             FatalConnectorError: it cannot be written.
@@ -145,10 +145,10 @@ class TargetTable:
         return table
 
     def create(self, columns: Sequence[Column], key: Sequence[str] = (), unique: Sequence[str] = ()) -> Table:
-        """Create it where `lock` found none, with a primary key and, where they are others, unique columns.
+        """Create it where `lock` found none, with its primary key and any other unique columns.
 
         Raises:
-            FatalConnectorError: the catalog does not show what was made.
+            FatalConnectorError: the catalog does not show the new table.
         """
         self._session.execute(self._dialect.tables.create(self.name, columns, key))
         if unique and set(unique) != set(key) and (index := self._dialect.tables.unique_index(self.name, unique)):
@@ -159,12 +159,12 @@ class TargetTable:
         return table
 
     def lock_late(self) -> None:
-        """Shut out other merges just before the target is written, where `lock` did not."""
+        """Lock out other merges just before the target is written, where `lock` did not."""
         if lock := self._dialect.tables.lock_late(self.name):
             self.run([lock])
 
     def note_committed(self, records: int) -> None:
-        """Expect the table as it now is in all further transactions."""
+        """Expect this table in all further transactions."""
         if self._seen is not None:
             self._identity = self._seen.identity or self._identity or ""
         elif records:  # a staging table has become the target
@@ -186,7 +186,7 @@ class TargetTable:
 
     @staticmethod
     def _relaxed(table: Table, columns: Sequence[Column]) -> list[Column]:
-        """Return the table's columns that refuse NULL, though NULL comes, or nothing does."""
+        """Return the NOT NULL columns of the table for which NULL, or no value, arrives."""
         arriving = {column.name: column for column in columns}
         return [
             held
@@ -195,23 +195,23 @@ class TargetTable:
         ]
 
     def _wider(self, before: str, column: Column) -> str | None:
-        """Return the type that holds both.
+        """Return the type that holds the values of both.
 
-        Not called for columns that the table computes: nothing is written into them.
+        Not called for computed columns, which are never written.
         """
         if not column.is_key:
             types = self._dialect.types
             is_kept = self._load.write.disposition is not WriteDisposition.REPLACE
-            wider = types.widen(before, column.type)  # the empty text is a type of SQLite
+            wider = types.widen(before, column.type)  # in SQLite the empty text is a type
             if wider is None and column.becomes_text and types.text_of(before, "") is not None:
                 return column.type
             return types.to_double(before, column.type) if wider is None and is_kept else wider
         return self._dialect.types.widen_key(before, column.type, len(self._load.stream.key_properties))
 
     def conflicts(self, table: Table, columns: Sequence[Column], key: Sequence[str]) -> bool:
-        """Tell whether `evolve` could not fit it to the columns: one has an incompatible type, or the key differs.
+        """Return whether `evolve` would fail: a column has an incompatible type, or the key differs.
 
-        A primary key with columns that the stream does not have is left to its owner.
+        A primary key with columns that the stream does not have stays unchanged.
         """
         if set(table.key) != set(key) and table.key and set(table.key) <= {column.name for column in columns}:
             return True
@@ -221,12 +221,12 @@ class TargetTable:
         )
 
     def evolve(self, table: Table, columns: Sequence[Column]) -> Table:
-        """Add missing columns, widen columns that are too narrow, and let columns hold NULL where it comes."""
+        """Add missing columns, widen narrow columns, and drop NOT NULL where NULL arrives."""
         statements = []
         for column in columns:
             held = table.column(column.name)
             if held is None:
-                # The records that are there have nothing for it.
+                # The existing records have no value for it.
                 added = column if column.is_key else replace(column, is_nullable=True)
                 statements.append(self._dialect.tables.add_column(table.name, added))
                 self._note(column.name, "added", None, column.type)
@@ -239,7 +239,7 @@ class TargetTable:
                 statements += self.altered(table.name, held, wider)
                 self._note(column.name, "widened", held.type, wider)
         freed = self._relaxed(table, columns)
-        # Some systems answer nothing more once a statement has failed.
+        # Some systems refuse all further statements after a failed one.
         kept = ", ".join(self._dialect.catalog.dependents(self._session, table)) if freed else ""
         for held in freed:
             arriving = next((column for column in columns if column.name == held.name), None)
@@ -249,7 +249,7 @@ class TargetTable:
         if statements and self._dialect.facts.alters_at_once:
             self.announce()
         self._alter(statements, kept)
-        # To some systems, an altered table is another one.
+        # Some systems give an altered table a new identity.
         return (self._read() or table) if statements else table
 
     def altered(self, name: TableName, held: Column, wider: str) -> Sequence[str]:
@@ -263,10 +263,11 @@ class TargetTable:
     def _demand_kept(self, table: Table, held: Column, wider: str) -> None:
         """Refuse a wider type that would change values or fire triggers.
 
-        Doubles do not keep large integers. A system that cannot alter a type copies the column, which fires triggers.
+        Doubles cannot hold large integers exactly. A system that cannot alter a type copies the column, which fires
+        triggers.
 
         Raises:
-            FatalConnectorError: a double does not keep one of the integers, or the table has triggers.
+            FatalConnectorError: a double cannot hold one of the integers, or the table has triggers.
         """
         is_held, past = self._dialect.types.widen(held.type, wider) is not None, None
         if is_held and self._dialect.facts.alters_types:
@@ -290,7 +291,7 @@ class TargetTable:
         )
 
     def announce(self) -> None:
-        """Report changes that are committed before the checkpoint is."""
+        """Report changes that are committed before the checkpoint."""
         self._load.announce(None, tuple(self.changes))
         self.is_announced = True
 
@@ -298,10 +299,10 @@ class TargetTable:
         self.changes.append({"column": column, "change": change, "before": before, "after": after})
 
     def widened(self, before: str, column: Column) -> str:
-        """Return the type that holds the values of the table and those of the stream.
+        """Return the type that holds both the table's and the stream's values.
 
         Raises:
-            FatalConnectorError: there is none.
+            FatalConnectorError: there is no such type.
         """
         wider = self._wider(before, column)
         if wider is None:
@@ -313,7 +314,7 @@ class TargetTable:
         return wider
 
     def _ways_out(self) -> str:
-        # A replace says so of a table that stays; --full-refresh is a replace too, and would not help.
+        # For a replace into a table that stays; --full-refresh is a replace too, and would not help.
         disposition = self._load.write.disposition
         over = "--full-refresh" + (" --drop-history" if disposition is WriteDisposition.HISTORY else "")
         last = f"run once with `{over}`"
@@ -322,7 +323,7 @@ class TargetTable:
         return f"change the column's type by hand, exclude it with `columns`, or {last}"
 
     def _alter(self, statements: Sequence[str], kept: str = "") -> None:
-        """Run the statements of `evolve`; `kept`: what depends on the table, for messages.
+        """Run the statements of `evolve`; `kept`: objects that depend on the table, for messages.
 
         Raises:
             FatalConnectorError: an index, a view or the like refuses the change; names the columns.
@@ -349,7 +350,7 @@ class TargetTable:
             ) from error
 
     def note_replaced(self, table: Table, columns: Sequence[Column]) -> None:
-        """Note how the columns of a replaced table differ from the new ones."""
+        """Note how the new columns differ from those of the replaced table."""
         for column in columns:
             held = table.column(column.name)
             if held is None:

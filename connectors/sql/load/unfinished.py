@@ -1,4 +1,4 @@
-"""Loads by ranges that were not finished: the tables that they have left, found and dropped."""
+"""Unfinished loads by ranges: finds and drops the tables that they left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..identifiers import CONVERTED_SUFFIX, TableName, staging_name
 from ..ledger import commit
 from ..session import Session, SessionLease
 
-#: Ends the name of a ledger of ranges; what is before it is the staging table's.
+#: Suffix of the ledger of ranges; the staging table's name comes before it.
 LEDGER_SUFFIX = "_r"
 
 
@@ -24,7 +24,7 @@ class UnfinishedLoad(Struct, frozen=True):
     """The tables of an unfinished load: its staging table, and its ledger of ranges."""
 
     staging: TableName
-    #: As `key_text` writes it.
+    #: Written by `key_text`.
     whose: str
     #: None: it cannot be resumed.
     shape: str | None = None
@@ -43,7 +43,7 @@ class UnfinishedLoad(Struct, frozen=True):
             session.execute(dialect.tables.drop(name))
 
     def rename(self, session: Session, dialect: Dialect, token: str) -> None:
-        """Rename both tables for another load; the former one no longer finds them."""
+        """Rename both tables for another load; the former load no longer finds them."""
         for name, suffix in ((self.staging, ""), (self.ledger, LEDGER_SUFFIX)):
             dialect.tables.free(session, name)
             renamed = dialect.naming.quote(staging_name(token) + suffix)
@@ -51,22 +51,22 @@ class UnfinishedLoad(Struct, frozen=True):
 
 
 def unfinished_loads(session: Session, dialect: Dialect) -> Iterator[UnfinishedLoad]:
-    """Yield the unfinished loads by ranges of all schemas, those still running included."""
+    """Yield the unfinished loads by ranges of all schemas, including loads that still run."""
     found = set(dialect.catalog.list_staging(session))
     ledgers = [name for name in sorted(found, key=str) if name.name.endswith(LEDGER_SUFFIX)]
     tables = dialect.catalog.reflect(session, ledgers) if ledgers else {}
     for name in ledgers:
         if name not in tables:
-            continue  # dropped by its load since it was listed
+            continue  # its load has dropped it since
         staging = TableName(name.schema, name.name.removesuffix(LEDGER_SUFFIX))
-        # An earlier version wrote neither shape nor moment.
+        # An earlier version wrote neither range layout nor snapshot id.
         is_dated = tables[name].column("moment") is not None and staging in found
         for row in _read(session, dialect, name, ["stream", "shape", "moment"] if is_dated else ["stream"]):
             yield UnfinishedLoad(staging, *row)
 
 
 def _read(session: Session, dialect: Dialect, ledger: TableName, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Read one row; none of a ledger that was just dropped, or belongs to another role."""
+    """Read one row; None if the ledger was just dropped, or belongs to another role."""
     dialect.writes.savepoint(session)  # only systems with savepoints load by ranges
     try:
         rows = session.query(f"select {dialect.naming.names(columns)} from {dialect.naming.table(ledger)} limit 1")
@@ -78,7 +78,7 @@ def _read(session: Session, dialect: Dialect, ledger: TableName, columns: Sequen
 
 
 def key_text(key: LedgerKey) -> str:
-    """Return a stream's key as the ledger of ranges keeps it."""
+    """Return a stream's key in the form of the ledger of ranges."""
     return json.dumps([key.pipeline, key.stream, key.destination_table], ensure_ascii=True)
 
 
@@ -108,7 +108,7 @@ def listed(lease: SessionLease, dialect: Dialect, is_chosen: Callable[[LedgerKey
 
 
 def drop(lease: SessionLease, dialect: Dialect, unfinished: UnfinishedLoad) -> None:
-    """Drop the tables of an unfinished load in a transaction of its own, if this role may."""
+    """Drop the tables of an unfinished load in a separate transaction, if this role is allowed to."""
     try:
         lease.begin()
         unfinished.drop(lease.session, dialect)

@@ -1,4 +1,4 @@
-"""What the horizons of several systems have in common: see `postgres.horizon` and `mysql.horizon` for why they hold."""
+"""Shared by the horizons of several systems; `postgres.horizon` and `mysql.horizon` explain why they are safe."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 Values = tuple[pa.Scalar, ...]
 
-#: More than these are not remembered for the next run.
+#: At most this many are remembered for the next run.
 MANY_RUNNING = 1000
 
-#: What is said where nobody can tell who writes.
+#: Reason if running writers cannot be listed.
 MAY_SKIP = "a record may be skipped whose transaction commits after records with a higher bookmark were read"
 
 
 class Question(NamedTuple):
-    """What has to be found out: whether all that ran when `newest` was looked up has ended."""
+    """State of the search for a horizon: have all transactions that ran at the time of `newest` ended?"""
 
     newest: Values
-    #: What the last run left open: its newest values as "high", and who ran then as "running"; None: nothing.
+    #: Open state of the last run: its newest values as "high", running transactions as "running"; None: none.
     held: Mapping[str, Any] | None
 
 
 def ask(source: SqlSource, lease: SessionLease, stream: Stream, bookmark: Bookmark | None) -> Question | None:
-    """Look the newest record's bookmark up; None: nothing is past the bookmark, so nothing has to be found out."""
+    """Look up the newest record's bookmark; None: no record is past the bookmark, so no horizon is needed."""
     newest = _newest(source, lease, stream)
     start, held = bookmark_values(stream, bookmark), _pending(stream, bookmark)
     if newest is None or (start is not None and held is None and not is_above(newest, start)):
@@ -55,12 +55,12 @@ def wait(
     sleep: Callable[[float], None],
     pauses_s: tuple[float, float],
 ) -> tuple[set[str], set[str]]:
-    """Wait for those to end that run now; return who they are, and who of them ran each time that was looked.
+    """Wait for the running transactions to end; return them, and those that ran at each look.
 
     Args:
-        lease: looked at, for an interrupt.
-        look: returns the names of those that run.
-        still: returns who of some of them may run still, by the names of those that run.
+        lease: checked for an interrupt.
+        look: returns the names of running transactions.
+        still: given running transactions, returns which of some names may still run.
         wait_s: seconds to wait at most.
         sleep: seconds.
         pauses_s: seconds between two looks, the first and the longest.
@@ -78,27 +78,27 @@ def wait(
 
 
 def begin_of_oldest(moment: datetime, kind: pa.DataType, newest: Values) -> Values:
-    """Return when the oldest running transaction began, in the column's type; the newest values if they are older."""
+    """Return the begin of the oldest running transaction, in the column's type; the newest values if they are older."""
     value = moment.date() if pa.types.is_date(kind) else None
     oldest = pa.scalar(value, kind) if value else pc.cast(pa.scalar(moment, pa.timestamp("us", kind.tz)), kind)
     return newest if is_above((oldest,), newest[:1]) else (oldest,)
 
 
 def later(left: Values | None, right: Values | None) -> Values | None:
-    """Return the higher one of two limits by their first values; None: there is none."""
+    """Return the higher of two limits by their first values; None: there is none."""
     if left is None or right is None:
         return right if left is None else left
     return right if is_above(right[:1], left[:1]) else left
 
 
 def can_settle(stream: Stream) -> bool:
-    """Tell whether anything can be said of bookmarks of these types."""
+    """Return whether bookmarks of these types can have a horizon."""
     kinds = [stream.schema.field(name).type for name in stream.read.bookmark_properties]
     return all(is_time(kind) or _is_number(kind) for kind in kinds)
 
 
 def is_time(kind: pa.DataType) -> bool:
-    """Tell whether values of a type are taken from a clock."""
+    """Return whether values of a type come from a clock."""
     return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
@@ -112,14 +112,14 @@ def _newest(source: SqlSource, lease: SessionLease, stream: Stream) -> Values | 
     marks = [source.comparable(field) for field in fields]
     only = replace(stream, schema=pa.schema(fields))
     missing = " or ".join(filter(None, map(source.incomplete, fields)))
-    # What the source sets aside is nobody's bookmark: it looks behind as many as it may.
+    # Records that the source rejects have no bookmark: it skips as many as allowed.
     many = 1 + (stream.read.max_rejected or 0)
     sql = (
         f"select {source.projection(only)} from {source.dialect.naming.table(source.table(stream))} as t "
         f"{f'where not ({missing}) ' if missing else ''}order by {', '.join(f'{mark} desc' for mark in marks)} "
         f"limit {many}"
     )
-    # To its end: a statement that is left open may take its connection with it.
+    # Read to the end: an open statement may block its connection.
     for batch in list(source.rows(lease, sql)):
         now = with_wider(only, batch) if widens(only) else only
         good, _ = convert_or_reject(batch, partial(source.converted, stream=now), now.read.max_rejected)
@@ -130,7 +130,7 @@ def _newest(source: SqlSource, lease: SessionLease, stream: Stream) -> Values | 
 
 
 def _pending(stream: Stream, bookmark: Bookmark | None) -> dict[str, Any] | None:
-    """Return what the last run left open, its values in their types."""
+    """Return the open state of the last run, with its values in their types."""
     kept = ((bookmark or {}).get(BOUNDARY) or {}).get(PENDING)
     if not kept or len(kept["high"]) != len(stream.read.bookmark_properties):
         return None

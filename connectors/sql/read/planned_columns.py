@@ -1,8 +1,8 @@
-"""The columns that a stream was planned with, and those that are there when its read begins.
+"""Compares a stream's planned columns with the columns at the begin of its read.
 
-What is known of a column decides how its values are read and written: raw bytes mean something else in another type,
-and many a cast takes another type's values for its own. So both are compared in the transaction that reads, once
-nobody can alter the table any more.
+A column's facts decide how values are read and written. Raw bytes mean something else in another type, and many casts
+accept values of a wrong type. So both are compared in the transaction that reads, when the table can no longer be
+altered.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _REMEDY = "the table was altered after the run was planned, and nothing more is 
 def refuse_altered(
     stream: Stream, now: Mapping[str, str], is_alike: Callable[[pa.Field, str], bool], system: str
 ) -> None:
-    """Raise if a column is gone, or of a type that would not be read in the same way.
+    """Raise if a column is missing, or has a type that would be read differently.
 
     Args:
-        stream: as it was planned; of columns without a `native_type` of this system nothing is known.
-        now: the columns that are there and their types; empty: nobody can tell, or the read will say it.
-        is_alike: whether a column that was planned and one of this type give the same values to whoever reads them.
+        stream: the planned stream; a column without a `native_type` of this system has no known type.
+        now: the present columns and their types; empty: unknown, or the read itself reports a change.
+        is_alike: whether the planned column and a column of this type give the reader the same values.
         system: the fields' `native_system`.
 
     Raises:
-        FatalConnectorError: with the columns.
+        FatalConnectorError: it names the columns.
     """
     found = []
     for field in stream.schema if now else ():
@@ -47,7 +47,7 @@ def refuse_altered(
 
 
 def altered(stream: Stream, found: list[str]) -> FatalConnectorError:
-    """Make the error of columns that are not what they were."""
+    """Create the error about columns that have changed."""
     return FatalConnectorError(f"{', '.join(found)}: {_REMEDY}", stream=stream.name)
 
 

@@ -1,4 +1,4 @@
-"""Queries as streams: described by the database, and read as a subquery."""
+"""Queries as streams: the database describes them, and they are read as subqueries."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ if TYPE_CHECKING:
     from ...checksums.sql import Canonical
     from ...compared_values import Checksums, Side
 
-#: What PostgreSQL calls a column that has no name.
+#: PostgreSQL's name for an unnamed column.
 _UNNAMED = ("", "?column?")
 
-#: Why an INCREMENTAL read of a query may skip records.
+#: Reason why an INCREMENTAL read of a query may skip records.
 LATE = "a query may read many tables, and nobody knows which transactions still write into them"
 
-#: Why a query is not read by ranges.
+#: Reason why a query is not read by ranges.
 WHOLE = "a query is read as a whole"
 
-#: Parameter of a query for the bookmark from which it is read.
+#: Parameter of a query: the bookmark from which it is read.
 BOOKMARK = "bookmark"
 
-#: What stands for it while a query is described, and the type of the bookmark's column is not known yet, in place of a
-#: start that the system does not take. Some systems find no function for a NULL without a type.
+#: Replaces the parameter while a query is described and the bookmark column's type is unknown, or if
+#: the system does not accept the start. Some systems find no function for an untyped NULL.
 _UNKNOWN = ("null", "cast(null as timestamp)", "cast(null as date)", "cast(null as decimal(18, 0))")
 
 
 class QuerySource(SqlSource):
-    """A source that reads queries, too."""
+    """A source that also reads queries."""
 
-    #: A backslash in a constant takes the next character for what it is.
+    #: A backslash escapes the next character in a constant.
     has_backslashes: bool = False
 
     @abstractmethod
     def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
-        """Ask the database for the columns of a query, in the metadata that `streams` gives; read nothing."""
+        """Ask the database for a query's columns, with the metadata of `streams`; read no records."""
 
     def query_stream(
         self, name: str, query: str, values: Mapping[str, Any] | None = None, start: str | float | None = None
@@ -89,26 +89,26 @@ class QuerySource(SqlSource):
         return parameter_names(query, has_hashes=has_hashes, has_backslashes=self.has_backslashes)
 
     def placed(self, query: str, texts: Mapping[str, str]) -> str:
-        """Put texts of SQL in the places of parameters."""
+        """Replace parameters by SQL texts."""
         has_hashes = self.dialect.facts.has_hash_comments
         return replaced(query, texts, has_hashes=has_hashes, has_backslashes=self.has_backslashes)
 
     def unbounded(self, query: str, start: str | float | None) -> list[str]:
-        """Return a query without `:bookmark`, in the ways in which it may be described."""
+        """Return a query without `:bookmark`, in the forms in which it can be described."""
         if BOOKMARK not in self.parameters(query):
             return [query]
         said = [] if start is None else [self.written(start)]
         return [self.placed(query, {BOOKMARK: each}) for each in (*said, *_UNKNOWN)]
 
     def filled(self, stream: Stream) -> Stream:
-        """Return a stream with values in its query, as constants."""
+        """Return a stream with constant values in its query."""
         if not stream.query_values:
             return stream
         texts = {name: self.written(value) for name, value in stream.query_values.items()}
         return replace(stream, query=self.placed(stream.query, texts), query_values={})
 
     def bounded(self, stream: Stream, bookmark: Bookmark | None = None) -> Stream:
-        """Return a stream whose query has its values, and is read from a bookmark, or as if there were none."""
+        """Return a stream whose query has its values and its bookmark, or the start value without a bookmark."""
         if not stream.query:
             return stream
         stream = self.filled(stream)
@@ -119,7 +119,7 @@ class QuerySource(SqlSource):
         return replace(stream, query=self.placed(stream.query, {BOOKMARK: bound}))
 
     def written(self, value: Any) -> str:
-        """Write the value of a parameter as a constant, whose type is that of what it is compared with."""
+        """Write a parameter's value as a constant, which takes its type from the comparison."""
         if value is None or isinstance(value, bool):
             return "null" if value is None else str(value).lower()
         if isinstance(value, int | float):
@@ -127,7 +127,7 @@ class QuerySource(SqlSource):
         return literal(value.isoformat() if isinstance(value, datetime) else str(value))
 
     def _described(self, lease: SessionLease, stream: Stream, start: str | float | None) -> Sequence[pa.Field]:
-        """Describe a query whatever `:bookmark` in it will stand for."""
+        """Describe a query independently of its `:bookmark`."""
         stream, failed = self.filled(stream), None
         for text in self.unbounded(stream.query, start):
             if failed is not None:
@@ -141,7 +141,7 @@ class QuerySource(SqlSource):
         raise failed
 
     def bound(self, value: pa.Scalar, field: pa.Field) -> str:
-        """Write the value of `:bookmark` as a constant of the type of the bookmark's column."""
+        """Write the value of `:bookmark` as a constant of the bookmark column's type."""
         return self.constant(value, field)
 
     def read(
@@ -152,12 +152,12 @@ class QuerySource(SqlSource):
             yield from super().read([self.bounded(stream, bookmarks.get(stream.name))], bookmarks, wire)
 
     def count(self, stream: Stream) -> int:
-        """Count the records, of a query those since its start."""
+        """Count the records; for a query, the records since its start."""
         return super().count(self.bounded(stream))
 
     @contextmanager
     def opened_checksums(self, side: Side, canonical: Canonical, first: str = "") -> Iterator[Checksums]:
-        """Compute checksums, of a query of the records since its start."""
+        """Compute checksums; for a query, over the records since its start."""
         side = replace(side, stream=self.bounded(side.stream))
         with super().opened_checksums(side, canonical, first) as found:
             yield found
@@ -168,7 +168,7 @@ class QuerySource(SqlSource):
 
 
 def first_bookmark(stream: Stream) -> pa.Field:
-    """Return the column whose type `:bookmark` has; a stream that is narrowed down to some columns may lack it."""
+    """Return the column that gives `:bookmark` its type; a stream with selected columns may lack it."""
     if stream.read.bookmark_properties:
         return stream.schema.field(stream.read.bookmark_properties[0])
     assert stream.read.bookmark_start is not None, "the plan demands it"

@@ -1,4 +1,4 @@
-"""The Source protocol, once for all SQL systems. A subclass brings a dialect, a catalog query and a way to connect."""
+"""The Source protocol for all SQL systems. A subclass adds a dialect, a catalog query and a way to connect."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ...checksums.sql import Canonical
     from ...compared_values import Checksums, KeyRange, Side
 
-#: Key of a stream's locator: condition of the records that are read, of a whole table's.
+#: Key of a stream's locator: condition that limits the records of a whole table.
 WITHIN = "within"
 
 
@@ -53,7 +53,7 @@ class SqlSource(ABC):
 
     #: Name of the connector, for errors.
     connector: ClassVar[str]
-    #: A batch of `rows` has a row a record, so that those which do not fit can be set aside.
+    #: A batch of `rows` has one row for each record, so that single records can be rejected.
     sifts: ClassVar[bool] = True
 
     def __init__(
@@ -73,7 +73,7 @@ class SqlSource(ABC):
     # ------------------------------------------------------------ a subclass's
     @abstractmethod
     def connect(self) -> Session:
-        """Open a connection for reading: a `ReadSession`, unless the source has `_batches` of its own."""
+        """Open a connection for reading: a `ReadSession`, unless the source overrides `_batches`."""
 
     @abstractmethod
     def identity(self) -> str:
@@ -84,45 +84,45 @@ class SqlSource(ABC):
         """Read the catalog; `locator` holds `schema` and `table`."""
 
     def columns_now(self, lease: SessionLease, stream: Stream) -> Mapping[str, str]:
-        """Return the columns that are there and their types, and keep them so for the transaction.
+        """Return the present columns and types, locked until the transaction ends.
 
-        As `streams` names them in `native_type`; default: nobody can tell.
+        In the form of `native_type`; default: unknown.
         """
         return {}
 
     def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
-        """Tell whether a column that is now of another type is read as it would have been; default: it is not."""
+        """Return whether a column that has another type now would be read equally; default: it would not."""
         return False
 
     def expression(self, field: pa.Field) -> str:
-        """Return what is selected for a column: itself, or a cast where the driver cannot carry its type."""
+        """Return the select expression of a column: the column, or a cast if the driver cannot read its type."""
         return f"t.{self.dialect.naming.quote(field.name)}"
 
     def projection(self, stream: Stream) -> str:
-        """Return what is selected."""
+        """Return the select expressions."""
         return ", ".join(
             f"{self.expression(field)} as {self.dialect.naming.quote(field.name)}" for field in stream.schema
         )
 
     def comparable(self, field: pa.Field) -> str:
-        """Return a bookmark property as it is compared and ordered by."""
-        # With `t.` before it: an output column of the same name (a cast) must not be what is compared.
+        """Return the expression by which a bookmark property is compared and ordered."""
+        # With prefix `t.`: an output column of the same name (a cast) must not be compared.
         return f"t.{self.dialect.naming.quote(field.name)}"
 
     def tie_breaker(self, field: pa.Field) -> str | None:
-        """Return what tells values apart that compare as equal, but are not (by case, by trailing zeros); as text.
+        """Return a text that distinguishes equal values with different spellings (case, trailing zeros).
 
-        Without it a record that ties with the bookmark would not be known again by its hash.
+        Without it, the hash would not recognise a record that ties with the bookmark.
         """
         return None
 
     def marks(self, field: pa.Field) -> list[str]:
-        """Return what a bookmark property is compared and ordered by."""
+        """Return the expressions by which a bookmark property is compared and ordered."""
         second = self.tie_breaker(field)
         return [self.comparable(field)] if second is None else [self.comparable(field), second]
 
     def bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
-        """Return what the `marks` are compared with."""
+        """Return the constants that are compared with `marks`."""
         first = self.constant(value, field)
         return [first] if self.tie_breaker(field) is None else [first, literal(str(python_value(value)))]
 
@@ -136,15 +136,15 @@ class SqlSource(ABC):
         return f"cast({shown} as {native})" if native else shown
 
     def incomplete(self, field: pa.Field) -> str:
-        """Return the condition under which a value is no bookmark (NULL, NaN); empty if there is none."""
+        """Return the condition that a value cannot be a bookmark (NULL, NaN); empty if all values can."""
         return f"{self.asked(field)} is null" if field.nullable else ""
 
     def asked(self, field: pa.Field) -> str:
-        """Return what is NULL where the column is read as NULL."""
+        """Return an expression that is NULL if the column is read as NULL."""
         return f"t.{self.dialect.naming.quote(field.name)}"
 
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
-        """Bring a batch to the stream's schema."""
+        """Convert a batch to the stream's schema."""
         return cast_batch(batch, stream.schema, stream.name)
 
     # ---------------------------------------------------------------- protocol
@@ -165,7 +165,7 @@ class SqlSource(ABC):
         return [[stream] for stream in streams]
 
     def offers(self, stream: Stream) -> Sequence[str]:
-        """Wire formats of a stream."""
+        """Transfer formats of a stream."""
         return ("arrow",)
 
     def count(self, stream: Stream) -> int:
@@ -178,7 +178,7 @@ class SqlSource(ABC):
     def read(
         self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
     ) -> Iterator[tuple[str, Event | Block]]:
-        """Yield one stream after the other."""
+        """Yield the streams one after the other."""
         for stream in group:
             try:
                 yield from ((stream.name, event) for event in self._events(stream, bookmarks.get(stream.name), wire))
@@ -188,7 +188,7 @@ class SqlSource(ABC):
                 raise
 
     def interrupt(self, stream: str) -> None:
-        """Cancel what is under way for one stream."""
+        """Cancel the running calls of one stream."""
         for sessions in self.all_sessions():
             sessions.interrupt(stream)
 
@@ -199,15 +199,15 @@ class SqlSource(ABC):
 
     # ----------------------------------------------------------------- helpers
     def table(self, stream: Stream) -> TableName:
-        """Return the table of a stream; one made by hand is found by its name."""
+        """Return the table of a stream; a stream created by hand is found by its name."""
         if "table" in stream.locator:
             return TableName(str(stream.locator.get("schema", "")), str(stream.locator["table"]))
         return TableName.parse(stream.name, self._schema or self.dialect.naming.default_schema)
 
     def relation(self, stream: Stream) -> str:
-        """Write what a stream is selected from: its table, its query, or the records of them that its filter lets in.
+        """Write the FROM of a stream: its table, its query, or either with its filter applied.
 
-        A query stands on lines of its own, for its comments' sake.
+        A query gets its own lines, since it may end in a comment.
         """
         whole = self.unfiltered(stream)
         condition = self.filter(stream)
@@ -221,11 +221,11 @@ class SqlSource(ABC):
         return f"(\n{stream.query}\n)" if stream.query else self.dialect.naming.table(self.table(stream))
 
     def filters(self, stream: Stream, condition: Condition) -> bool:
-        """Filter by each column whose values SQL compares as Arrow does."""
+        """Filter by each column that SQL compares like Arrow."""
         return True
 
     def filter(self, stream: Stream) -> str:
-        """Write the condition of the records that the stream's filter lets in (of `t`); empty: all of them."""
+        """Write the condition of the stream's filter (on `t`); empty: all records pass."""
         return " and ".join(map(self._condition, stream.read.where))
 
     def _condition(self, condition: Condition) -> str:
@@ -233,32 +233,32 @@ class SqlSource(ABC):
         if operator in ASKING:
             return f"{self.asked(field)} {operator.replace('_', ' ')}"
         marks, values = self.filter_marks(field), [self.filter_bounds(value, field) for value in condition.values]
-        if operator in ("=", "in"):  # a coarse comparison comes first, which an index may answer
+        if operator in ("=", "in"):  # a coarse comparison first, which an index can answer
             pairs = zip(marks, zip(*values, strict=True), strict=True)
             return " and ".join(f"{mark} in ({', '.join(bounds)})" for mark, bounds in pairs)
         return f"{marks[-1]} {'<>' if operator == '!=' else operator} {values[0][-1]}"
 
     def filter_marks(self, field: pa.Field) -> list[str]:
-        """Return what a filter compares of a column; the last is compared as Arrow does it: a text by its bytes.
+        """Return the expressions that a filter compares; the last one compares like Arrow: a text by its bytes.
 
-        Before it may stand what is equal for all that is equal by the last.
+        Earlier expressions are coarser: they are equal whenever the last is.
         """
         return [self.tie_breaker(field) or self.comparable(field)]
 
     def filter_bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
-        """Return what the `filter_marks` are compared with."""
+        """Return the constants that are compared with `filter_marks`."""
         return self.bounds(value, field)[-1:]
 
     def selects(
         self, stream: Stream, bookmark: Bookmark | None = None, *, is_indexed: Callable[[], bool] = lambda: False
     ) -> Sequence[str]:
-        """Write what is run one after the other: SELECTs of a stream's columns, in the bookmark's order if INCREMENTAL.
+        """Write the SELECTs of a stream, which run in order; for INCREMENTAL in the bookmark's order.
 
         Args:
             stream: its columns are selected.
-            bookmark: records at or past it are, and those without one as the stream says: first, since no run that goes
-                on from a checkpoint would see them again.
-            is_indexed: asks whether an index begins with the first bookmark property.
+            bookmark: select records at or past it. Records without a bookmark come first if the stream wants them,
+                since a resumed run would not see them again.
+            is_indexed: returns whether an index begins with the first bookmark property.
         """
         if stream.read.method is not ReplicationMethod.INCREMENTAL:
             return [f"select {self.projection(stream)} from {self.whole(stream)}"]
@@ -275,7 +275,7 @@ class SqlSource(ABC):
             if missing == incomplete[0] and is_indexed():
                 known = where or f"not ({missing})"
                 return [f"{sql} where {missing}", f"{sql} where {known} order by {order}"]
-            # In one scan: without an index each reads the whole table.
+            # One scan for all: without an index each query would read the whole table.
             where = f"({where}) or {missing}" if where else ""
             order = f"case when {missing} then 0 else 1 end, {order}"
         elif missing and window.leaves_out_incomplete and not where:
@@ -283,17 +283,17 @@ class SqlSource(ABC):
         return [f"{sql}{f' where {where}' if where else ''} order by {order}"]
 
     def whole(self, stream: Stream) -> str:
-        """Write what follows FROM where a stream is read as a whole, or a range of it, of which a table knows more."""
+        """Write the FROM of a stream that is read whole, or of one range, which a table handles better."""
         table = f"{self.relation(replace(stream, read=replace(stream.read, where=())))} as t"
         conditions = [each for each in (self.filter(stream), stream.locator.get(WITHIN)) if each]
         return f"{table} where {' and '.join(f'({each})' for each in conditions)}" if conditions else table
 
     def is_indexed(self, lease: SessionLease, stream: Stream) -> bool:
-        """Tell whether an index begins with the first bookmark property, in its order; default: nobody knows."""
+        """Return whether an index begins with the first bookmark property, in its order; default: unknown."""
         return False
 
     def past(self, stream: Stream, bookmark: Bookmark | None) -> str:
-        """Write the condition of records that `bookmarks.past` tells; empty: there are none."""
+        """Write the condition of records past a bookmark, as `bookmarks.past` decides; empty: there are none."""
         window = Window.of(stream, bookmark)
         missing = " or ".join(filter(None, map(self.incomplete, window.fields)))
         is_left_out = missing and window.leaves_out_incomplete
@@ -309,7 +309,7 @@ class SqlSource(ABC):
 
     @contextmanager
     def opened_checksums(self, side: Side, canonical: Canonical, first: str = "") -> Iterator[Checksums]:
-        """Compute checksums in the database, all in one snapshot; `first`: settings of the transaction."""
+        """Compute checksums in the database, all in one snapshot; `first`: statements for its transaction."""
         from ...checksums.sql import SqlChecksums
 
         stream = side.stream
@@ -328,7 +328,7 @@ class SqlSource(ABC):
             )
 
     def within(self, stream: Stream, side: Side, canonical: Canonical, ranges: Sequence[KeyRange]) -> Stream:
-        """Return a whole table's stream, narrowed down to the records of some ranges of keys."""
+        """Return a whole table's stream, limited to the records of some key ranges."""
         from ...checksums.sql import SqlChecksums
 
         checksums = SqlChecksums(lambda _: (), canonical, side, table="", quote=self.dialect.naming.quote)
@@ -336,26 +336,26 @@ class SqlSource(ABC):
         return replace(stream, locator={**stream.locator, WITHIN: condition}) if condition else stream
 
     def ranged(self, stream: Stream, condition: str) -> Stream:
-        """Return a stream that is read as a whole, narrowed down to a range (`t` is its table)."""
+        """Return a stream that is read whole, limited to one range (`t` is its table)."""
         before = stream.locator.get(WITHIN)
         within = f"({before}) and ({condition})" if before else condition
         return replace(stream, locator={**stream.locator, WITHIN: within})
 
     def begin(self, lease: SessionLease, stream: Stream) -> None:
-        """Start a transaction that sees one moment of a stream."""
+        """Start a transaction with one snapshot of a stream."""
         lease.begin()
 
     def begin_read(self, lease: SessionLease, stream: Stream) -> None:
-        """Start the transaction in which a stream is read; default: one that sees one moment."""
+        """Start the transaction in which a stream is read; default: one with a single snapshot."""
         self.begin(lease, stream)
 
     def agree(self, lease: SessionLease, stream: Stream, wire: str) -> None:
-        """Refuse to read a table whose columns are not what they were when the stream was planned."""
+        """Refuse to read a table whose columns have changed since the plan."""
         now = self.columns_now(lease, stream)
         refuse_altered(stream, now, lambda field, native: self.is_alike(field, native, wire), self.dialect.name)
 
     def read_leased(self, lease: SessionLease, stream: Stream, wire: str) -> Iterator[Event | Block]:
-        """Yield the records of a stream that is read as a whole, in the lease's transaction."""
+        """Yield the records of a stream that is read whole, in the lease's transaction."""
         blocks = self.blocks(lease, stream, wire)
         if blocks is not None:
             yield from blocks
@@ -365,19 +365,19 @@ class SqlSource(ABC):
         yield from with_rejected(self._batches(lease, stream, None, bad, changed), bad, changed)
 
     def numbers(self, lease: SessionLease, stream: Stream, fields: Sequence[pa.Field]) -> Mapping[str, Numbers]:
-        """Look at all numbers of some columns, in the lease's transaction; default: nobody can, they stay texts."""
+        """Scan all numbers of some columns, in the lease's transaction; default: not possible, they stay texts."""
         return {}
 
     def is_ordered(self, stream: Stream) -> bool:
-        """Tell whether the database compares bookmarks as Arrow does: then it orders and filters by them."""
+        """Return whether the database compares bookmarks like Arrow; if so, it orders and filters by them."""
         return True
 
     def blocks(self, lease: SessionLease, stream: Stream, wire: str) -> Iterator[Block] | None:
-        """Return a stream in a wire format of the source's own; None (default): it is read as Arrow batches."""
+        """Return a stream in a transfer format of the source; None (default): it is read as Arrow batches."""
         return None
 
     def refuse_missing(self, lease: SessionLease, stream: Stream) -> None:
-        """Raise if records lack a bookmark where none may; within the snapshot that is then read from scratch."""
+        """Raise if records lack a required bookmark; uses the snapshot that is then read from scratch."""
         conditions = [self.incomplete(stream.schema.field(name)) for name in stream.read.bookmark_properties]
         if stream.read.null_bookmarks is not NullBookmarks.FAIL or not any(conditions):
             return
@@ -388,11 +388,11 @@ class SqlSource(ABC):
             raise missing_error(stream, [int(count) for count in found], is_all=True)
 
     def sessions(self, wire: str) -> Sessions:
-        """Return the connections that carry a wire format; default: all go over the same."""
+        """Return the connections for a transfer format; default: one pool for all."""
         return self._sessions
 
     def all_sessions(self) -> Sequence[Sessions]:
-        """Return all that `sessions` may return."""
+        """Return all pools of `sessions`."""
         return (self._sessions,)
 
     def _events(self, stream: Stream, bookmark: Bookmark | None, wire: str) -> Iterator[Event | Block]:
@@ -414,7 +414,7 @@ class SqlSource(ABC):
             stream = self._decided(lease, stream, changed)
             if bookmark_values(stream, bookmark) is None:
                 self.refuse_missing(lease, stream)
-            # Closed at once, also under an error: one that is kept would keep the statement open.
+            # Close at once, also after an error: an open iterator would keep the statement open.
             with closing(self._batches(lease, stream, bookmark, bad, changed)) as batches:
                 events = incremental(
                     stream,
@@ -428,7 +428,7 @@ class SqlSource(ABC):
                 yield from with_rejected(events, bad, changed)
 
     def _decided(self, lease: SessionLease, stream: Stream, changed: list[Stream]) -> Stream:
-        """Decide types that the plan left open; note the stream in `changed` if it has some."""
+        """Decide column types that the plan left open; add the stream to `changed` if there are any."""
         if not (fields := undecided(stream)):
             return stream
         stream = decided(stream, self.numbers(lease, stream, fields))
@@ -436,11 +436,11 @@ class SqlSource(ABC):
         return stream
 
     def skips_late(self, stream: Stream) -> str:
-        """Say why records of a transaction that commits late may be skipped; default: there are no such ones."""
+        """Return why records of a transaction that commits late may be skipped; default: none are."""
         return ""
 
     def horizon(self, lease: SessionLease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
-        """Return up to where nothing can be committed late any more; default: the system cannot tell, or need not."""
+        """Return the limit below which no transaction can commit any more; default: unknown, or not needed."""
         return None
 
     def rows(self, lease: SessionLease, sql: str) -> Iterator[pa.RecordBatch]:
@@ -455,9 +455,9 @@ class SqlSource(ABC):
         bad: list[RejectedRecord],
         changed: list[Stream],
     ) -> Generator[pa.RecordBatch]:
-        """Yield the records; those that do not fit go into `bad`, if the stream sets them aside.
+        """Yield the records; unfit records go into `bad`, if the stream rejects records.
 
-        The stream goes into `changed` before a batch whose numbers make a column wider.
+        The changed stream goes into `changed` before a batch whose numbers widen a column.
         """
         may_widen, now = widens(stream), stream
         for sql in self.selects(stream, bookmark, is_indexed=lambda: self.is_indexed(lease, stream)):
@@ -474,16 +474,16 @@ class SqlSource(ABC):
                 yield from good
 
     def converted(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
-        """Return records in a stream's types; of a number that its column's decimal cannot hold, say what to do."""
+        """Return records in a stream's types; if a number exceeds its column's decimal, explain the remedy."""
         return explained(lambda part: self.to_schema(part, stream), batch, stream)
 
 
 def with_rejected(
     events: Iterator[Event], bad: list[RejectedRecord], changed: list[Stream] | None = None
 ) -> Iterator[Event]:
-    """Put what was set aside between the events, before the checkpoint that covers it.
+    """Insert rejected records into the events, before the checkpoint that covers them.
 
-    A stream that has changed is put before the event that has its columns.
+    A changed stream comes before the first event with its columns.
     """
     for event in events:
         if changed:
@@ -493,7 +493,7 @@ def with_rejected(
             yield Rejected(records=tuple(bad))
             bad.clear()
         yield event
-    if changed:  # no record came
+    if changed:  # no records
         yield changed[-1]
     if bad:
         yield Rejected(records=tuple(bad))

@@ -1,4 +1,4 @@
-"""What queries over SQLite need, whichever driver reads it: its values have types, its columns need none."""
+"""Parts of queries over SQLite that all drivers need: its values have types, its columns may have none."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import pyarrow as pa
 from ...incremental.bookmarks import python_value
 from ..identifiers import literal, quote
 
-#: A query while it is described: a view that only its connection sees.
+#: A query during its description: a view that only its connection sees.
 VIEW = "_syncblocks_query"
 
-#: Records that are looked at to find out what a column without a declared type holds.
+#: Number of records that are read to find the type of an undeclared column.
 _SAMPLE_RECORDS = 1000
 
 _REPEATED = re.compile(r":\d+$")
 
 
 def sampled(query: Callable[[str], Sequence[Sequence[Any]]], source: str, column: str) -> str:
-    """Return what the first values of a column without a declared type are; text if there are several kinds.
+    """Return the kind of the first values of a column without a declared type; text if they are mixed.
 
     Args:
         query: runs a statement, and returns its rows.
-        source: what is selected from, as it stands in a statement.
+        source: the text after FROM.
         column: its name.
 
     Returns:
@@ -44,7 +44,7 @@ def sampled(query: Callable[[str], Sequence[Sequence[Any]]], source: str, column
 
 
 def as_written(names: Sequence[str]) -> list[str]:
-    """Take off what SQLite puts behind a name that is there already (`id`, `ID:1`)."""
+    """Remove the suffix that SQLite adds to a repeated name (`id`, `ID:1`)."""
     found: list[str] = []
     for name in names:
         plain = _REPEATED.sub("", name)
@@ -53,10 +53,9 @@ def as_written(names: Sequence[str]) -> list[str]:
 
 
 def lowest(value: pa.Scalar) -> bool | int | float | str | bytes:
-    """Return a value as SQLite stores it: of all the ways to write a time the one that is below the others, as text.
+    """Return the value that SQLite compares with: for a time, the text form that sorts below all others.
 
-    So that a comparison with it loses nothing: `2024-01-31` is at or below `2024-01-31 00:00` and
-    `2024-01-31T00:00:00.000Z`.
+    Comparisons with it lose no record: `2024-01-31` is at or below `2024-01-31 00:00` and `2024-01-31T00:00:00.000Z`.
     """
     plain = python_value(value)
     if isinstance(plain, datetime):
