@@ -49,6 +49,8 @@ def both_held(kind: pa.DataType, other: pa.DataType) -> pa.DataType:
             return moment
     if _would_round(kind, other):
         raise pa.ArrowTypeError(f"{kind} and {other} have no type that keeps both")
+    if pa.types.is_decimal(kind) or pa.types.is_decimal(other):
+        kind, other = _whole(kind), _whole(other)
     both = [pa.schema([("c", kind)]), pa.schema([("c", other)])]
     return pa.unify_schemas(both, promote_options="permissive").field(0).type
 
@@ -109,6 +111,13 @@ def wider(table: str, field: pa.Field, arriving: pa.DataType) -> pa.DataType:
             f"column {field.name!r} of table {table!r} is {type_text(kind)}, and {type_text(arriving)} arrives, which "
             "does not fit: rename or cast it in a transformer, or replace the table"
         ) from error
+
+
+def _whole(kind: Any) -> pa.DataType:
+    """Return the decimal that holds all values of an integer type; Arrow takes one with a digit too few."""
+    if not pa.types.is_integer(kind):
+        return kind
+    return pa.decimal128(len(str(2 ** (kind.bit_width - pa.types.is_signed_integer(kind)))))
 
 
 def _would_round(kind: Any, arriving: Any) -> bool:

@@ -31,6 +31,7 @@ from .types import keeps, stored
 
 #: With it in the environment, the library writes S3 without the conditional PUT.
 _UNSAFE = "AWS_S3_ALLOW_UNSAFE_RENAME"
+_OFF = ("", "0", "false", "off", "no", "n")
 
 #: Writers that commit at once, and how often, to prove that a store takes only one of them.
 _PROBES = _ROUNDS = 4
@@ -198,7 +199,7 @@ class DeltaDestination:
         """Nothing stays open: files are open only while they are written."""
 
     def _usable(self) -> Root:
-        if self._root.local is None and os.environ.get(_UNSAFE, "").lower() in ("1", "true"):
+        if self._root.local is None and os.environ.get(_UNSAFE, "").lower() not in _OFF:
             text = f"{_UNSAFE} is set: two runs would overwrite each other's commits; unset it"
             raise ConnectorConfigError(text, connector="delta", key="path")
         return self._root

@@ -40,9 +40,10 @@ from .table import (
     is_pending,
     is_rolled_back,
     lacks_naive,
+    may_widen,
     schema_of,
 )
-from .types import stored_in, twins
+from .types import stored_in, twins, wider
 
 #: Most records of a batch for a writer.
 _SLICE_RECORDS = 65_536
@@ -87,6 +88,8 @@ class DeltaLoad:
         #: Files that no commit has named, as far as is known.
         self._made: list[str] = []
         self._merge: _Merge | None = None
+        #: Version that was written anew in wider columns, and the files of that.
+        self._widened: tuple[int, Sequence[Written]] | None = None
         self._changes: tuple[Any, ...] = ()
         self._records = self._written = 0
 
@@ -139,11 +142,13 @@ class DeltaLoad:
         self._texts |= {field.name for field in stream.schema if facts_of(field).becomes_text}
         found, held = [], self._held if self._held is not None else pa.schema([])
         for field in stream.schema:
-            kind = stored_in(field.type, held.field(field.name).type if field.name in held.names else None)
+            own = held.field(field.name) if field.name in held.names else None
+            kind = stored_in(field.type, None if own is None else own.type)
             if kind is None:
                 text = f"column {field.name!r} is {type_text(field.type)}, for which Delta has no type"
                 raise FatalConnectorError(text, stream=self._load.key.stream, has_no_values=True)
-            found.append(pa.field(field.name, kind))
+            is_relaxed = facts_of(field).relaxed and field.name not in stream.key_properties
+            found.append(pa.field(field.name, kind, own is None or own.nullable or is_relaxed))
         # A stream may lack a column by whose values the files are split: it is NULL then.
         lacking = [name for name in self._partition_by if name in held.names and name not in stream.schema.names]
         return pa.schema([*found, *(held.field(name) for name in lacking)])
@@ -250,14 +255,19 @@ class DeltaLoad:
         if not self._is_replace and row.committed_at is not None and is_rolled_back(found.table, held):
             raise FatalConnectorError(f"table {self._table.name!r} {ROLLED_BACK}", stream=self._load.key.stream)
         before = None if is_pending(found.table) else schema_of(found.table)
-        after = self._unified(before)
+        self._end_widening(found, held)
+        after = self._unified(before, found.table)
         if before is None or self._is_replace:
             demand_partitions(found.table.metadata().partition_columns, after)
         if lacks_naive(found.table, after):
             return Step(held=held, is_for_naive=True)
+        if before is not None and not self._is_replace and (relaxed := self._relaxed(before)):
+            return Step(held=held, relaxed=relaxed)
         self._announce(before, after, checkpoint)
         if self._is_replace or before is None:
             return self._anew(held, row, after, checkpoint)
+        if any(after.field(field.name).type != field.type for field in before):
+            return self._widening(found, held, after)
         if added := [field for field in after if field.name not in before.names]:
             return Step(held=held, columns=pa.schema(added))
         return self._added(found, held, row, after, checkpoint)
@@ -269,26 +279,73 @@ class DeltaLoad:
             raise TakenOver(f"stream {self._load.key.stream!r}: {who}", stream=self._load.key.stream)
         return row
 
-    def _unified(self, before: pa.Schema | None) -> pa.Schema:
-        """Return the columns of the table after the commit; those that it has keep their types."""
+    def _unified(self, before: pa.Schema | None, table: Any) -> pa.Schema:
+        """Return the columns of the table after the commit; those that it has may only become wider."""
         after = None if self._is_replace else before
         schemas = [*(spool.schema for spool in self._spools), *(file.schema for file in self._staged), self._arriving]
         for arriving in schemas:
             after = arriving if after is None else unified(self._table.name, after, arriving, self._texts)
         assert after is not None
         for field in () if self._is_replace or before is None else before:
-            if after.field(field.name).type != field.type:
-                raise FatalConnectorError(
-                    f"column {field.name!r} of table {self._table.name!r} is {type_text(field.type)}, and "
-                    f"{type_text(after.field(field.name).type)} would be needed: a column of a Delta table does not "
-                    "become wider; cast it by `types`, or replace the table with --full-refresh",
-                    has_no_values=True,
-                )
+            if (kind := after.field(field.name).type) != field.type:
+                self._demand_wider(field, kind, table)
         if twice := twins(after.names):
             one, other = next(iter(twice.items()))
             text = f"columns {other!r} and {one!r} differ in case only, and Delta takes them for one: rename one"
             raise FatalConnectorError(text, stream=self._load.key.stream, has_no_values=True)
-        return pa.schema([field.with_nullable(True) for field in after])
+        held = None if self._is_replace else before
+        return pa.schema(
+            [
+                pa.field(
+                    each.name, each.type, held is None or each.name not in held.names or held.field(each.name).nullable
+                )
+                for each in after
+            ]
+        )
+
+    def _relaxed(self, before: pa.Schema) -> str:
+        """Return a column of the table that refuses NULL, though NULL may come, or nothing does; empty: none."""
+        arriving = {field.name: field.nullable for field in self._arriving}
+        return next((each.name for each in before if not each.nullable and arriving.get(each.name, True)), "")
+
+    def _demand_wider(self, field: pa.Field, kind: pa.DataType, table: Any) -> None:
+        """Raise unless a column may become another type."""
+        if wider(field.type, kind) == kind:
+            if may_widen(table):
+                return
+            why = "the table is too large to be written anew for it, or takes appends only"
+        else:
+            why = "such a column of a Delta table does not become wider"
+        raise FatalConnectorError(
+            f"column {field.name!r} of table {self._table.name!r} is {type_text(field.type)}, and {type_text(kind)} "
+            f"would be needed: {why}; cast it by `types`, or replace the table with --full-refresh",
+            has_no_values=True,
+        )
+
+    def _widening(self, found: Snapshot, held: Held, schema: pa.Schema) -> Step:
+        """Return the commit that writes all files anew in wider columns, and nothing else."""
+        if self._widened is None:
+            records = (batch for file in data_files(found.table) for batch in self._read(file, schema))
+            self._widened = found.version, self._rewritten(schema, records)
+        files = self._widened[1]
+        return Step(
+            held=replace(held, added=tuple(file.name for file in files)),
+            actions=[file.add() for file in files],
+            is_overwrite=True,
+            schema=schema,
+            is_widening=True,
+        )
+
+    def _end_widening(self, found: Snapshot, held: Held) -> None:
+        """Keep the files of a widening that has landed, and delete those of one that never will."""
+        if self._widened is None or found.version == self._widened[0]:
+            return
+        names = [file.name for file in self._widened[1]]
+        self._widened = None
+        if set(names) <= {*held.added}:
+            self._made = [name for name in self._made if name not in names]
+        else:
+            self._delete(names)
 
     def _announce(self, before: pa.Schema | None, after: pa.Schema, checkpoint: Checkpoint) -> None:
         changed = changes(before, after)
@@ -334,6 +391,7 @@ class DeltaLoad:
         is_overwrite: bool = False,
         schema: pa.Schema | None = None,
     ) -> Step:
+        self._demand_there(files)
         bookmark = None if checkpoint.bookmark is None else json.loads(json.dumps(checkpoint.bookmark, allow_nan=False))
         row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC), compared_at=self._load.compared_at)
         row = replace(row, log=self._load.log)
@@ -347,6 +405,14 @@ class DeltaLoad:
             is_overwrite=is_overwrite,
             schema=schema,
         )
+
+    def _demand_there(self, files: Sequence[Written]) -> None:
+        """Raise if a file was deleted before the commit that names it: by VACUUM, or by whoever has taken over."""
+        if gone := next((file.name for file in files if not self._table.folder.is_there(file.name)), ""):
+            text = (
+                f"{gone} was deleted before its commit: VACUUM with a retention of 0 deletes files of loads under way"
+            )
+            raise FileNotFoundError(text)
 
     def _as_in(self, schema: pa.Schema) -> Sequence[Written]:
         """Return the staged files; one whose columns have other types in the table is written anew."""

@@ -19,19 +19,23 @@ from msgspec import Struct
 
 from ..errors import RetriableError
 from ..failpoints import failpoint
+from ..field_facts import with_facts
 from ..stream import LedgerKey, LedgerRow, TableState
 from ..struct_helpers import replace
 from ..write_spec import WriteDisposition
 from .data_files import data_files
 from .ledger import OURS, WRITTEN, Held, app_id, decoded, encoded, is_app_id, next_number, row_file
 from .storage import FULL, Root, TableFolder, is_refusal, said, translated
-from .types import KNOWS_NAIVE, has_naive
+from .types import KNOWS_NAIVE, MAY_WIDEN, has_naive
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 #: Times that a commit is tried, apart from the `retries` of a stream.
 TRIES = 20
+
+#: A table of so many bytes at most is written anew for a column that becomes wider.
+WIDENED_BYTES = 1 << 30
 
 #: Longest pause between two of them.
 _LONGEST_PAUSE_S = 1.0
@@ -88,11 +92,15 @@ class Step(Struct, frozen=True, kw_only=True):
     columns: pa.Schema | None = None
     #: The table gets to know times without a zone, and nothing else.
     is_for_naive: bool = False
+    #: All files are written anew in wider columns, and nothing else.
+    is_widening: bool = False
+    #: This column takes NULL from now on, and nothing else; empty: none.
+    relaxed: str = ""
 
     @property
     def is_last(self) -> bool:
         """Whether nothing is left to do after it."""
-        return self.columns is None and not self.is_for_naive
+        return self.columns is None and not (self.is_for_naive or self.is_widening or self.relaxed)
 
 
 Decide = Callable[[Snapshot | None], Step]
@@ -134,9 +142,10 @@ class LakeTable:
             rows = tuple(each.row for each in held if each.row is not None)
             if is_pending(table):
                 return TableState(ledger=rows)
-            schema = schema_of(table)
+            facts = {MAY_WIDEN: b"true"} if may_widen(table) else {}
             if "timestampNtz" in (table.protocol().writer_features or ()):
-                schema = schema.with_metadata({KNOWS_NAIVE: b"true"})
+                facts |= {KNOWS_NAIVE: b"true"}
+            schema = schema_of(table).with_metadata(facts or None)
             records = pa.table(table.get_add_actions()).column("num_records")
             return TableState(
                 schema=schema,
@@ -180,7 +189,7 @@ class LakeTable:
             now = f"by {', '.join(partitions)}" if partitions else "by nothing"
             why = f"is partitioned {now}, and `partition_by` says otherwise: put it back, or drop the table"
             return dict.fromkeys(WriteDisposition, why)
-        if table.metadata().configuration.get("delta.appendOnly") == "true":
+        if is_for_appends(table):
             why = "has the property delta.appendOnly: only `write_disposition: append` writes it"
             return {each: why for each in WriteDisposition if each is not WriteDisposition.APPEND}
         written = [each for each in held if each.row is not None and each.row.committed_at is not None]
@@ -304,6 +313,8 @@ class LakeTable:
                 allow_protocol_versions_increase=True,
                 commit_properties=properties,
             )
+        elif step.relaxed:
+            snapshot.table.alter.drop_column_not_null(step.relaxed, commit_properties=properties)
         elif step.columns is not None:
             fields = Schema.from_arrow(step.columns).fields
             snapshot.table.alter.add_columns(fields, commit_properties=properties)
@@ -356,8 +367,8 @@ def is_pending(table: DeltaTable) -> bool:
 
 def schema_of(table: DeltaTable) -> pa.Schema:
     """Return the columns of a table."""
-    found = pa.schema(table.schema().to_arrow())
-    return pa.schema([pa.field(field.name, _plain(field.type), field.nullable) for field in found])
+    found = [pa.field(each.name, _plain(each.type), each.nullable) for each in pa.schema(table.schema().to_arrow())]
+    return pa.schema([each if each.nullable else with_facts(each, needed=True) for each in found])
 
 
 @cache
@@ -376,6 +387,16 @@ def _plain(kind: Any) -> pa.DataType:
 def identity_of(table: DeltaTable) -> str:
     """Return what differs for another table that is made under the same name."""
     return str(table.metadata().id)
+
+
+def is_for_appends(table: DeltaTable) -> bool:
+    """Tell whether a table takes nothing but appends."""
+    return bool(table.metadata().configuration.get("delta.appendOnly") == "true")
+
+
+def may_widen(table: DeltaTable) -> bool:
+    """Tell whether a table may be written anew for a column that becomes wider."""
+    return not is_for_appends(table) and sum(file.size_bytes for file in data_files(table)) <= WIDENED_BYTES
 
 
 def lacks_naive(table: DeltaTable, schema: pa.Schema) -> bool:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from ..arrow.fidelity import Fidelity, Kept, compare, plain
 from ..arrow.text import is_text
 from ..arrow.type_names import type_text
+from ..arrow.unified import both_held
 from ..stream import TableState
 
 #: The widest decimal of Delta has so many digits.
@@ -17,6 +18,9 @@ MOST_DIGITS = 38
 
 #: In the metadata of `TableState.schema`: the table's protocol knows times without a zone.
 KNOWS_NAIVE = b"syncblocks.knows_naive"
+
+#: There as well: the files of the table are few enough to be written anew in wider columns.
+MAY_WIDEN = b"syncblocks.may_widen"
 
 #: Letters in names that Spark reads only with a mapping of columns, which we do not write.
 _ODD = frozenset(" ,;{}()\n\t=")
@@ -63,6 +67,25 @@ def stored_in(kind: Any, held: pa.DataType | None) -> pa.DataType | None:
     return held if is_text(held) or compare(kind, held) is not Fidelity.LOSSY else found
 
 
+def wider(held: pa.DataType, kind: pa.DataType | None) -> pa.DataType | None:
+    """Return the type of numbers that a column of the table gets when others arrive; None: it keeps its own.
+
+    Within lists, maps and structs, and between dates and times, a column keeps its type.
+    """
+    if kind is None or not (_is_number(held) and _is_number(kind)):
+        return None
+    try:
+        found = stored(both_held(held, kind))
+    except pa.ArrowException:
+        return None
+    is_exact = found is not None and Fidelity.LOSSY not in (compare(held, found), compare(kind, found))
+    return found if is_exact else None
+
+
+def _is_number(kind: Any) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
 def _nested(kind: Any) -> pa.DataType | None:
     """Return the type of a list, map or struct, whose parts must keep their types: casts make no texts within."""
     types = pa.types
@@ -103,6 +126,10 @@ def keeps(schema: pa.Schema, table: TableState, *, is_new: bool) -> list[Kept]:
     return [_kept(field, table, is_new=is_new, twin=twice.get(field.name, "")) for field in schema]
 
 
+def _says(table: TableState, fact: bytes) -> bool:
+    return table.schema is not None and fact in (table.schema.metadata or {})
+
+
 def twins(names: Iterable[str]) -> dict[str, str]:
     """Return names that differ from another one in case only -> that other one; Delta takes them for one column."""
     first: dict[str, str] = {}
@@ -123,13 +150,13 @@ def _kept(field: pa.Field, table: TableState, *, is_new: bool, twin: str) -> Kep
         note = f"it differs from column {twin!r} in case only, and Delta takes the two for one: rename it"
         return Kept(column=field.name, type="", arrow=None, held=before or "", note=note)
     if held is not None and not is_new:
-        return _of_held(field, kind, held)
+        return _of_held(field, kind, held, may_widen=_says(table, MAY_WIDEN))
     if kind is None:
         return Kept(column=field.name, type="", arrow=None)
     note = ""
     if has_naive(kind):
         risen = "reader 3, writer 7 (timestampNtz)"
-        if table.schema is not None and not is_new and KNOWS_NAIVE not in (table.schema.metadata or {}):
+        if table.schema is not None and not is_new and not _says(table, KNOWS_NAIVE):
             note = f"a time without a zone raises the table's protocol to {risen}, which older readers refuse"
             return Kept(column=field.name, type="", arrow=None, note=note)
         note = f"readers need protocol {risen}"
@@ -139,8 +166,8 @@ def _kept(field: pa.Field, table: TableState, *, is_new: bool, twin: str) -> Kep
     return Kept(column=field.name, type=str(kind), arrow=kind, held=before, is_text=is_as_text, note=note)
 
 
-def _of_held(field: pa.Field, kind: pa.DataType | None, held: pa.DataType) -> Kept:
-    """Return how a column is kept in one that the table has: its type stays."""
+def _of_held(field: pa.Field, kind: pa.DataType | None, held: pa.DataType, *, may_widen: bool) -> Kept:
+    """Return how a column is kept in one that the table has: numbers may make it wider, else its type stays."""
     before = str(held)
     if is_text(held):
         is_as_text = not is_text(plain(field.type)) and not pa.types.is_null(field.type)
@@ -149,6 +176,12 @@ def _of_held(field: pa.Field, kind: pa.DataType | None, held: pa.DataType) -> Ke
         return Kept(column=field.name, type=before, arrow=held, held=before)
     if kind is not None and kind == held:  # as exact as in a new table
         return Kept(column=field.name, type=before, arrow=held, held=before)
-    note = f"the table's column is {type_text(held)}, the stream's is {type_text(field.type)}, and a column of a Delta"
-    note += " table does not become wider"
+    note = f"the table's column is {type_text(held)}, the stream's is {type_text(field.type)}, and "
+    if (wide := wider(held, kind)) is None:
+        note += "such a column of a Delta table does not become wider"
+    elif may_widen:
+        note = "all files of the table are written anew"
+        return Kept(column=field.name, type=str(wide), arrow=wide, held=before, note=note)
+    else:
+        note += "the table is too large to be written anew for it, or takes appends only"
     return Kept(column=field.name, type=before, arrow=None, held=before, note=note)

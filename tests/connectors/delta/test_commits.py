@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,40 @@ def test_a_full_disk_ends_the_load_at_once(tmp_path: Path, monkeypatch: pytest.M
     assert unnamed_files(tmp_path, "items") == set()
 
 
+@pytest.mark.parametrize("disposition", ["append", "merge"])
+@pytest.mark.parametrize("point", ["before", "after"])
+def test_a_table_that_becomes_wider_keeps_what_others_write_in_between(
+    tmp_path: Path, disposition: str, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first answer is lost, and a compaction or an append of another comes before the second try."""
+    wider = pa.schema([("id", pa.int64()), ("name", pa.string()), ("n", pa.int64())])
+    narrow = wider.set(2, pa.field("n", pa.int32()))
+    for number in (0, 1):
+        batch = pa.RecordBatch.from_pylist([{"id": number, "name": "old", "n": number}], schema=narrow)
+        run(destination_of(tmp_path), load_of(disposition, f"t{number}", narrow), batch, FINAL)
+    monkeypatch.setattr("syncblocks.connectors.delta.table._FINAL", frozenset())
+    fail_at(monkeypatch, f"delta.commit.{point}:2:enospc")
+    record = pa.Table.from_pylist([{"id": 9, "name": "foreign", "n": None}], schema=narrow)
+    others: list[Callable[[], Any]] = [
+        lambda: table_of(tmp_path).optimize.compact(),
+        lambda: write_deltalake(table_of(tmp_path), record, mode="append"),
+        lambda: table_of(tmp_path).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False),
+    ]
+
+    def pause(_: float) -> None:
+        if others:
+            others.pop(0)()
+
+    monkeypatch.setattr("syncblocks.connectors.delta.table.time.sleep", pause)
+    monkeypatch.setattr("syncblocks.connectors.delta.load.failpoint", lambda _: pause(0))
+    batch = pa.RecordBatch.from_pylist([{"id": 2, "name": "new", "n": 2**40}], schema=wider)
+    run(destination_of(tmp_path), load_of(disposition, "t2", wider), batch, FINAL)
+    assert others == []
+    assert held(tmp_path) == [(0, "old"), (1, "old"), (2, "new"), (9, "foreign")]
+    assert sorted(row["n"] for row in read_table(tmp_path, "items") or [] if row["n"] is not None) == [0, 1, 2**40]
+    assert [name for name in unnamed_files(tmp_path, "items") if not name.startswith("part-00000-")] == [], "of ours"
+
+
 @pytest.mark.full
 @DISPOSITIONS
 def test_foreign_appends_and_compactions_at_any_moment_lose_and_double_nothing(
@@ -196,6 +230,37 @@ def test_files_of_a_commit_that_may_still_land_are_left_to_the_next_takeover(
     destination.take_over(load_of("append", "t2").key, token="t2", owner="next", source="s")
     assert unnamed_files(tmp_path, "items") == set()
     assert held(tmp_path) == [(0, "old")]
+
+
+@DISPOSITIONS
+def test_files_that_a_vacuum_takes_before_their_commit_are_not_named_by_it(
+    tmp_path: Path, disposition: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncblocks.connectors.delta.table.TRIES", 2)
+    run(destination_of(tmp_path), load_of(disposition, "t0"), items((0, "old")), FINAL)
+
+    wider = pa.schema([*ITEMS, ("n", pa.int64())])
+
+    def vacuum(*_: Any) -> None:
+        table_of(tmp_path).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)
+
+    def events() -> Iterator[Event]:
+        yield items((1, "new"))
+        yield load_of(disposition, "t1", wider).stream
+        yield pa.RecordBatch.from_pylist([{"id": 2, "name": "new", "n": 1}], schema=wider)
+        yield FINAL
+
+    load = replace(load_of(disposition, "t1"), announce=vacuum)
+    destination = destination_of(tmp_path)
+    destination.take_over(load.key, token="t1", owner="o", source="s")
+    if disposition != "merge":  # which writes its files later
+        with pytest.raises(RetriableError, match=r"deleted .*VACUUM"):
+            list(destination.load(load, events()))
+        assert held(tmp_path) == [(0, "old")]
+        load = replace(load, announce=lambda *_: None)
+    list(destination.load(load, events()))
+    expected = [] if disposition == "replace" else [(0, "old")]
+    assert held(tmp_path) == [*expected, (1, "new"), (2, "new")]
 
 
 # RESTORE, and tables that go

@@ -100,7 +100,7 @@ def test_a_table_for_appends_alone_takes_nothing_else(tmp_path: Path) -> None:
 def test_an_unsafe_store_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConnectorConfigError, match="conditional PUT"):
         destination_of(tmp_path, path="s3://bucket/lake", storage_options={name: "true"})
-    monkeypatch.setenv("AWS_S3_ALLOW_UNSAFE_RENAME", "true")
+    monkeypatch.setenv("AWS_S3_ALLOW_UNSAFE_RENAME", "yes")
     with pytest.raises(ConnectorConfigError, match="AWS_S3_ALLOW_UNSAFE_RENAME is set"):
         destination_of(tmp_path, path="s3://bucket/lake").check()
 

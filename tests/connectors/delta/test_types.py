@@ -11,15 +11,17 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Field, Schema
 
 from syncblocks.connectors.arrow.fidelity import Fidelity, fidelity
 from syncblocks.connectors.delta.reader import DeltaReader
 from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.field_facts import facts_of, with_facts
 from syncblocks.connectors.stream import Stream, TableState
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.delta.delta_loads import FINAL, ITEMS, destination_of, items, load_of, run
-from tests.connectors.delta.delta_tables import opened, plain_table, read_table
+from tests.connectors.delta.delta_tables import opened, plain_table, read_table, unnamed_files
 
 MOMENT = datetime(2024, 2, 29, 23, 59, 59, 999999)  # noqa: DTZ001 (naive on purpose)
 EARLY = datetime(1, 1, 2, tzinfo=UTC)
@@ -109,10 +111,10 @@ def _array(values: list[Any], kind: Any) -> pa.Array:
     )
 
 
-def _read(folder: Path) -> list[dict[str, Any]]:
+def _read(folder: Path, count: int = 2) -> list[dict[str, Any]]:
     reader = DeltaReader({"path": str(folder)}, folder)
     (stream,) = reader.discover()
-    assert reader.count(stream) == 2
+    assert reader.count(stream) == count
     return [row for _, batch in reader.read([stream], {}) for row in batch.to_pylist()]  # type: ignore[union-attr]
 
 
@@ -171,13 +173,91 @@ def test_what_arrives_without_a_type_is_null_in_a_column_of_any(tmp_path: Path) 
     assert {(row["id"], row["name"]) for row in read_table(tmp_path, "items") or []} == {(1, "a"), (None, "7")}
 
 
-def test_columns_of_a_table_do_not_become_wider(tmp_path: Path) -> None:
+WIDER = [
+    (pa.int32(), 2**31 - 1, pa.int64(), 2**40, pa.int64()),
+    (pa.int8(), -128, pa.int32(), 2**20, pa.int32()),
+    (pa.float32(), 0.25, pa.float64(), 1 / 3, pa.float64()),
+    (pa.int32(), -(2**31), pa.float64(), 0.5, pa.float64()),
+    (pa.decimal128(5, 2), Decimal("999.99"), pa.decimal128(7, 3), Decimal("-1234.567"), pa.decimal128(7, 3)),
+    (pa.decimal128(5, 3), Decimal("1.125"), pa.decimal128(6, 1), Decimal("12345.5"), pa.decimal128(8, 3)),
+    (pa.int32(), 2**31 - 1, pa.decimal128(9, 2), Decimal("1.25"), pa.decimal128(12, 2)),
+]
+
+
+def _numbers(kind: pa.DataType, key: int, value: Any) -> pa.RecordBatch:
+    schema = pa.schema([("id", pa.int64()), ("v", kind)])
+    return pa.RecordBatch.from_pylist([{"id": key, "v": value}, {"id": key + 1, "v": None}], schema=schema)
+
+
+@pytest.mark.parametrize(("before", "old", "arriving", "new", "after"), WIDER, ids=str)
+def test_a_column_of_numbers_becomes_wider_and_the_files_are_written_anew(
+    tmp_path: Path, before: Any, old: Any, arriving: Any, new: Any, after: Any
+) -> None:
+    destination, batches = destination_of(tmp_path), (_numbers(before, 1, old), _numbers(arriving, 3, new))
+    run(destination, load_of("append", "t0", batches[0].schema), batches[0], FINAL)
+    state = destination.describe(["items"])["items"]
+    stated = destination.keeps(Stream(name="items", schema=batches[1].schema), state, WriteDisposition.APPEND)[1]
+    assert (stated.arrow, fidelity(batches[1].schema.field("v"), stated) is Fidelity.LOSSY) == (after, False)
+    told: list[Any] = []
+    load = replace(load_of("append", "t1", batches[1].schema), announce=lambda _, changes: told.extend(changes))
+    run(destination, load, batches[1], FINAL)
+    assert [(each["column"], each["after"]) for each in told] == [("v", str(after))]
+    for records in (read_table(tmp_path, "items"), plain_table(tmp_path, "items"), _read(tmp_path, 4)):
+        found = sorted((row["id"], row["v"]) for row in records or [] if row["v"] is not None)
+        assert found == [(1, old), (3, new)]
+    assert unnamed_files(tmp_path, "items") == set()
+
+
+@pytest.mark.parametrize("disposition", ["append", "merge"])
+def test_a_wider_column_comes_with_new_ones_and_keeps_partitions(tmp_path: Path, disposition: str) -> None:
+    first = pa.schema([("id", pa.int32()), ("part", pa.int16()), ("gone", pa.string())])
+    second = pa.schema([("id", pa.int64()), ("part", pa.int32()), ("more", pa.timestamp("us"))])
+    destination = destination_of(tmp_path, partition_by=["part"])
+    rows = [{"id": n, "part": n % 2 or None, "gone": "x"} for n in range(4)]
+    run(destination, load_of(disposition, "t0", first), pa.RecordBatch.from_pylist(rows, schema=first), FINAL)
+    more = [{"id": 2**40, "part": 2**20, "more": MOMENT}, {"id": 3, "part": 1, "more": None}]
+    batch = pa.RecordBatch.from_pylist(more, schema=second)
+    (commit,) = run(destination, load_of(disposition, "t1", second), batch, FINAL)
+    assert {each["column"] for each in commit.schema_changes} == {"id", "part", "more"}
+    rows = read_table(tmp_path, "items") or []
+    found = sorted(((row["id"], row["part"], row["gone"], row["more"]) for row in rows), key=lambda row: row[0])
+    old = [(0, None, "x", None), (1, 1, "x", None), (2, None, "x", None)]
+    threes = [(3, 1, "x", None)] if disposition == "append" else []
+    assert found[:3] == old
+    assert sorted(found[3:], key=str) == sorted([*threes, (3, 1, None, None), (2**40, 2**20, None, MOMENT)], key=str)
+    table = opened(tmp_path, "items")
+    assert table is not None
+    assert table.metadata().partition_columns == ["part"]
+    assert unnamed_files(tmp_path, "items") == set()
+
+
+@pytest.mark.parametrize(
+    ("before", "arriving"),
+    [
+        (pa.int64(), pa.float64()),
+        (pa.decimal128(38, 0), pa.decimal128(38, 2)),
+        (pa.float64(), pa.decimal128(9, 2)),
+        (pa.date32(), pa.int32()),
+        (pa.list_(pa.int32()), pa.list_(pa.int64())),
+    ],
+    ids=str,
+)
+def test_no_column_becomes_what_may_not_hold_its_values(tmp_path: Path, before: Any, arriving: Any) -> None:
+    destination, schemas = destination_of(tmp_path), [pa.schema([("v", kind)]) for kind in (before, arriving)]
+    run(destination, load_of("append", "t0", schemas[0]), pa.RecordBatch.from_pylist([], schema=schemas[0]), FINAL)
+    state = destination.describe(["items"])["items"]
+    (stated,) = destination.keeps(Stream(name="items", schema=schemas[1]), state, WriteDisposition.APPEND)
+    assert (stated.arrow, "does not become wider" in stated.note) == (None, True)
+
+
+def test_a_large_table_does_not_become_wider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("syncblocks.connectors.delta.table.WIDENED_BYTES", 100)
     destination = destination_of(tmp_path)
     narrow = pa.schema([("id", pa.int32()), ("name", pa.string())])
     run(destination, load_of("append", "t0", narrow), pa.RecordBatch.from_pylist([{"id": 1}], schema=narrow), FINAL)
     state = destination.describe(["items"])["items"]
     stated = destination.keeps(Stream(name="items", schema=ITEMS), state, WriteDisposition.APPEND)[0]
-    assert (stated.arrow, "does not become wider" in stated.note) == (None, True)
+    assert (stated.arrow, "written anew" in stated.note) == (None, True)
     with pytest.raises(FatalConnectorError, match=r"column 'id' .* int32, and int64 .*--full-refresh"):
         run(destination, load_of("append", "t1"), items((2, "b")), FINAL)
     small = pa.schema([("id", pa.int16()), ("name", pa.string())])
@@ -187,6 +267,36 @@ def test_columns_of_a_table_do_not_become_wider(tmp_path: Path) -> None:
     run(destination, load_of("append", "t2", small), pa.RecordBatch.from_pylist([{"id": 3}], schema=small), FINAL)
     run(destination, load_of("replace", "t3"), items((2**40, "b")), FINAL)
     assert read_table(tmp_path, "items") == [{"id": 2**40, "name": "b"}]
+
+
+@pytest.mark.parametrize("disposition", ["append", "merge"])
+def test_a_column_that_refuses_null_gets_none_and_is_relaxed_where_nothing_arrives(
+    tmp_path: Path, disposition: str
+) -> None:
+    columns = [Field("id", "long", nullable=False), Field("name", "string", nullable=False)]
+    made = DeltaTable.create((tmp_path / "items").as_uri(), Schema([*columns, Field("more", "short", nullable=False)]))
+    made.create_write_transaction([], "append", made.schema())
+    destination = destination_of(tmp_path)
+    held = destination.describe(["items"])["items"].schema
+    assert [facts_of(field).needed for field in held or ()] == [True] * 3
+    with pytest.raises(FatalConnectorError, match="'name' may not be NULL"):
+        run(destination, load_of(disposition, "t0"), items((1, None)), FINAL)
+    run(destination, load_of(disposition, "t1"), items((1, "a")), FINAL)
+    table = opened(tmp_path, "items")
+    assert table is not None
+    assert [field.nullable for field in table.schema().fields] == [False, False, True], "nothing arrives for the last"
+    wider = pa.schema(
+        [with_facts(ITEMS.field(0), relaxed=True), with_facts(ITEMS.field(1), relaxed=True), ("more", pa.int64())]
+    )
+    batch = pa.RecordBatch.from_pylist([{"id": 2, "name": None, "more": 2**40}], schema=wider)
+    run(destination, load_of(disposition, "t2", wider), batch, FINAL)
+    table = opened(tmp_path, "items")
+    assert table is not None
+    assert [field.nullable for field in table.schema().fields] == [False, True, True], "a key stays"
+    assert sorted((row["id"], row["name"], row["more"]) for row in read_table(tmp_path, "items") or []) == [
+        (1, "a", None),
+        (2, None, 2**40),
+    ]
 
 
 @pytest.mark.parametrize("disposition", ["append", "replace", "merge"])
