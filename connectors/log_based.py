@@ -56,6 +56,19 @@ class LogLook(Struct, frozen=True, kw_only=True):
     retained_bytes: int | None = None
 
 
+class LogLag(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far a stream was behind the end of its log in one run; None: not known."""
+
+    #: Bytes of log between the stream's place and the log's end as the read began; None also: it was copied.
+    bytes_before: int | None = None
+    #: Age of the oldest change that was not written yet, as the read began; None also: there was none.
+    seconds_before: float | None = None
+    #: As `bytes_before`, once all was committed.
+    bytes_after: int | None = None
+    #: How much log the source keeps for the pipeline then.
+    retained_bytes: int | None = None
+
+
 class OpenLog(Protocol):
     """One read of several streams, begun by `ReadsLog.open_log`."""
 
@@ -71,6 +84,10 @@ class OpenLog(Protocol):
 
     def confirm(self) -> None:
         """End the read: all is committed, so the source may forget what is below the lowest of `held`."""
+        ...
+
+    def lag(self, stream: str) -> LogLag:
+        """Return how far a stream was behind; what came after is known once `confirm` was called."""
         ...
 
 
@@ -156,6 +173,7 @@ __all__ = [
     "TRUNCATE",
     "UNCHANGED",
     "UPSERT",
+    "LogLag",
     "LogLook",
     "OpenLog",
     "changes_stream",

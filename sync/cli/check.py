@@ -13,6 +13,7 @@ from .console import Console
 from .options import common, file_argument, open_pipeline, variable_option
 
 if TYPE_CHECKING:
+    from syncblocks.connectors.log_based import LogLook
     from syncblocks.connectors.protocols import Destination, Source
 
     from ..config import Pipeline
@@ -31,28 +32,31 @@ def check_command(console: Console, file: Path | None, variables: tuple[tuple[st
     write; the GRANT that is missing is printed. Writes nothing. Exit code 2 if the configuration is wrong, 1 if
     something cannot be reached or written. A Dask cluster is connected to; workers of `dask: local` are not started.
     """
+    from syncblocks.connectors.log_based import LogLook
+
     from ..session.inspection import opened
 
     pipeline = open_pipeline(console, file, variables)
     with opened(pipeline) as session:
         places = _places(pipeline, session)
         results = [_result(name, place, check) for name, place, check in places]
-        warnings = list(session.code.misspelt)
+        warnings, log = list(session.code.misspelt), LogLook()
         if all(result["ok"] for result in results):
-            needs, more = _needs_of_a_run(session)
+            needs, more, log = _needs_of_a_run(session)
             results += needs
             warnings += more
     is_ok = all(result["ok"] for result in results)
     code = max((result.pop("exit_code") for result in results), default=0)
     if console.is_json:
-        console.emit(
-            {"type": "check", "pipeline": pipeline.pipeline, "ok": is_ok, "checks": results, "warnings": warnings}
-        )
+        found = {"checks": results, "warnings": warnings, "log_retained_bytes": log.retained_bytes}
+        console.emit({"type": "check", "pipeline": pipeline.pipeline, "ok": is_ok, **found})
         return int(code)
     console.table(
         ["what", "where", "result"],
         [[result["name"], result["place"], "ok" if result["ok"] else "error"] for result in results],
     )
+    for note in log.notes:
+        console.echo(note)
     for warning in warnings:
         console.warn(warning)
     for result in results:
@@ -78,11 +82,13 @@ def _places(pipeline: Pipeline, session: PipelineSession) -> list[tuple[str, str
     ]
 
 
-def _needs_of_a_run(session: PipelineSession) -> tuple[list[dict[str, Any]], list[str]]:
-    """Check what a run needs beyond connections, and return warnings of what it may miss.
+def _needs_of_a_run(session: PipelineSession) -> tuple[list[dict[str, Any]], list[str], LogLook]:
+    """Check what a run needs beyond connections, and return warnings of what it may miss, and of the log.
 
     After a mistake, what comes behind it would fail for the same one.
     """
+    from syncblocks.connectors.log_based import LogLook
+
     from ..errors import ConfigError
     from ..plan.plan import missing_warnings
     from ..plan.reading import hidden_warnings
@@ -92,16 +98,18 @@ def _needs_of_a_run(session: PipelineSession) -> tuple[list[dict[str, Any]], lis
 
     pipeline = session.pipeline
     selected: list[Configured] = []
-    warnings = list[str]()
+    warnings, log = list[str](), LogLook()
 
     def check_plan() -> None:
+        nonlocal log
         with existing_store(pipeline) as store:
             plan = make_plan(session, store, is_of_run=False)
         if refused := [each for each in plan.streams if each.refusal]:
             raise ConfigError("; ".join(f"stream {each.name!r}: {each.refusal}" for each in refused))
         warnings.extend(hidden_warnings(plan.streams))
         warnings.extend(limit_warnings(session, plan))
-        warnings.extend([*missing_warnings(plan.missing), *plan.unreadable])
+        log = plan.log
+        warnings.extend([*missing_warnings(plan.missing), *plan.unreadable, *log.warnings])
 
     results = list[dict[str, Any]]()
     for name, place, check in (
@@ -112,7 +120,7 @@ def _needs_of_a_run(session: PipelineSession) -> tuple[list[dict[str, Any]], lis
         results.append(_result(name, place, check))
         if not results[-1]["ok"]:
             break
-    return results, warnings
+    return results, warnings, log
 
 
 def _check_privileges(session: PipelineSession, selected: Sequence[Configured]) -> None:

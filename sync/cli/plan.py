@@ -146,7 +146,7 @@ def document(plan: Plan) -> dict[str, Any]:
         "files": dict(plan.files),
         "elsewhere": plan.elsewhere or None,
         "left_out": dict(plan.left_out),
-        "log_retained_bytes": plan.log_retained_bytes,
+        "log_retained_bytes": plan.log.retained_bytes,
         "warnings": list(plan.warnings),
     }
 

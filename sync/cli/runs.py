@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -327,8 +327,24 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
     changed = {(run.attempt, run.stream): run.schema_changes for run in block_runs if run.schema_changes}
     for (_, stream), changes in changed.items():
         console.echo(f"schema of {stream}: {'; '.join(map(change_in_words, changes))}")
+    for block_run in block_runs:
+        if block_run.lag:
+            console.echo(f"log of {block_run.stream}: {_lag(block_run.lag)}")
     for stream, notice in dict.fromkeys((run.stream, notice) for run in block_runs for notice in run.notices):
         console.echo(f"{stream}: {notice}")
+
+
+def _lag(lag: Mapping[str, Any]) -> str:
+    """Say how far a stream was behind its log."""
+    before, age, after, kept = (
+        lag.get(name) for name in ("bytes_before", "seconds_before", "bytes_after", "retained_bytes")
+    )
+    said = "copied" if before is None else f"{formatting.size(before)} behind before the run"
+    if age is not None:
+        said += f", the oldest change {formatting.duration(age)} old"
+    if after is not None:
+        said += f"; {formatting.size(after)} behind after it"
+    return said if kept is None else f"{said}; the source keeps {formatting.size(kept)} of log"
 
 
 def _status(run: PipelineRun, owner_state: str | None) -> str:

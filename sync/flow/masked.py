@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from syncblocks.connectors.arrow.masking import masked, masked_stream, unmasked_stream
 from syncblocks.connectors.capabilities import Capabilities
-from syncblocks.connectors.log_based import LogLook, OpenLog, plain_stream
+from syncblocks.connectors.log_based import LogLag, LogLook, OpenLog, plain_stream
 from syncblocks.connectors.protocols import (
     FindsStreams,
     FindsTypes,
@@ -318,6 +318,10 @@ class _MaskedOpenLog(Struct, frozen=True):
     def confirm(self) -> None:
         """See `OpenLog`."""
         self.inner.confirm()
+
+    def lag(self, stream: str) -> LogLag:
+        """See `OpenLog`."""
+        return self.inner.lag(stream)
 
 
 def _unmasked_changes(stream: Stream) -> Stream:

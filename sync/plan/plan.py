@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, field
 
 from syncblocks.connectors.capabilities import Capabilities
+from syncblocks.connectors.log_based import LogLook
 from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.read_spec import Condition, ReplicationMethod
 from syncblocks.connectors.stream import LedgerKey, Stream, TableState, Trigger
@@ -184,8 +185,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     skipped: tuple[str, ...] = ()
     #: Streams that their `when` leaves out of this run -> the condition.
     left_out: Mapping[str, str] = field(default_factory=dict)
-    #: How much log the source keeps for the pipeline, see `LogLook`.
-    log_retained_bytes: int | None = None
+    #: What was found of the source's log.
+    log: LogLook = LogLook()
     #: Streams that are missing.
     missing: tuple[Missing, ...] = ()
     #: Of tables under globs that may not be read, a sentence for each glob.

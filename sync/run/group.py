@@ -99,6 +99,8 @@ def _try_log(
             _load_group(opened, ready, bookmarks, errors)
             if not any(errors.values()):
                 opened.confirm()
+            for run in ready:
+                run.note_lag(opened.lag(run.name))
     except BaseException as error:  # decided in StreamRun.end
         for run in ready:
             run.blocks.fail_in_source()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError, TableLost
 from syncblocks.connectors.incremental.bookmarks import not_below, values, without_records
-from syncblocks.connectors.log_based import changes_stream
+from syncblocks.connectors.log_based import LogLag, changes_stream
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.ranges import RangesRefused
 from syncblocks.connectors.read_spec import ReplicationMethod
@@ -27,7 +27,7 @@ from syncblocks.connectors.stream import (
     Stream,
     TableState,
 )
-from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.struct_helpers import asdict, replace
 from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..errors import SyncError
@@ -96,6 +96,7 @@ class StreamRun:
         self._known_history: Mapping[str, Any] = {}
         #: From which log it is read.
         self._log: Mapping[str, Any] = {}
+        self._lag: LogLag | None = None
         #: When the keys were last compared, from the ledger.
         self._compared_at: datetime | None = None
         #: Reads the table while its keys are compared.
@@ -307,6 +308,11 @@ class StreamRun:
         if dict(self._log) != dict(log):
             notes.note_log(self.planned.key, self._token, log)
             self._log = log
+
+    def note_lag(self, lag: LogLag) -> None:
+        """Note how far the stream was behind its log, before the first attempt and after this one."""
+        first = self._lag or lag
+        self._lag = replace(lag, bytes_before=first.bytes_before, seconds_before=first.seconds_before)
 
     @property
     def read_stream(self) -> Stream:
@@ -651,6 +657,7 @@ class StreamRun:
                 error=info if stage.block == failed else None,
                 data=stage.data,
                 notices=tuple(self.blocks.notices) if stage is stages[0] else (),
+                lag=asdict(self._lag) if self._lag is not None and stage is stages[0] else None,
             )
             for stage, status in zip(stages, ended, strict=True)
         )

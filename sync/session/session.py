@@ -513,7 +513,7 @@ def make_plan(
         plan,
         skipped=texts,
         left_out=selection.left_out,
-        log_retained_bytes=of_log.retained_bytes,
+        log=of_log,
         missing=session.missing,
         unreadable=session.unreadable,
         warnings=warnings,

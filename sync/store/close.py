@@ -48,7 +48,7 @@ _FORMER = f"""SELECT s.status FROM {STREAM_RUN} s
 _END = update(
     BLOCK_RUN,
     "status type_index is_last row_count size_bytes ended_at bookmark_before bookmark_after "
-    "schema_changes error rows_rejected rows_deleted notices",
+    "schema_changes error rows_rejected rows_deleted notices lag",
     "run_id = :run_id AND attempt = :number AND block = :block AND stream = :stream",
 )
 
@@ -215,6 +215,7 @@ def _figures(run: LockedRun, stream: str, block: BlockOutcome) -> dict[str, Any]
         "rows_rejected": block.rows_rejected,
         "rows_deleted": block.rows_deleted,
         "notices": list(block.notices) or None,
+        "lag": None if block.lag is None else dict(block.lag),
     }
 
 

@@ -413,6 +413,8 @@ STEPS: dict[str, tuple[Step, ...]] = {
         )""",
         "CREATE INDEX _syncblocks_actions_of_pipeline ON _syncblocks_action (pipeline, id)",
     ),
+    # Of a stream that is read out of a log: how far it was behind before and after.
+    "0017": ("ALTER TABLE _syncblocks_block_run ADD COLUMN lag TEXT",),
 }
 REVISIONS = tuple(STEPS)
 

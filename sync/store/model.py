@@ -128,6 +128,8 @@ class BlockOutcome(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorInfo | None = None
     #: What a person should know of its columns, in sentences.
     notices: tuple[str, ...] = ()
+    #: Of a stream that is read out of a log: how far it was behind, as `LogLag` says it.
+    lag: Mapping[str, Any] | None = None
     #: Path of the block's spooled output, if a callback asks for it.
     data: str | None = None
 
@@ -293,6 +295,8 @@ class BlockRun(msgspec.Struct, frozen=True, kw_only=True):
     rows_deleted: int | None = None
     #: What a person should know of its columns, in sentences.
     notices: tuple[str, ...] = ()
+    #: Of a stream that is read out of a log: how far it was behind, as `LogLag` says it.
+    lag: Mapping[str, Any] | None = None
 
     @property
     def uuid(self) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import pyarrow as pa
 
 from ...errors import ConnectorError, FatalConnectorError
 from ...failpoints import failpoint
-from ...log_based import LOG_POSITION, position_of
+from ...log_based import LOG_POSITION, LogLag, position_of
 from ...read_spec import ReplicationMethod
 from ...stream import Bookmark, Checkpoint, Event, LedgerRow, Stream
 from ...struct_helpers import replace
@@ -73,6 +73,8 @@ class PostgresLog:
         self._connection: LogConnection | None = None
         #: Up to where the log is read.
         self._end = 0
+        self._admin: slots.Admin | None = None
+        self._lags = Lags(0, 0.0, {})
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +96,7 @@ class PostgresLog:
     ) -> Iterator[tuple[str, Event]]:
         """See `OpenLog`."""
         source, address = self._source, self._source.address
-        admin = slots.Admin(address)
+        admin = self._admin = slots.Admin(address)
         self._stack.callback(admin.close)
         names = slots.names_of(self._name, self._rows, self._settings)
         copied = [stream for stream in group if not (bookmarks.get(stream.name) or {}).get(LOG_POSITION)]
@@ -125,6 +127,7 @@ class PostgresLog:
             for stream in group
             if stream not in copied
         }
+        self._lags = Lags(self._end, slots.clock(admin), positions)
         if copied:
             yield from self._copy(
                 admin, names, {slots.oid_of(each): tables[slots.oid_of(each)] for each in copied}, positions
@@ -208,7 +211,7 @@ class PostgresLog:
                         yield name, table.copied(event, lsn, number)
                         number += event.num_rows
                 yield name, Checkpoint(bookmark={LOG_POSITION: lsn_text(lsn)})
-                positions[name] = lsn
+                positions[name] = self._lags.ends[name] = lsn
 
     def _changes(
         self,
@@ -231,6 +234,7 @@ class PostgresLog:
                     name = table.stream.name
                     first = int((changes.commit_lsns < positions[name]).sum())
                     if first < len(changes.operations):
+                        self._lags.note(name, changes.committed_at[first])
                         yield from self._records(table, changes, first, pace)
                 if not decoder.is_within:
                     position = max(position, decoder.position)
@@ -245,6 +249,7 @@ class PostgresLog:
             if position >= self._end and not decoder.is_within:
                 break
         for table in tables.values():
+            self._lags.ends[table.stream.name] = position
             yield table.stream.name, Checkpoint(bookmark={LOG_POSITION: lsn_text(position)})
 
     @staticmethod
@@ -263,6 +268,42 @@ class PostgresLog:
         if self._connection is not None:
             failpoint("log.confirm")
             self._connection.confirm(_lowest(self._held_by()))
+        if self._admin is None:
+            return
+        with suppress(ConnectorError):  # all is committed, and nothing needs these figures
+            names = slots.names_of(self._name, self._rows, self._settings)
+            self._lags.end, self._lags.retained = slots.log_end(self._admin, names)
+
+    def lag(self, stream: str) -> LogLag:
+        """See `OpenLog`."""
+        return self._lags.of(stream)
+
+
+class Lags:
+    """Where the log and its streams stand before and after a read."""
+
+    def __init__(self, begun: int, now: float, positions: Mapping[str, int]) -> None:
+        """Take the log's end, the server's time in seconds, and the streams' places."""
+        self._begun, self._now, self._before = begun, now, dict(positions)
+        self._oldest: dict[str, int] = {}
+        self.ends: dict[str, int] = {}
+        #: Afterwards the log's end, and how much of it the slot keeps.
+        self.end, self.retained = 0, 0
+
+    def note(self, name: str, committed_at: int) -> None:
+        """Note a change of a stream, in microseconds; the first one counts."""
+        self._oldest.setdefault(name, int(committed_at))
+
+    def of(self, name: str) -> LogLag:
+        """Return the lag of a stream."""
+        before, after, oldest = self._before.get(name), self.ends.get(name), self._oldest.get(name)
+        age = None if oldest is None or before is None else round(self._now - oldest / 1e6, 3)
+        return LogLag(
+            bytes_before=None if before is None else max(self._begun - before, 0),
+            seconds_before=age if age is not None and age > 0 else None,
+            bytes_after=max(self.end - after, 0) if self.end and after is not None else None,
+            retained_bytes=self.retained if self.end else None,
+        )
 
 
 def _lowest(bookmarks: Sequence[Bookmark]) -> int:

@@ -262,6 +262,19 @@ def _gone(admin: Admin, streams: Sequence[Stream], rows: Sequence[LedgerRow]) ->
     ]
 
 
+def clock(admin: Admin) -> float:
+    """Return the server's time, in seconds since 1970."""
+    ((now,),) = admin.query("select pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())")
+    return float(now)
+
+
+def log_end(admin: Admin, names: Names) -> tuple[int, int]:
+    """Return where the log ends on the server's disk, and how many bytes of it our slot keeps."""
+    ((end,),) = admin.query("select pg_catalog.pg_current_wal_flush_lsn()::text")
+    slot = next(iter(admin.query(_SLOT, names.slot)), None)
+    return parse_lsn(end), 0 if slot is None or slot[4] is None else int(slot[4])
+
+
 def positions_of(rows: Sequence[LedgerRow]) -> dict[str, int]:
     """Return up to where in the log each stream is complete; one that has to be copied is not in it."""
     return {row.key.stream: parse_lsn(position_of(row)) for row in rows if position_of(row)}
@@ -439,9 +452,11 @@ __all__ = [
     "Admin",
     "Names",
     "TableFacts",
+    "clock",
     "drop",
     "ends_of_timelines",
     "exported",
+    "log_end",
     "look",
     "make",
     "names_of",

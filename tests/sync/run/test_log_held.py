@@ -119,8 +119,20 @@ def test_more_kept_log_than_the_file_allows_is_warned_of(tmp_path: Path, log_url
     plan = json.loads(run_cli(["plan", "--json", logged.file], logged.folder).stdout)
     assert plan["log_retained_bytes"] > 1_000_000
     assert told in " ".join(plan["warnings"])
+    assert json.loads(run_cli(["check", "--json", logged.file], logged.folder).stdout)["log_retained_bytes"] > 1_000_000
+    logged.sql("update a set n = 11")
     done = run_cli(["run", logged.file], logged.folder)
     assert (done.returncode, told in done.stderr + done.stdout) == (0, True), done.stderr
+    shown = json.loads(run_cli(["runs", "show", "--json", logged.file], logged.folder).stdout)
+    lags = {each["stream"]: each["lag"] for each in shown["block_runs"] if each["lag"]}
+    for lag in lags.values():
+        assert lag["bytes_before"] > 1_000_000 > lag["bytes_after"]
+        assert lag["retained_bytes"] > 0
+    assert lags["public.a"]["seconds_before"] > 0
+    assert lags["public.b"]["seconds_before"] is None
+    told = run_cli(["runs", "show", logged.file], logged.folder).stdout
+    assert "log of public.a: " in told
+    assert " behind before the run, the oldest change " in told
     logged.document["source"]["config"]["log"]["on_retained"] = "drop"
     assert "on_retained" in logged.refused()
 
