@@ -227,7 +227,12 @@ def _values(session: PipelineSession, stream: str, texts: tuple[str, ...]) -> di
 
 
 def _bookmark_properties(session: PipelineSession, stream: str) -> tuple[str, ...]:
-    return _selected(session, stream).stream.read.bookmark_properties
+    from syncblocks.connectors.log_based import LOG_POSITION
+
+    from ..plan.log_based import is_logged
+
+    selected = _selected(session, stream).stream
+    return (LOG_POSITION,) if is_logged(selected) else selected.read.bookmark_properties
 
 
 def _selected(session: PipelineSession, stream: str) -> Configured:

@@ -25,13 +25,14 @@ from syncblocks.connectors.incremental.bookmarks import (
     lower_bound,
     to_json,
 )
+from syncblocks.connectors.log_based import LOG_POSITION, position_of
 from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, Stream, TableState
 from syncblocks.connectors.struct_helpers import replace
 
 from ..config.value_types import span_s
 from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match
-from ..plan.log_based import is_logged
+from ..plan.log_based import is_logged, log_name
 from ..plan.policy import Configured
 from ..plan.selection import one_stream
 from ..plan.start import ledger_row, source_of, unmarked
@@ -147,8 +148,8 @@ def set_state(session: PipelineSession, store: Store | None, name: str, texts: M
     refuse_while_running(session, store)
     session.use_store(store)
     selected = one_stream(selected_streams(session), name)
-    _refuse_log(selected)
-    bookmark = bookmark_of_texts(selected, texts)
+    is_log = is_logged(selected.stream)
+    bookmark = _place_in_log(session, selected, texts) if is_log else bookmark_of_texts(selected, texts)
     _refuse_lost(session, store, selected)
     return write_bookmark(session, store, selected, bookmark, accepts=True)
 
@@ -200,6 +201,23 @@ def rewind_state(
             key="STREAM",
         )
     return write_bookmark(session, store, selected, wanted), present
+
+
+def _place_in_log(session: PipelineSession, selected: Configured, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return a place in the log as a bookmark, if the source still has the log from there on."""
+    if set(texts) != {LOG_POSITION}:
+        text = f"stream {selected.name!r} is LOG_BASED: say its place in the log, as `state show` does"
+        raise ConfigError(text, key="COLUMN=VALUE", allowed=(LOG_POSITION,))
+    _, row = _table_and_row(session, key_of(session, selected))
+    reads = session.source_can.reads_log
+    if reads is None or row is None or not position_of(row):
+        text = f"stream {selected.name!r} has no place in the log yet: the next run copies its table"
+        raise ConfigError(text, key="STREAM")
+    name = log_name(session.pipeline.pipeline, session.source_name, session.destination.identity())
+    bookmark = dict(texts)
+    if missing := reads.look_at_log(name, [], [replace(row, bookmark=bookmark)]).missing:
+        raise ConfigError("; ".join(missing), key="COLUMN=VALUE")
+    return bookmark
 
 
 def _refuse_log(selected: Configured) -> None:

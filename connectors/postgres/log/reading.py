@@ -176,13 +176,6 @@ class PostgresLog:
                     connector="postgres",
                     has_no_values=True,
                 )
-            if position > self._end:
-                raise FatalConnectorError(
-                    f"stream {row.key.stream!r} was read up to {position_of(row)}, and the server's log ends at "
-                    f"{lsn_text(self._end)}: it was restored. `syncblocks log drop`, then `run --full-refresh`",
-                    connector="postgres",
-                    has_no_values=True,
-                )
 
     def _copy(
         self, admin: slots.Admin, names: slots.Names, tables: Mapping[int, LoggedTable], positions: dict[str, int]

@@ -26,6 +26,8 @@ _PUBLISHED = "insert, update, delete, truncate"
 
 _NAME = re.compile(r"[a-z0-9_]{1,63}")
 
+_PLACE = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
+
 #: A line of a timeline's history: of which timeline it is, and where that one was left.
 _LEFT = re.compile(r"^[ \t]*(\d+)[ \t]+([0-9A-F]+/[0-9A-F]+)", re.MULTILINE)
 
@@ -211,6 +213,10 @@ def look(
         return LogLook(missing=("LOG_BASED needs PostgreSQL 15 or newer",))
     if is_standby:
         return LogLook(missing=("the server is a standby: name the primary, LOG_BASED does not read a standby yet",))
+    if wrong := [place for place in map(position_of, rows) if place and not _PLACE.fullmatch(place)]:
+        return LogLook(
+            missing=tuple(f"{each!r} is no place in the log: it is written like 0/16B3748" for each in wrong)
+        )
     slot = next(iter(admin.query(_SLOT, names.slot)), None)
     missing, notes, user = [], [], quote(role)
     if wal_level != "logical":
@@ -228,6 +234,7 @@ def look(
         missing.append(f"no publication can be made: `grant create on database {quote(database)} to {user}`")
     missing += _of_source(rows, own_system, database)
     missing += _of_names(names, slot, publication, rows)
+    missing += _of_places(admin, rows)
     tables = tables_of(admin, streams)
     for stream in streams:
         missing += _of_table(stream, tables.get(oid_of(stream)), user)
@@ -278,6 +285,16 @@ def log_end(admin: Admin, names: Names) -> tuple[int, int]:
 def positions_of(rows: Sequence[LedgerRow]) -> dict[str, int]:
     """Return up to where in the log each stream is complete; one that has to be copied is not in it."""
     return {row.key.stream: parse_lsn(position_of(row)) for row in rows if position_of(row)}
+
+
+def _of_places(admin: Admin, rows: Sequence[LedgerRow]) -> list[str]:
+    ((end,),) = admin.query("select pg_catalog.pg_current_wal_flush_lsn()::text")
+    return [
+        f"stream {stream!r} stands at {lsn_text(place)}, and the server's log ends at {end}: if it was read up to "
+        "there, the server was restored: `syncblocks log drop`, then `run --full-refresh`"
+        for stream, place in positions_of(rows).items()
+        if place > parse_lsn(end)
+    ]
 
 
 def _of_source(rows: Sequence[LedgerRow], system: str, database: str) -> list[str]:

@@ -10,6 +10,7 @@ from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition
 
 from ...errors import ConfigError, nearest_match
+from ...plan.log_based import is_logged
 from ...plan.plan import Plan, PlannedStream
 from ...plan.start import Start, ledger_row
 from ...state.stream_state import bookmark_of_texts
@@ -37,6 +38,9 @@ def starting_at(plan: Plan, given: Mapping[str, Mapping[str, str]]) -> Plan:
 
 def _started(planned: PlannedStream, texts: Mapping[str, str]) -> PlannedStream:
     stream, row = planned.stream, ledger_row(planned.table, planned.key)
+    if is_logged(stream):
+        text = "is LOG_BASED: the ledger alone says where it goes on; `syncblocks state set` sets it"
+        raise ConfigError(f"stream {planned.name!r} {text}", key="--bookmark")
     if stream.keeps_own_bookmark:
         raise ConfigError(
             f"stream {planned.name!r}: the source writes the bookmark in a form of its own, which cannot be set here",

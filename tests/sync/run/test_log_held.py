@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
+import pytest
 
+from syncblocks import load_pipeline
+from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.session.inspection import opened
+from syncblocks.sync.session.session import PipelineSession
+from syncblocks.sync.state.stream_state import reset_state, rewind_state, set_state
 from tests.conftest import RunCLI
 from tests.sync.run.log_based import Logged, replayed
 
@@ -119,20 +127,8 @@ def test_more_kept_log_than_the_file_allows_is_warned_of(tmp_path: Path, log_url
     plan = json.loads(run_cli(["plan", "--json", logged.file], logged.folder).stdout)
     assert plan["log_retained_bytes"] > 1_000_000
     assert told in " ".join(plan["warnings"])
-    assert json.loads(run_cli(["check", "--json", logged.file], logged.folder).stdout)["log_retained_bytes"] > 1_000_000
-    logged.sql("update a set n = 11")
     done = run_cli(["run", logged.file], logged.folder)
     assert (done.returncode, told in done.stderr + done.stdout) == (0, True), done.stderr
-    shown = json.loads(run_cli(["runs", "show", "--json", logged.file], logged.folder).stdout)
-    lags = {each["stream"]: each["lag"] for each in shown["block_runs"] if each["lag"]}
-    for lag in lags.values():
-        assert lag["bytes_before"] > 1_000_000 > lag["bytes_after"]
-        assert lag["retained_bytes"] > 0
-    assert lags["public.a"]["seconds_before"] > 0
-    assert lags["public.b"]["seconds_before"] is None
-    told = run_cli(["runs", "show", logged.file], logged.folder).stdout
-    assert "log of public.a: " in told
-    assert " behind before the run, the oldest change " in told
     logged.document["source"]["config"]["log"]["on_retained"] = "drop"
     assert "on_retained" in logged.refused()
 
@@ -152,4 +148,65 @@ def test_a_table_that_is_gone_holds_the_log_until_its_stream_is_reset(
     assert run_cli(["state", "reset", logged.file, "public.b"], logged.folder).returncode == 0
     logged.succeed()
     assert logged.slots()[0][1] != before
+    assert logged.merged("a") == [(1, 11)]
+
+
+@pytest.mark.full
+def test_check_and_runs_show_say_how_much_log_is_kept_and_how_far_streams_are_behind(
+    tmp_path: Path, log_url: str, run_cli: RunCLI
+) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.succeed()
+    logged.sql(
+        "create schema aside; create table aside.filler as select repeat('x', 500) from generate_series(1, 4000)",
+        "update a set n = 11",
+    )
+    assert json.loads(run_cli(["check", "--json", logged.file], logged.folder).stdout)["log_retained_bytes"] > 1_000_000
+    logged.succeed()
+    shown = json.loads(run_cli(["runs", "show", "--json", logged.file], logged.folder).stdout)
+    lags = {each["stream"]: each["lag"] for each in shown["block_runs"] if each["lag"]}
+    for lag in lags.values():
+        assert lag["bytes_before"] > 1_000_000 > lag["bytes_after"]
+        assert lag["retained_bytes"] > 0
+    assert lags["public.a"]["seconds_before"] > 0
+    assert lags["public.b"]["seconds_before"] is None
+    told = run_cli(["runs", "show", logged.file], logged.folder).stdout
+    assert "log of public.a: " in told
+    assert " behind before the run, the oldest change " in told
+
+
+def test_a_place_is_set_where_the_source_still_has_the_log_and_rewound_by_nothing(tmp_path: Path, log_url: str) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.succeed()
+
+    def refused(change: Callable[[PipelineSession], Any]) -> str:
+        with opened(load_pipeline(logged.file)) as session:
+            try:
+                change(session)
+            except ConfigError as error:
+                return str(error)
+        return ""
+
+    def setting(column: str, value: str) -> str:
+        return refused(lambda session: set_state(session, None, "public.a", {column: value}))
+
+    ((slot, confirmed),) = logged.slots()
+    logged.sql("update a set n = 11")
+    ((here, below, past),) = logged.sql(
+        f"""select pg_current_wal_flush_lsn()::text, ('{confirmed}'::pg_lsn - 1)::text,
+        (pg_current_wal_flush_lsn() + 100000000)::text"""
+    )
+    place = "log_position"
+    assert f"slot '{slot}' stands at {confirmed}, past stream 'public.a'" in setting(place, below)
+    assert "and the server's log ends at " in setting(place, past)
+    assert "is no place in the log: it is written like " in setting(place, "17")
+    assert "say its place in the log, as `state show` does" in setting("id", "1")
+    assert "keeps no older log" in refused(lambda session: rewind_state(session, None, "public.a", to={place: "0/1"}))
+    with pytest.raises(ConfigError, match="the ledger alone says where it goes on"):
+        logged.run(bookmarks={"public.a": {place: here}})
+    assert setting(place, here) == ""
+    logged.succeed()
+    assert logged.merged("a") == [(1, 10)]  # the change before that place counts as written
+    assert refused(lambda session: reset_state(session, None, "public.a", forget=False)) == ""
+    logged.succeed()
     assert logged.merged("a") == [(1, 11)]
