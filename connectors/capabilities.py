@@ -36,6 +36,7 @@ from .protocols import (
     KnowsPlace,
     KnowsPrivileges,
     ListsLedger,
+    ListsLeftovers,
     ListsStreams,
     ListsUnreadable,
     LoadsRanges,
@@ -88,6 +89,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     keeps_rejected: KeepsRejected | None = None
     keeps_files: KeepsFiles | None = None
     lists_ledger: ListsLedger | None = None
+    lists_leftovers: ListsLeftovers | None = None
     notes_log: NotesLog | None = None
     refuses_keys: RefusesKeys | None = None
     keeps_latest: KeepsLatest | None = None

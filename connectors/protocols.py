@@ -35,6 +35,8 @@ from .stream import (
 from .write_spec import WriteDisposition
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pyarrow as pa
 
     from .arrow.fidelity import Kept
@@ -594,6 +596,20 @@ class ListsLedger(Protocol):
 
     def rows_of(self, pipeline: str, tables: Sequence[str]) -> Sequence[LedgerRow]:
         """Return the rows of a pipeline, of whatever table, in the ledgers that stand beside these tables."""
+        ...
+
+
+@runtime_checkable
+class ListsLeftovers(Protocol):
+    """Lists the files of its own that no commit names. Without: only recovery drops what was staged."""
+
+    def leftovers(self, before: datetime, *, is_removing: bool = False) -> Mapping[str, int]:
+        """Return path -> bytes of the files that loads have written before a time, and that no commit names.
+
+        Args:
+            before: an aware time; newer files may be of a load under way.
+            is_removing: delete the files. A load that has written some of them can commit no more.
+        """
         ...
 
 

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ from ..struct_helpers import replace
 from ..write_spec import WriteDisposition
 from .data_files import GROUP_BYTES, demand_partitions
 from .ledger import OURS, Held, app_id, app_ids_of
+from .leftovers import drop_written, left
 from .load import DeltaLoad
 from .settings import DeltaSettings
 from .storage import Root, folders, root_of, store_of, table_name, translated
@@ -137,7 +139,7 @@ class DeltaDestination:
             number = None if opened is None else opened.transaction_version(app_id(key))
             if number is not None:
                 table.clean(app_id(key), number)
-            table.drop_written(former - {token})
+            drop_written(table, former - {token})
         assert row is not None
         return row
 
@@ -190,7 +192,22 @@ class DeltaDestination:
         """Delete the data files that loads of dead runs have written and not committed."""
         for table in self._tables():
             with translated(table.folder.label):
-                table.drop_written(tokens)
+                drop_written(table, tokens)
+
+    def leftovers(self, before: datetime, *, is_removing: bool = False) -> Mapping[str, int]:
+        """See `ListsLeftovers`. A load that could still commit is fenced before its files are deleted."""
+        found = dict[str, int]()
+        for table in self._tables():
+            with translated(table.folder.label):
+                left_here = left(table, before)
+                found |= {f"{table.folder.label}/{name}": size for name, size in left_here.files.items()}
+                if is_removing:
+                    for key in left_here.keys:
+                        self.take_over(key, token=secrets.token_hex(16), owner="recover")
+                    drop_written(table, left_here.tokens)
+                    for name in left(table, before).files:
+                        table.folder.delete(name)
+        return found
 
     def interrupt(self, stream: str) -> None:
         self._calls.interrupt(stream)

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -138,12 +139,16 @@ class TableFolder:
         return bool(self._store.get_file_info(name).type == pa.fs.FileType.File)
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a small file, durable."""
-        file = self.open_output(name)
+        """Write a small file, durable, and whole or not at all."""
+        new = name if self.local is None else f"{name}.tmp"
+        file = self.open_output(new)
         try:
             file.write(data)
         finally:
-            self.finish_output(file, name)
+            self.finish_output(file, new)
+        if self.local is not None:
+            (self.local / new).replace(self.local / name)
+            sync_folder((self.local / name).parent)
 
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""
@@ -187,6 +192,17 @@ class TableFolder:
         if self.local is not None:
             return (self.local / name).stat().st_size
         return int(self._store.get_file_info(name).size)
+
+    def size_before(self, name: str, time: datetime) -> int | None:
+        """Return the size of a file that was written before a time; None: it is newer, or gone."""
+        if self.local is not None:
+            with suppress(FileNotFoundError):
+                found = (self.local / name).stat()
+                return found.st_size if found.st_mtime < time.timestamp() else None
+            return None
+        info = self._store.get_file_info(name)
+        is_old = info.type == pa.fs.FileType.File and info.mtime is not None and info.mtime < time
+        return int(info.size) if is_old else None
 
     def make_durable(self, version: int) -> None:
         """Make the log's file of a version durable, which the library does not do on a disk."""

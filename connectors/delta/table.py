@@ -7,10 +7,9 @@ conflict, after which the ledger is read again. So is a commit whose answer was 
 from __future__ import annotations
 
 import errno
-import json
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from ..stream import LedgerKey, LedgerRow, TableState
 from ..struct_helpers import replace
 from ..write_spec import WriteDisposition
 from .data_files import data_files
-from .ledger import OURS, WRITTEN, Held, app_id, decoded, encoded, is_app_id, next_number, row_file
+from .ledger import OURS, Held, app_id, decoded, encoded, is_app_id, next_number, row_file
 from .storage import FULL, Root, TableFolder, is_refusal, said, translated
 from .types import KNOWS_NAIVE, MAY_WIDEN, has_naive
 
@@ -248,21 +247,6 @@ class LakeTable:
         A store may take a request whose sender has given up long ago.
         """
         return self._tried_on is None or table.version() > self._tried_on
-
-    def drop_written(self, tokens: Collection[str]) -> None:
-        """Delete the data files that loads with these tokens have written and not committed; none of them commits."""
-        lists = [name for name in self.folder.names(WRITTEN) if name.removesuffix(".json") in tokens]
-        if not lists:
-            return
-        table = self.open()
-        live = set() if table is None else {file.name for file in data_files(table)}
-        live |= {name for held in self.all_held(table) for name in held.added} if table is not None else set()
-        for name in lists:
-            data = self.folder.read(f"{WRITTEN}/{name}")
-            for file in json.loads(data) if data else ():
-                if file not in live:
-                    self.folder.delete(file)
-            self.folder.delete(f"{WRITTEN}/{name}")
 
     def _failed(self, failures: int, error: Exception) -> int:
         """Wait before the next try; raise after the last one."""

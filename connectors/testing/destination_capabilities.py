@@ -6,7 +6,7 @@ import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -550,6 +550,17 @@ class DestinationCapabilityPromises(CapabilityPromises, DestinationPromises):
         assert [(row.bookmark, row.rows) for row in lists.rows_of(load.key.pipeline, ["other"])] == [(None, None)]
         destination.set_bookmark(load.key, None, forget=True)
         assert list(lists.rows_of(load.key.pipeline, ["other"])) == []
+
+    # ListsLeftovers
+
+    def test_files_that_a_commit_names_are_no_leftovers(self, place: Any, destination: Destination) -> None:
+        lists = self.can(destination, "lists_leftovers")
+        self.run(destination, self.load_of(PEOPLE, APPEND), people((1, "a")), FINAL)
+        later = datetime.now(UTC) + timedelta(days=2)
+        assert not lists.leftovers(later)
+        assert not lists.leftovers(later, is_removing=True)
+        self.run(destination, self.load_of(PEOPLE, APPEND), people((2, "b")), FINAL)
+        assert self.people(place) == [(1, "a"), (2, "b")]
 
     # KnowsPrivileges
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from syncblocks.connectors.errors import ConnectorError
 
 from ..config import Pipeline, load_pipeline
 from ..config.arguments import AnyPipeline, checks_arguments
@@ -12,6 +16,11 @@ from ..store.model import PipelineRun
 from .progress import Progress
 from .runner import PipelineRunner, RunnerOptions
 from .ticks import start_unserved
+
+log = logging.getLogger("syncblocks")
+
+#: Newer files may be of a load under way.
+LEFTOVER_AGE = timedelta(days=1)
 
 #: Most waiting starts that one `recover` begins: their runs come one after the other.
 MOST_STARTED = 10
@@ -27,6 +36,8 @@ class Recovered:
     callbacks: Mapping[str, int] = field(default_factory=dict)
     #: Numbers of the waiting starts by `trigger_pipeline` that it has begun, each a process of its own.
     ticks: tuple[int, ...] = ()
+    #: Files of the destination that no commit names, older than a day: path -> bytes.
+    leftovers: Mapping[str, int] = field(default_factory=dict)
     #: Number of the signal that cut it short.
     signal: int | None = None
 
@@ -44,6 +55,7 @@ def recover(
     *,
     wait_for_other: bool = False,
     inline_callbacks: bool = False,
+    remove_files: bool = False,
     progress: Progress | None = None,
 ) -> Recovered:
     """End what a dead process has left of a pipeline's run, and deliver the callbacks that are due; run no stream.
@@ -52,10 +64,13 @@ def recover(
     same before its own work. The source is not asked. Starts by `trigger_pipeline` that wait are begun, each in a
     process of its own. Last comes what was cut short repeatedly: it may end this process, too.
 
+    Some destinations list files that killed runs of any pipeline have left in their tables (`ListsLeftovers`).
+
     Args:
         pipeline: what `load_pipeline` returned, or what it takes.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
         inline_callbacks: run callbacks in this process, for a debugger.
+        remove_files: delete the destination's files that no commit names and that are older than a day.
         progress: gets a call for each event.
 
     Raises:
@@ -68,19 +83,35 @@ def recover(
     order = RunnerOptions(wait_for_other=wait_for_other)
     with PipelineRunner(pipeline, progress or Progress(), order, inline_callbacks=inline_callbacks) as runner:
         if not Store.exists(pipeline.store_url):
-            return Recovered(run=None)
+            return Recovered(run=None, leftovers=_leftovers(runner, is_removing=remove_files))
         runner.open_store()
         due = runner.outbox.deliveries.open_runs()
         run = runner.clear_up()
         ticks = () if runner.signals else _started(pipeline, runner.store)
+        leftovers = {} if runner.signals else _leftovers(runner, is_removing=remove_files)
         runner.deliver_lost()
         ids = {*due, *runner.run_ids}
         return Recovered(
             run=run,
             callbacks=runner.outbox.deliveries.counts(ids) if ids else {},
             ticks=ticks,
+            leftovers=leftovers,
             signal=runner.signals[0] if runner.signals else None,
         )
+
+
+def _leftovers(runner: PipelineRunner, *, is_removing: bool) -> Mapping[str, int]:
+    """List files that killed runs have left; an error counts where they are to be removed."""
+    lists = runner.session.destination_can.lists_leftovers
+    if lists is None:
+        return {}
+    try:
+        return lists.leftovers(datetime.now(UTC) - LEFTOVER_AGE, is_removing=is_removing)
+    except ConnectorError as error:
+        if is_removing:
+            raise
+        log.warning("files that killed runs may have left could not be listed: %s", error)
+        return {}
 
 
 def _started(pipeline: Pipeline, store: Store) -> tuple[int, ...]:

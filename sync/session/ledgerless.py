@@ -176,6 +176,7 @@ PASSED_ON = frozenset(
         "keeps_rejected",
         "knows_limits",
         "knows_place",
+        "lists_leftovers",
         "lists_streams",
         "lists_unreadable",
         "looks_at_times",

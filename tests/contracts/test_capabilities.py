@@ -93,6 +93,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
             "holds_memory",
             "states_types",
             "lists_ledger",
+            "lists_leftovers",
             "notes_log",
             "removes_records",
             "marks_records",

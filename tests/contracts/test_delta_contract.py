@@ -31,6 +31,7 @@ class TestDeltaDestination(DestinationContract):
         "keeps_latest",
         "knows_place",
         "lists_ledger",
+        "lists_leftovers",
         "marks_records",
         "notes_log",
         "removes_records",

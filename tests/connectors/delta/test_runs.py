@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -13,8 +15,11 @@ import pytest
 import yaml
 from deltalake import DeltaTable, write_deltalake
 
+from syncblocks.connectors.errors import TakenOver
+from syncblocks.connectors.stream import Checkpoint
 from syncblocks.sync.cli import invoke
-from tests.connectors.delta.delta_tables import read_table
+from tests.connectors.delta.delta_loads import FINAL, begin, destination_of, items, load_of, run
+from tests.connectors.delta.delta_tables import read_table, unnamed_files
 
 
 class Shop:
@@ -142,6 +147,54 @@ def test_a_table_of_another_program_is_adopted_if_its_keys_are_keys(
     assert shop.command("run") == 0
     assert shop.held() == [(1, "old"), (2, "n2"), (3, "n3")]
     assert shop.table.protocol().min_writer_version == 2
+
+
+def _age(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            os.utime(path, (time.time() - 90_000,) * 2)
+
+
+@pytest.mark.parametrize("is_taken_over", [False, True])
+def test_recover_lists_and_removes_files_that_a_killed_load_has_left(
+    shop: Shop, is_taken_over: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its run store is lost, and its stream runs no more."""
+    lake = shop.folder / "lake"
+    run(destination_of(lake), load_of("append", "t0"), items((1, "a")), FINAL)
+    commits = begin(destination_of(lake), load_of("append", "t1"), [items((2, "b")), Checkpoint(bookmark={}), FINAL])
+    next(commits)
+    table = lake / "items"
+    (table / "part-dead.parquet").write_bytes(b"12345")
+    live = next(table.glob("part-*.snappy.parquet")).name
+    written, row = table / "_syncblocks" / "written", next(table.glob("_syncblocks/syncblocks-*"))
+    (written / "t1.json").write_text(f'["part-dead.parquet", "part-gone.parquet", "{live}"]')
+    (row / "99.json").write_text("{}")
+    (table / "part-foreign.parquet").write_bytes(b"")
+    if is_taken_over:  # by one that was killed before it cleared up
+        kept = (written / "t1.json").read_text()
+        destination_of(lake).take_over(load_of("append", "t2").key, token="t2", owner="o", source="s")
+        (table / "part-dead.parquet").write_bytes(b"12345")
+        (written / "t1.json").write_text(kept)
+        (row / "99.json").write_text("{}")
+    assert shop.command("recover") == 0
+    assert "no run was left open" in (told := capsys.readouterr().out)
+    assert "files" not in told, "they are too young"
+    _age(lake)
+    before = DeltaTable(table.as_uri()).version()
+    assert shop.command("recover") == 0
+    told = capsys.readouterr().out
+    assert "part-dead.parquet (5 bytes)" in told
+    assert "3 files of killed runs, over a day old, which no commit names" in told
+    assert f"recover {shop.folder / 'shop.yaml'} --remove-files" in told
+    assert (DeltaTable(table.as_uri()).version(), (table / "part-dead.parquet").exists()) == (before, True)
+    assert shop.command("recover", "--remove-files") == 0
+    assert "3 files of killed runs, which no commit named: removed" in capsys.readouterr().out
+    assert unnamed_files(lake, "items") == {"part-foreign.parquet"}
+    assert {path.name for path in row.iterdir()}.isdisjoint({"99.json"})
+    with pytest.raises(TakenOver):
+        list(commits)
+    assert sorted(row["id"] for row in read_table(lake, "items") or []) == [1, 2]
 
 
 @pytest.mark.parametrize(
