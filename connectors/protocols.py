@@ -134,7 +134,8 @@ class Source(Protocol):
 
         With a bookmark: records at or past the bookmark, without those that were committed already. A checkpoint
         follows the records that it covers; the engine adds the final one. Every batch has the schema of the given
-        stream, or of the last `Stream` event. Closing the iterator early leaves nothing open.
+        stream, or of the last `Stream` event. Of a group, a stream may end before the others (`Ended`). Closing the
+        iterator early leaves nothing open.
         """
         ...
 

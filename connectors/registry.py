@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 #: name -> (source class, destination class) as ".module:Class" of this package; None where there is none.
 CONNECTORS: dict[str, tuple[str | None, str | None]] = {
+    "airbyte": (".airbyte.source:AirbyteSource", None),
     "arrow": (".files.arrow_source:ArrowSource", None),
     "csv": (".files.csv_source:CSVSource", ".files.destination:CSVDestination"),
     "delta": (None, ".delta.destination:DeltaDestination"),
@@ -71,7 +72,7 @@ EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 
 #: Sources that keep their own position: INCREMENTAL needs no bookmark_properties in the pipeline file.
-KEEP_OWN_BOOKMARKS = frozenset({"singer"})
+KEEP_OWN_BOOKMARKS = frozenset({"airbyte", "singer"})
 
 #: Those of our sources whose log of changes is read: LOG_BASED.
 READ_LOG = frozenset({"postgres"})

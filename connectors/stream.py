@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import pyarrow as pa
 from msgspec import Struct
 
+from .errors import ConnectorError
 from .read_spec import ReadSpec
 from .struct_helpers import Guarded, names_of
 from .write_spec import WriteDisposition, WriteSpec
@@ -198,8 +199,18 @@ class Rejected(Struct, frozen=True, kw_only=True):
     records: tuple[RejectedRecord, ...]
 
 
+class Ended(Struct, frozen=True, kw_only=True):
+    """The last event of one stream of a group, where the others go on; no destination gets it.
+
+    A stream that does not end so ends with the read.
+    """
+
+    #: Why the stream has failed; None: it is complete.
+    error: ConnectorError | None = None
+
+
 #: What a source yields and a destination takes, in memory: batches of about 4 MB or 64k records.
-Event = pa.RecordBatch | Checkpoint | Stream | Rejected
+Event = pa.RecordBatch | Checkpoint | Stream | Rejected | Ended
 
 
 class LedgerKey(Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """Records at a bookmark that were committed already: the last version of each key, or the count of each record.
 
-Pure: keys and records are hashes, in bytes (`checkpoints.py`) or as texts (`singer/resent.py`).
+Pure: keys and records are hashes, in bytes (`checkpoints.py`) or as texts (`programs/resent.py`).
 """
 
 from __future__ import annotations

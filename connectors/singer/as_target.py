@@ -26,6 +26,8 @@ from singer_sdk.sinks import BatchSink
 from ..arrow.fidelity import Fidelity, as_text, fidelity
 from ..capabilities import capabilities_of
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
+from ..programs.records import MalformedRecord, Parser, Wider
+from ..programs.types import PropertyColumn, columns_of
 from ..protocols import Capability, Destination
 from ..read_spec import ReadSpec, ReplicationMethod
 from ..stream import Checkpoint, Event, LedgerKey, Load, Stream
@@ -33,8 +35,6 @@ from ..struct_helpers import replace
 from ..write_spec import WriteDisposition, WriteSpec
 from .batches import BadBatch, BatchFiles, batch_roots
 from .plugin_config import ConfigWithoutValues, config_jsonschema, make_connector
-from .records import MalformedRecord, Parser, Wider
-from .types import PropertyColumn, columns_of
 from .versions import VERSION, OlderVersions, version_column
 
 #: Records of a stream in one load; config `batch_size_rows` changes it.
@@ -239,7 +239,7 @@ class DestinationSink(BatchSink):
 
     def _parse(self, block: bytes, lines: Sequence[int]) -> pa.RecordBatch:
         while True:
-            parser = Parser(self._columns, frozenset(self.key_properties), stream=self.stream_name, is_wrapped=False)
+            parser = Parser(self._columns, frozenset(self.key_properties), stream=self.stream_name, envelope=None)
             try:
                 return parser.parse(block, lines)
             except Wider as wider:

@@ -19,8 +19,8 @@ import pyarrow as pa
 from ..arrow.batch_validation import DAMAGE, demand_valid
 from ..errors import ConnectorError
 from ..local_files import open_inside
+from ..programs.values import shown
 from ..settings import SFTP_SCHEMES, is_url, resolve_path, url_scheme
-from .values import shown
 
 BLOCK_BYTES = 4 << 20
 BUFFER_BYTES = 64 << 10
@@ -213,7 +213,7 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     from ..arrow.conform import conformed
-    from .text_values import from_texts
+    from ..programs.text_values import from_texts
 
     columns = []
     for field in schema:

@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError, FatalConnectorError
+from ..programs.line_stream import too_many
+from ..programs.types import columns_of
 from ..read_spec import ReadSpec, ReplicationMethod
 from ..stream import Stream
-from .tap_stream import too_many
-from .types import columns_of
 
 Entry = Mapping[str, Any]
 

@@ -13,10 +13,11 @@ from typing import Any, Literal
 import msgspec
 import pyarrow as pa
 
+from ..programs.line_reader import HEAD_BYTES
+from ..programs.records import MALFORMED
 from ..stream import Stream
 from .lines import RecordLines, to_line
-from .reader import HEAD_BYTES, RECORD, Message, TapReader
-from .records import MALFORMED
+from .reader import RECORD, Message, TapReader
 from .tap_stream import TapStream
 
 WIRE = "singer"
@@ -70,40 +71,40 @@ class RawReader(TapReader):
             yield tap_stream.stream.name, RawLines.of(line, "ACTIVATE_VERSION")
 
     def _records(
-        self, tap_stream: TapStream, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
+        self, stream: TapStream, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
     ) -> Iterator[tuple[str, Any]]:
         if not is_wrapped:  # from a file: a target may not know BATCH
-            for name, event in super()._records(tap_stream, block, numbers, is_wrapped=False, file=file):
+            for name, event in super()._records(stream, block, numbers, is_wrapped=False, file=file):
                 if not isinstance(event, Stream):
                     yield name, event
             return
         count = len(numbers)
-        if tap_stream.is_incremental and tap_stream.resent.column is not None:
-            kept = self._kept(tap_stream, block, numbers)
+        if stream.is_incremental and stream.resent.column is not None:
+            kept = self._kept(stream, block, numbers)
             if kept is not None:
                 texts = [text for text in block.split(b"\n") if text.strip()]
                 block = b"\n".join(text for text, is_kept in zip(texts, kept, strict=True) if is_kept)
                 count = sum(kept)
-        tap_stream.pending += count
+        stream.pending += count
         if count:
-            yield tap_stream.stream.name, RawLines.of(block, "RECORD", head=_head(block, count), records=count)
+            yield stream.stream.name, RawLines.of(block, "RECORD", head=_head(block, count), records=count)
 
-    def _kept(self, tap_stream: TapStream, block: bytes, numbers: Sequence[int]) -> list[bool] | None:
+    def _kept(self, stream: TapStream, block: bytes, numbers: Sequence[int]) -> list[bool] | None:
         """Return which records were not committed before; None: all."""
-        for batch in self._parsed(tap_stream, block, numbers):
+        for batch in self._parsed(stream, block, numbers):
             if isinstance(batch, pa.RecordBatch):
-                mask = tap_stream.resent.mark(tap_stream.conform(batch))
+                mask = stream.resent.mark(stream.conform(batch))
                 return None if mask is None else mask.to_pylist()
         return None
 
-    def batches(self, tap_stream: TapStream, batch: pa.RecordBatch) -> Iterator[tuple[str, Any]]:
+    def batches(self, stream: TapStream, batch: pa.RecordBatch) -> Iterator[tuple[str, Any]]:
         """Write a file's records as lines."""
-        writer = RecordLines(tap_stream.called)
-        for _, part in super().batches(tap_stream, batch):
+        writer = RecordLines(stream.called)
+        for _, part in super().batches(stream, batch):
             assert isinstance(part, pa.RecordBatch)
             data = b"".join(writer.write(part))
             yield (
-                tap_stream.stream.name,
+                stream.stream.name,
                 RawLines.of(data, "RECORD", head=_head(data, part.num_rows), records=part.num_rows),
             )
 

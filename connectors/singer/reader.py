@@ -10,34 +10,23 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from ..errors import FatalConnectorError
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
-from ..stream import Bookmark, Checkpoint, Event, Rejected, Stream
+from ..programs.line_reader import LineReader
+from ..programs.records import MALFORMED
+from ..programs.values import shown
+from ..stream import Bookmark, Checkpoint, Event, Stream
 from .batches import BadBatch, BatchFiles
-from .numbers import Wider
-from .records import MALFORMED, MalformedRecord
-from .rejected import parse_or_reject
 from .state_parts import entry_of, part_of, resumable
 from .tap_stream import TapStream
-from .values import shown
 
 log = logging.getLogger("syncblocks")
 
-#: Most records of a batch.
-BATCH_RECORDS = 65_536
-
-#: Most beginnings of lines to remember: a tap that writes a time before the record has one for each line.
-_MAX_HEADS = 4096
 RECORD = b'"record"'
-HEAD_BYTES = 512
 
 #: A line of another type holds no records, whatever a tap means by it.
 _KINDS = frozenset({"RECORD", "STATE", "SCHEMA", "BATCH", "ACTIVATE_VERSION"})
-
-_NOT_KNOWN = object()
-_NO_HEAD = object()
 
 
 class Message(msgspec.Struct):
@@ -57,7 +46,7 @@ class Message(msgspec.Struct):
 _messages = msgspec.json.Decoder(Message)
 
 
-class TapReader:
+class TapReader(LineReader[TapStream]):
     """Turns one run of a tap into events.
 
     Args:
@@ -74,6 +63,10 @@ class TapReader:
         checkpoint_s: seconds after which a checkpoint comes earlier.
         clock: seconds, monotonic.
     """
+
+    _connector = "singer"
+    _key = RECORD
+    _end = RECORD + b":0}"
 
     def __init__(
         self,
@@ -94,7 +87,7 @@ class TapReader:
         self._tap = tap
         #: The streams as the pipeline selects them.
         self.streams = tuple(streams)
-        self._streams = {
+        by_name = {
             stream.name: TapStream(
                 stream,
                 names[stream.name],
@@ -105,6 +98,7 @@ class TapReader:
             )
             for stream in streams
         }
+        super().__init__(f"tap {tap}", by_name, on_wider)
         self._names = names
         self._batch_files = batch_files
         self._by_called: dict[str, TapStream | None] = {}
@@ -113,17 +107,12 @@ class TapReader:
                 self._by_called[each] = self._streams.get(name)
         self._unknown: set[str] = set()
         self._strange: set[str] = set()
-        self._heads: dict[bytes, Any] = {}
-        self._last_head = b""
-        self._on_wider = on_wider
         self._checkpoint_records = checkpoint_records
         self._checkpoint_s = checkpoint_s
         self._clock = clock
         self._state: bytes | None = None
         self._state_line = 0
         self._looked_at = clock()
-        #: Number of the last line read.
-        self.line = 0
 
     def read(self, blocks: Iterable[bytes]) -> Iterator[tuple[str, Event]]:
         """Yield `(stream name, event)` for the tap's messages, then each stream's last checkpoint.
@@ -146,58 +135,10 @@ class TapReader:
 
     # -- lines ---------------------------------------------------------------------------------------------------
 
-    def _block(self, block: bytes) -> Iterator[tuple[str, Event]]:
-        first = self.line + 1
-        if first == 1:
-            block = block.removeprefix(b"\xef\xbb\xbf")
-        count = block.count(b"\n") + (not block.endswith(b"\n"))
-        self.line += count
-        head = self._last_head
-        if head and block.startswith(head) and block.count(b"\n" + head) == count - 1:
-            tap_stream = self._heads[head[: -len(RECORD)]]
-            if tap_stream is not None:
-                yield from self._records(tap_stream, block, range(first, first + count))
-            return
-        heads, last = self._heads, b""
-        for number, line in enumerate(block.split(b"\n"), first):
-            place = line.find(RECORD, 0, HEAD_BYTES)
-            if place > 0:
-                start = line[:place]
-                tap_stream = heads.get(start, _NOT_KNOWN)
-                if tap_stream is _NOT_KNOWN:
-                    tap_stream = self._learn(start, number)
-                if tap_stream is not _NO_HEAD:
-                    if tap_stream is not None:
-                        tap_stream.lines.append(line)
-                        tap_stream.numbers.append(number)
-                    last = start
-                    continue
-            if line and not line.isspace():
-                yield from self._message(number, line)
-        if last:
-            self._last_head = last + RECORD
-        for tap_stream in self._streams.values():
-            yield from self._flush(tap_stream)
-
-    def _learn(self, start: bytes, number: int) -> Any:
-        """Return the stream of all lines with this beginning; `_NO_HEAD`: the beginning does not tell."""
-        found: Any = _NO_HEAD
-        try:
-            pairs = json.loads(start + RECORD + b":0}", object_pairs_hook=list)
-        except (ValueError, RecursionError):
-            pairs = []
-        if isinstance(pairs, list) and all(isinstance(pair, tuple) for pair in pairs):
-            keys = [key for key, _ in pairs]
-            message = dict(pairs)
-            if (
-                len(set(keys)) == len(keys)
-                and message.get("type") == "RECORD"
-                and isinstance(message.get("stream"), str)
-            ):
-                found = self._called(message["stream"], number, needs_schema=True)
-        if len(self._heads) < _MAX_HEADS:
-            self._heads[start] = found
-        return found
+    def _stream_by(self, head: Mapping[str, Any], number: int) -> TapStream | None:
+        if head.get("type") != "RECORD" or not isinstance(head.get("stream"), str):
+            raise LookupError("no RECORD of a stream")
+        return self._called(head["stream"], number, needs_schema=True)
 
     def _message(self, number: int, line: bytes) -> Iterator[tuple[str, Event]]:
         message = self._decoded(number, line)
@@ -293,65 +234,6 @@ class TapReader:
         self._stream_of(message, number)
         yield from ()
 
-    def _flush(self, tap_stream: TapStream) -> Iterator[tuple[str, Event]]:
-        if not tap_stream.lines:
-            return
-        lines, numbers = tap_stream.lines, tap_stream.numbers
-        tap_stream.lines, tap_stream.numbers = [], []
-        yield from self._records(tap_stream, b"\n".join(lines), numbers)
-
-    def _records(
-        self, tap_stream: TapStream, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
-    ) -> Iterator[tuple[str, Event]]:
-        for event in self._parsed(tap_stream, block, numbers, is_wrapped=is_wrapped, file=file):
-            if isinstance(event, pa.RecordBatch):
-                yield from self.batches(tap_stream, event)
-            else:
-                yield tap_stream.stream.name, event
-
-    def _parsed(
-        self, tap_stream: TapStream, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
-    ) -> Iterator[Stream | pa.RecordBatch | Rejected]:
-        """Parse lines of one stream; yield the stream first if a value needs a wider column."""
-        limit = tap_stream.stream.read.max_rejected
-        while True:
-            parser = tap_stream.parser(is_wrapped=is_wrapped)
-            try:
-                yield parser.parse(block, numbers)
-                return
-            except Wider as wider:
-                changed = self._widen(tap_stream, wider)
-            except MalformedRecord as malformed:
-                if limit is None:
-                    place = f"of file {file} " if file else ""
-                    raise self._error(
-                        malformed.line,
-                        f"{place}{malformed}",
-                        tap_stream.stream.name,
-                        without_values=malformed.without_values and f"{place}{malformed.without_values}",
-                    ) from malformed
-                try:
-                    yield from parse_or_reject(parser, block, numbers, limit, file or f"tap {self._tap}")
-                    return
-                except Wider as wider:
-                    changed = self._widen(tap_stream, wider)
-            if changed is not None:
-                yield changed
-
-    def _widen(self, tap_stream: TapStream, wider: Wider) -> Stream | None:
-        changed = tap_stream.widen(wider.column, wider.kind)
-        self._on_wider(tap_stream.stream.name, tap_stream.wider())
-        return changed
-
-    def batches(self, tap_stream: TapStream, batch: pa.RecordBatch) -> Iterator[tuple[str, Event]]:
-        """Yield the records of a batch that were not committed before, in pieces."""
-        batch = tap_stream.conform(batch)
-        if tap_stream.is_incremental:
-            batch = tap_stream.resent.take(batch)
-        tap_stream.pending += batch.num_rows
-        for start in range(0, batch.num_rows, BATCH_RECORDS):
-            yield tap_stream.stream.name, batch.slice(start, BATCH_RECORDS)
-
     def _batch(self, message: Message, number: int) -> Iterator[tuple[str, Event]]:
         tap_stream = self._called(self._stream_of(message, number), number, needs_schema=True)
         files = message.manifest
@@ -405,15 +287,3 @@ class TapReader:
             what = "is a STATE that is no JSON"
             reason = f"{what}: {shown(state)} ({error})"
             raise self._error(self._state_line, reason, without_values=what) from error
-
-    def _error(
-        self, line: int, reason: str, stream: str = "", *, without_values: str = "", has_no_values: bool = False
-    ) -> FatalConnectorError:
-        where = f"tap {self._tap}, stream {stream!r}" if stream else f"tap {self._tap}"
-        clear = reason if has_no_values else without_values
-        return FatalConnectorError(
-            f"{where}: line {line} {reason}",
-            connector="singer",
-            stream=stream,
-            without_values=clear and f"{where}: line {line} {clear}",
-        )

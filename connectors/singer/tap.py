@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import threading
@@ -15,15 +14,10 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
-from ..local_files import make_private_folder, write_beside
-from ..read_spec import ReplicationMethod
-from ..settings import parse_settings, resolve_path
-from ..stream import Block, Bookmark, Event, Stream
-from ..struct_helpers import replace
-from .batches import BatchFiles, batch_roots
-from .catalog import adjusted, name_of, names_of, parse_catalog, selected_catalog, streams_of
-from .environments import plugins_folder, program_name, program_of
-from .process import (
+from ..programs.environments import plugins_folder
+from ..programs.kept import keep, kept_file
+from ..programs.line_stream import WIDER
+from ..programs.process import (
     BLOCK_BYTES,
     BLOCK_S,
     PASSED_BYTES,
@@ -32,14 +26,20 @@ from .process import (
     PrivateFiles,
     environment,
     run,
-    secrets_of,
 )
+from ..programs.types import columns_of, widened_as
+from ..programs.under_way import ReadUnderWay
+from ..read_spec import ReplicationMethod
+from ..settings import parse_settings, resolve_path
+from ..stream import Block, Bookmark, Event, Stream
+from ..struct_helpers import replace
+from .batches import BatchFiles, batch_roots
+from .catalog import adjusted, name_of, names_of, parse_catalog, selected_catalog, streams_of
+from .plugin_programs import program_name, program_of, secrets_of
 from .raw_lines import WIRE, RawReader
 from .reader import TapReader
 from .settings import SingerSourceSettings
 from .state_parts import of_bookmark, starts
-from .tap_stream import WIDER
-from .types import columns_of, widened_as
 
 log = logging.getLogger("syncblocks")
 
@@ -61,7 +61,7 @@ class SingerSource:
         self._lock = threading.Lock()
         self._catalog_lock = threading.Lock()
         self._entries: list[dict[str, Any]] | None = None
-        self._reads: list[_Read] = []
+        self._reads: list[ReadUnderWay] = []
 
     # -- protocol ------------------------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class SingerSource:
             for name, stream in by_name.items()
         }
         parts = {name: of_bookmark(bookmark, name) for name, bookmark in kept.items()}
-        under_way = _Read(by_name)
+        under_way = ReadUnderWay(by_name)
         with self._lock:
             self._reads.append(under_way)
         try:
@@ -176,7 +176,7 @@ class SingerSource:
         )
 
     def _run(
-        self, reader: TapReader, state: Any, entries: Sequence[Mapping[str, Any]], under_way: _Read
+        self, reader: TapReader, state: Any, entries: Sequence[Mapping[str, Any]], under_way: ReadUnderWay
     ) -> Iterator[tuple[str, Event | Block]]:
         program = self._program()
         flags = self._flags(program)
@@ -236,7 +236,7 @@ class SingerSource:
         except ConnectorError as error:
             text = str(error)
         flags = [flag for flag in _FLAGS if f"--{flag}" in text] or ["catalog", "state"]
-        _keep(kept, flags)
+        keep(kept, flags)
         return flags
 
     # -- the catalog ---------------------------------------------------------------------------------------------
@@ -275,13 +275,13 @@ class SingerSource:
                 "%s discovers no streams; one that cannot discover needs its catalog as a file: `catalog`", self._label
             )
         elif self._settings.discovery_cache_s:
-            _keep(kept, {"streams": entries})
+            keep(kept, {"streams": entries})
         return entries
 
     @contextlib.contextmanager
     def _noted(self, plugin: PluginProcess) -> Iterator[None]:
         """Let `close` end a plugin that is discovering."""
-        under_way = _Read({""})
+        under_way = ReadUnderWay({""})
         with self._lock:
             self._reads.append(under_way)
         try:
@@ -312,58 +312,16 @@ class SingerSource:
 
     def _keep_wider(self, stream: str, columns: Mapping[str, Any]) -> None:
         with self._lock:
-            _keep(self._wider_file(), {**self._wider(), stream: dict(columns)})
+            keep(self._wider_file(), {**self._wider(), stream: dict(columns)})
 
     def _kept_file(self, what: str, of: Any) -> Path:
-        digest = hashlib.sha256(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()[:16]
-        return plugins_folder(self._folder) / "kept" / f"{what}-{digest}.json"
+        return kept_file(plugins_folder(self._folder), what, of)
 
     def _forget_catalog(self) -> None:
         with contextlib.suppress(OSError):
             self._catalog_file().unlink()
         with self._catalog_lock:
             self._entries = None
-
-
-class _Read:
-    """One call of `read` under way; interrupting all of its streams ends it."""
-
-    def __init__(self, streams: Collection[str]) -> None:
-        self._wanted = set(streams)
-        self._plugin: PluginProcess | None = None
-        self._lock = threading.Lock()
-
-    @contextlib.contextmanager
-    def running(self, plugin: PluginProcess) -> Iterator[None]:
-        """Note the process that an interrupt ends."""
-        with self._lock:
-            self._plugin = plugin
-            if not self._wanted:
-                plugin.interrupt()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._plugin = None
-
-    def interrupt(self, stream: str) -> None:
-        with self._lock:
-            if stream in self._wanted:
-                self._wanted.discard(stream)
-                if not self._wanted and self._plugin is not None:
-                    self._plugin.interrupt()
-
-    def interrupt_all(self) -> None:
-        with self._lock:
-            self._wanted.clear()
-            if self._plugin is not None:
-                self._plugin.interrupt()
-
-
-def _keep(path: Path, value: Any) -> None:
-    """Write a file atomically that only this user can read."""
-    make_private_folder(path.parent)
-    write_beside(path, json.dumps(value).encode(), 0o600).replace(path)
 
 
 __all__ = ["SingerSource", "name_of"]

@@ -19,12 +19,13 @@ from msgspec import Struct
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..file_classes import absolute
 from ..incremental.bookmarks import values
+from ..programs.environments import package_name
+from ..programs.process import PluginProcess, environment, run
 from ..settings import parse_settings
 from ..stream import Block, Bookmark, Checkpoint, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState
 from ..write_spec import WriteDisposition
-from .environments import package_name, program_name, program_of
 from .lines import RecordLines, schema_line, state_line, to_line, version_line
-from .process import PluginProcess, environment, run, secrets_of
+from .plugin_programs import program_name, program_of, secrets_of
 from .raw_lines import WIRE, RawLines, addressed, first_version
 from .settings import SingerTargetSettings
 from .target_process import RunningTarget, TargetProcess

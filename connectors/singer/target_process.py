@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import ConnectorError, FatalConnectorError, RetriableError
-from .process import PluginProcess, PrivateFiles, enlarge
+from ..programs.process import PluginProcess, PrivateFiles, enlarge
 
 log = logging.getLogger("syncblocks")
 

@@ -17,12 +17,12 @@ import pyarrow as pa
 from ..arrow import compute as pc
 from ..capabilities import capabilities_of
 from ..errors import FatalConnectorError
+from ..programs.types import PropertyColumn, columns_of
 from ..protocols import Destination, Source
 from ..read_spec import ReplicationMethod
 from ..stream import Stream, TableState
 from ..struct_helpers import replace
 from .plugin_config import make_connector
-from .types import PropertyColumn, columns_of
 
 #: Column of the version of each record.
 VERSION = "_sdc_table_version"

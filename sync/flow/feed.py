@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 from msgspec import Struct
 
-from syncblocks.connectors.stream import Bookmark, Rejected, Stream
+from syncblocks.connectors.stream import Bookmark, Ended, Rejected, Stream
 
 from .record_size import refuse_wide
 
@@ -224,6 +224,10 @@ def _read(
         events = source.read(group, bookmarks, wire)
         try:
             for name, event in events:
+                if isinstance(event, Ended):
+                    _flush(feeds[name], pending[name], is_last=event.error is None)
+                    feeds[name].end(event.error)
+                    continue
                 feeds[name].refuse_too_wide(event)
                 if is_batch(event):
                     _flush(feeds[name], pending[name], is_last=False)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 from msgspec import Struct
 
 from syncblocks.connectors.arrow.masking import masked, masked_stream, unmasked_stream
 from syncblocks.connectors.capabilities import Capabilities
+from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.log_based import LogLag, LogLook, OpenLog, plain_stream
 from syncblocks.connectors.protocols import (
     FindsStreams,
@@ -25,7 +26,7 @@ from syncblocks.connectors.protocols import (
     TracksFiles,
 )
 from syncblocks.connectors.ranges import OpenRanges, Range
-from syncblocks.connectors.stream import Block, Bookmark, Event, FileRead, LedgerRow, Rejected, Stream
+from syncblocks.connectors.stream import Block, Bookmark, Ended, Event, FileRead, LedgerRow, Rejected, Stream
 from syncblocks.connectors.struct_helpers import replace
 
 from .masked_errors import hidden_error, hidden_rejected, hidden_text
@@ -119,6 +120,9 @@ class _Mask(Struct):
 
     def applied(self, event: Event | Block) -> Event | Block:
         """Return an event with masked values; checkpoints as they are."""
+        if isinstance(event, Ended) and event.error is not None:
+            hidden = hidden_error(event.error, self.stream.schema.names)
+            return Ended(error=cast("ConnectorError", hidden))
         masks = self.stream.read.masks
         if masks is None:
             return event

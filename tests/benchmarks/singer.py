@@ -153,7 +153,7 @@ def _tap_config(url: str) -> dict[str, Any]:
 
 def _installed(folder: Path) -> dict[str, Path]:
     """Return the programs of the real plugins, installed by the product itself."""
-    from syncblocks.connectors.singer.environments import installed
+    from syncblocks.connectors.programs.environments import installed
 
     return {
         kind: installed(pip, program=f"{kind}-postgres", python="", folder=folder, timeout_s=600)

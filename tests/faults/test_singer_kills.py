@@ -29,7 +29,7 @@ STREAMS = {"orders": "merge", "users": "append"}
 CONSTANTS = {
     "syncblocks.connectors.singer.tap.BLOCK_S": 0.005,
     "syncblocks.connectors.singer.tap.PASSED_S": 0.005,
-    "syncblocks.connectors.singer.process._FILL_S": 0.0,
+    "syncblocks.connectors.programs.process._FILL_S": 0.0,
 }
 
 

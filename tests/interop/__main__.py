@@ -9,7 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
-from syncblocks.connectors.singer.environments import FOLDER_VARIABLE
+from syncblocks.connectors.programs.environments import FOLDER_VARIABLE
 
 from .installs import install_case, pythons
 from .lakes import lake_cases

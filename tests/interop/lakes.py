@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from syncblocks.connectors.singer.environments import installed
+from syncblocks.connectors.programs.environments import installed
 
 from .servers import KEYS, Store, s3_store
 from .stage import Act, Failed, Stage

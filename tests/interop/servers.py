@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from syncblocks.connectors.singer.environments import installed
+from syncblocks.connectors.programs.environments import installed
 
 from .stage import Failed, Stage
 

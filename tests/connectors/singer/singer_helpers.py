@@ -12,11 +12,11 @@ import pyarrow as pa
 import yaml
 
 from syncblocks import RunResult, load_pipeline, run_pipeline
+from syncblocks.connectors.programs.types import columns_of
 from syncblocks.connectors.read_spec import ReadSpec, ReplicationMethod
 from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.singer.batches import BatchFiles
 from syncblocks.connectors.singer.reader import TapReader
-from syncblocks.connectors.singer.types import columns_of
 from syncblocks.connectors.stream import Bookmark, Checkpoint, Event, Stream
 
 SCHEMA: dict[str, Any] = {

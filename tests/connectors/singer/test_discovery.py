@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
+from syncblocks.connectors.programs.environments import Requirements, _environment, _telling
 from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.singer.catalog import streams_of
-from syncblocks.connectors.singer.environments import Requirements, _environment, _telling, program_name
+from syncblocks.connectors.singer.plugin_programs import program_name
 from tests.connectors.singer.singer_helpers import BOTH, entry, full_table, source_of, tap_program
 
 

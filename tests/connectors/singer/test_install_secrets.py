@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError
-from syncblocks.connectors.singer.environments import installed
+from syncblocks.connectors.programs.environments import installed
 
 TOKEN = "t0k3n-canary"
 

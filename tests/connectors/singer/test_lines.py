@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.programs.types import column_of
 from syncblocks.connectors.singer.json_schema import json_schema, property_schema
 from syncblocks.connectors.singer.lines import RecordLines, schema_line
-from syncblocks.connectors.singer.types import column_of
 from syncblocks.connectors.stream import Stream
 
 NOON = datetime.fromisoformat("2024-05-06T12:00:00.000120")

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from syncblocks.connectors.errors import FatalConnectorError
-from syncblocks.connectors.singer.numbers import has_exponents, has_negative_zero, may_have_long_numbers
-from syncblocks.connectors.singer.types import columns_of
+from syncblocks.connectors.programs.numbers import has_exponents, has_negative_zero, may_have_long_numbers
+from syncblocks.connectors.programs.types import columns_of
 from syncblocks.connectors.stream import Stream
 from tests.connectors.singer.singer_helpers import ORDERS, lines, read, record, records, schema, stream_of
 

@@ -20,8 +20,8 @@ import psycopg
 import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.programs.environments import installed
 from syncblocks.connectors.registry import make_source
-from syncblocks.connectors.singer.environments import installed
 from tests.connectors.singer.singer_helpers import pipeline, run
 
 TAP_JSONL = "tap-jsonl==0.3.1"

@@ -18,10 +18,10 @@ import pytest
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import BOUNDARY
+from syncblocks.connectors.programs.records import Parser
+from syncblocks.connectors.programs.types import columns_of
 from syncblocks.connectors.singer import batches
 from syncblocks.connectors.singer.batches import BadBatch, BatchFiles
-from syncblocks.connectors.singer.records import Parser
-from syncblocks.connectors.singer.types import columns_of
 from syncblocks.connectors.stream import Bookmark, Checkpoint, Stream
 from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.singer.singer_helpers import (

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from syncblocks.connectors.singer.resent import ResentRecords
+from syncblocks.connectors.programs.resent import ResentRecords
 from syncblocks.connectors.stream import Bookmark
 from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.singer.singer_helpers import checkpoints, lines, read, record, records, schema, state, stream_of

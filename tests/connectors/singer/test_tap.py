@@ -24,8 +24,8 @@ import psutil
 import pytest
 
 from syncblocks.connectors.errors import FatalConnectorError, Interrupted, RetriableError
+from syncblocks.connectors.programs.process import PrivateFiles
 from syncblocks.connectors.registry import make_source
-from syncblocks.connectors.singer.process import PrivateFiles
 from syncblocks.connectors.stream import Stream
 from tests.connectors.singer.singer_helpers import (
     BOTH,
@@ -104,7 +104,7 @@ def test_config_and_catalog_are_private_files_that_are_removed(tmp_path: Path, m
 def test_files_of_a_killed_process_are_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     code = (
-        "import os, tempfile\nfrom syncblocks.connectors.singer.process import PrivateFiles\n"
+        "import os, tempfile\nfrom syncblocks.connectors.programs.process import PrivateFiles\n"
         f"tempfile.tempdir = {str(tmp_path)!r}\nfiles = PrivateFiles().__enter__()\n"
         "files.write('config.json', {'password': 'x'})\nos._exit(1)\n"
     )

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from syncblocks.connectors.singer.environments import FOLDER_VARIABLE
+from syncblocks.connectors.programs.environments import FOLDER_VARIABLE
 from tests import services
 from tests.docs import ROOT, examples
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from ..rejected.halving import convert_by_halves
 from ..rejected.records import rejection
 from ..stream import Rejected
-from .records import MalformedRecord, Parser
+from .records import Envelope, MalformedRecord, Parser, at
 
 
 def parse_or_reject(
@@ -44,20 +44,25 @@ def parse_or_reject(
     events: list[pa.RecordBatch | Rejected] = [*batches]
     if rejected:
         found = (
-            rejection(_kept(texts[place]), reason, f"{source}:{(line := numbers[place])}", without_values[line])
+            rejection(
+                _kept(texts[place], parser.envelope),
+                reason,
+                f"{source}:{(line := numbers[place])}",
+                without_values[line],
+            )
             for place, reason in rejected
         )
         events.append(Rejected(records=tuple(found)))
     return events
 
 
-def _kept(text: bytes) -> Any:
+def _kept(text: bytes, envelope: Envelope | None) -> Any:
     """Return the record of a RECORD message with all digits; of another line its text."""
     try:
         found = json.loads(text, parse_float=_number)
     except (ValueError, RecursionError):
         return text
-    record = found.get("record", found) if isinstance(found, dict) else None
+    record = at(found, envelope.record) if envelope is not None else found
     return record if isinstance(record, dict) else text
 
 

@@ -25,10 +25,8 @@ from urllib.parse import unquote
 
 from ..errors import ConnectorConfigError, RetriableError
 from ..local_files import make_private_folder
-from ..settings import resolve_path
 from ..struct_helpers import Guarded
 from .process import environment, way_out
-from .settings import PluginSettings
 
 log = logging.getLogger("syncblocks")
 
@@ -43,6 +41,8 @@ _TAKES_URL = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links", "-
 _NAMES_FILE = ("-r", "--requirement", "-c", "--constraint")
 #: A login over HTTP of a repository, which pip would give git as an argument.
 _GIT_LOGIN = re.compile(r"(git\+https?://)([^/@\s]+)@([^/\s]+)")
+#: Beginnings of the names of programs that look like plugins.
+_PLUGINS = ("tap-", "target-", "source-")
 _PROGRESS_S = 10.0
 _READY = "ready.json"
 _TAIL_LINES = 15
@@ -64,46 +64,16 @@ def package_name(pip: str) -> str:
     return first.rstrip("/").rpartition("/")[2].removesuffix(".git").lower().replace("_", "-")
 
 
-def program_name(pip: str) -> str:
-    """Return the probable program of a requirement: its name without version and vendor."""
-    name = package_name(pip)
-    place = re.search(r"(?:^|-)((?:tap|target)-.+)$", name)
-    return place[1] if place else name
-
-
-def program_of(settings: PluginSettings, requirement: str, name: str, folder: Path) -> Path:
-    """Return the program of a tap or target: one that is there already, or else the one that a requirement brings.
-
-    Args:
-        settings: of the plugin.
-        requirement: what to install, as for pip; empty: `executable` names the program.
-        name: of the program that the requirement brings.
-        folder: the pipeline file's folder.
-
-    Raises:
-        ConnectorConfigError: there is no such program, or it cannot be installed.
-        RetriableError: the installation takes too long.
-    """
-    if requirement:
-        return installed(
-            requirement,
-            program=name,
-            python=settings.python,
-            folder=folder,
-            timeout_s=settings.install_timeout_s,
-            env=settings.env,
-        )
-    found = shutil.which(settings.executable) if "/" not in settings.executable else None
-    path = Path(found) if found else resolve_path(settings.executable, folder)
-    if not path.is_file() or not os.access(path, os.X_OK):
-        raise ConnectorConfigError(
-            f"config of connector 'singer': executable: no program {path}", connector="singer", key="executable"
-        )
-    return path
-
-
 def installed(
-    pip: str, *, program: str, python: str, folder: Path, timeout_s: float, env: Mapping[str, str] | None = None
+    pip: str,
+    *,
+    program: str,
+    python: str,
+    folder: Path,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    connector: str = "singer",
+    key: str = "pip",
 ) -> Path:
     """Return the plugin's program; install the plugin if it is missing.
 
@@ -114,27 +84,28 @@ def installed(
         folder: the pipeline file's folder.
         timeout_s: limit of the installation.
         env: the plugin's own variables. Of the engine's it gets those that plugins get, and those of pip and uv.
+        connector: which connector it is for, and `key` the setting with the requirement: for errors.
 
     Raises:
         ConnectorConfigError: the plugin cannot be installed, or has no such program.
         RetriableError: the installation takes too long.
     """
-    requirements = Requirements.of(pip)
+    requirements = Requirements.of(pip, connector, key)
     maker = python or sys.executable
     digest = requirements.digest(maker, folder)
     home = plugins_folder(folder) / f"{re.sub(r'[^A-Za-z0-9._-]', '_', program)}-{digest[:12]}"
     if not _is_ready(home, digest):
         with _locked(home, program):
             if not _is_ready(home, digest):  # another process may have installed it meanwhile
-                _build(home, requirements, maker, folder, timeout_s, env or {})
+                _build(home, requirements, maker, folder, timeout_s, env or {}, connector, key)
                 (home / _READY).write_text(json.dumps({"digest": digest, "python": maker}), "utf-8")
     path = home / "bin" / program
     if not path.exists():
-        known = ", ".join(sorted(each.name for each in (home / "bin").glob("ta*-*")))
+        known = ", ".join(sorted(each.name for each in (home / "bin").iterdir() if each.name.startswith(_PLUGINS)))
         raise ConnectorConfigError(
             f"{requirements} brings no program {program!r}; it has {known or 'none that looks like a plugin'}",
-            connector="singer",
-            key="tap",
+            connector=connector,
+            key="tap" if key == "pip" else key,
         )
     return path
 
@@ -154,12 +125,14 @@ class Requirements(Guarded, frozen=True):
     git: Mapping[str, str] = {}
 
     @classmethod
-    def of(cls, pip: str) -> Requirements:
-        """Read the setting `pip`; raise if it is empty."""
+    def of(cls, pip: str, connector: str = "singer", key: str = "pip") -> Requirements:
+        """Read a setting such as `pip`; raise if it is empty."""
         # `name @ url` is one requirement, whatever blanks are in it.
         parts = [part.replace("\0", " ") for part in shlex.split(_AT.sub("\0@\0", pip))]
         if not parts:
-            raise ConnectorConfigError("config of connector 'singer': `pip` is empty", connector="singer", key="pip")
+            raise ConnectorConfigError(
+                f"config of connector {connector!r}: `{key}` is empty", connector=connector, key=key
+            )
         arguments: list[str] = []
         lines: list[str] = []
         for before, part in pairwise(["", *parts]):
@@ -228,7 +201,14 @@ def _locked(home: Path, program: str) -> Iterator[None]:
 
 
 def _build(
-    home: Path, requirements: Requirements, python: str, folder: Path, timeout_s: float, env: Mapping[str, str]
+    home: Path,
+    requirements: Requirements,
+    python: str,
+    folder: Path,
+    timeout_s: float,
+    env: Mapping[str, str],
+    connector: str,
+    key: str,
 ) -> None:
     started = time.monotonic()
     log.info("installing %s into %s", requirements, home)
@@ -258,7 +238,7 @@ def _build(
             if number == len(ways):
                 shutil.rmtree(home, ignore_errors=True)
                 raise ConnectorConfigError(
-                    f"{requirements} cannot be installed:\n{failure}", connector="singer", key="pip"
+                    f"{requirements} cannot be installed:\n{failure}", connector=connector, key=key
                 )
             log.info("uv could not install %s, trying pip:\n%s", requirements, failure)
     log.info("installed %s in %.0f s", requirements, time.monotonic() - started)
@@ -313,7 +293,7 @@ def _run(
             reader.join(timeout=0.5)
             now = time.monotonic()
             if now - started > timeout_s:
-                raise RetriableError(f"installing {requirements} takes longer than {timeout_s:g} s", connector="singer")
+                raise RetriableError(f"installing {requirements} takes longer than {timeout_s:g} s")
             if now - told >= _PROGRESS_S:
                 told = now
                 log.info("still installing %s (%.0f s): %s", requirements, now - started, lines[-1] if lines else "")

@@ -25,8 +25,8 @@ from types import TracebackType
 from typing import IO, Any
 
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from ..local_files import create_file
 from ..secret_texts import masked
-from .settings import PluginSettings
 
 log = logging.getLogger("syncblocks")
 
@@ -75,9 +75,6 @@ _KEPT_VARIABLES = frozenset(
         "LD_LIBRARY_PATH",
     }
 )
-_SECRET_KEY = re.compile(r"pass|secret|token|key|credential|auth|private|dsn|url|conn", re.IGNORECASE)
-#: Shorter values are not masked: they stand in other words as well.
-_SECRET_CHARACTERS = 6
 _METRIC = re.compile(r"\bMETRIC: (\{.*\})")
 _LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 _FAILURE = re.compile(r"\b(ERROR|CRITICAL|[Ee]rror:)")
@@ -92,7 +89,7 @@ class PrivateFiles:
     The next process removes the folder of a killed process, whose lock is free.
     """
 
-    _PREFIX = "syncblocks-singer-"
+    _PREFIX = "syncblocks-program-"
 
     def __enter__(self) -> PrivateFiles:
         self._sweep()
@@ -119,10 +116,13 @@ class PrivateFiles:
 
     def write(self, name: str, value: Any) -> Path:
         """Write one JSON file with mode 0600; return its path."""
+        return self.write_bytes(name, json.dumps(value, default=_plain).encode())
+
+    def write_bytes(self, name: str, data: bytes) -> Path:
+        """Write one file with mode 0600; return its path."""
         path = self.folder / name
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(value, file, default=_plain)
+        with create_file(path, 0o600) as file:
+            file.write(data)
         return path
 
     def _sweep(self) -> None:
@@ -163,24 +163,6 @@ def environment(own: Mapping[str, str], program: str) -> dict[str, str]:
     return {**kept, **own}
 
 
-def secrets_of(settings: PluginSettings) -> list[str]:
-    """Return what is masked in a plugin's output: texts of its config that look like secrets, and all its variables."""
-    own = [value for value in settings.env.values() if len(value) >= _SECRET_CHARACTERS]
-    return [*_secrets_in(settings.config), *own]
-
-
-def _secrets_in(config: Any, *, is_secret: bool = False) -> Iterator[str]:
-    """Yield the texts of a config whose keys look like secrets."""
-    if isinstance(config, Mapping):
-        for key, value in config.items():
-            yield from _secrets_in(value, is_secret=is_secret or _SECRET_KEY.search(str(key)) is not None)
-    elif isinstance(config, list | tuple):
-        for value in config:
-            yield from _secrets_in(value, is_secret=is_secret)
-    elif is_secret and isinstance(config, str) and len(config) >= _SECRET_CHARACTERS:
-        yield config
-
-
 class PluginProcess:
     """One running plugin. The context ends the process.
 
@@ -189,9 +171,10 @@ class PluginProcess:
         command: program and arguments.
         folder: its working folder, that of the pipeline file.
         env: see `environment`.
-        secrets: texts that no log line or message may hold.
+        secrets: texts that no log line or message may hold; may grow while it runs.
         hang_timeout_s: seconds without output after which the plugin is ended; None: never.
         takes_input: whether its standard input is a pipe.
+        connector: its connector's name, for errors.
         is_quiet: what it writes to its standard error is shown nowhere, since it may hold values of masked columns.
     """
 
@@ -206,8 +189,10 @@ class PluginProcess:
         hang_timeout_s: float | None = None,
         takes_input: bool = False,
         is_quiet: bool = False,
+        connector: str = "singer",
     ) -> None:
         self.label = label
+        self.connector = connector
         self._command = list(command)
         self._folder = folder
         self._env = dict(env)
@@ -235,7 +220,7 @@ class PluginProcess:
             )
         except OSError as error:
             os.close(read)
-            raise FatalConnectorError(f"{self.label} cannot be started: {error}", connector="singer") from error
+            raise FatalConnectorError(f"{self.label} cannot be started: {error}", connector=self.connector) from error
         finally:
             os.close(write)
         self._output = read
@@ -286,7 +271,7 @@ class PluginProcess:
                 cut = data.rfind(b"\n") + 1
                 block, rest = data[:cut], data[cut:]
                 if len(rest) > MAX_LINE_BYTES:
-                    raise FatalConnectorError(f"{self.label}: a line of more than 1 GiB", connector="singer")
+                    raise FatalConnectorError(f"{self.label}: a line of more than 1 GiB", connector=self.connector)
                 if block and not self._interrupted.is_set():
                     yield block
         failure = self._failure()
@@ -333,26 +318,26 @@ class PluginProcess:
         if self._hang_timeout_s is not None and silent_s > self._hang_timeout_s:
             raise FatalConnectorError(
                 f"{self.label} hangs: no line for {self._hang_timeout_s:g} s (`hang_timeout_s`)" + self.last_words(),
-                connector="singer",
+                connector=self.connector,
             )
         return True
 
     def _failure(self) -> ConnectorError | None:
         if self._interrupted.is_set():
-            return Interrupted(f"{self.label} was interrupted", connector="singer")
+            return Interrupted(f"{self.label} was interrupted", connector=self.connector)
         try:
             status = self._process.wait(timeout=_EXIT_S)
         except subprocess.TimeoutExpired:
             return FatalConnectorError(
                 f"{self.label} closed its output and did not end within {_EXIT_S:g} s" + self.last_words(),
-                connector="singer",
+                connector=self.connector,
             )
         if status == 0:
             return None
         if self._interrupted.is_set():
-            return Interrupted(f"{self.label} was interrupted", connector="singer")
+            return Interrupted(f"{self.label} was interrupted", connector=self.connector)
         how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
-        return RetriableError(f"{self.label} {how}{self.last_words()}", connector="singer")
+        return RetriableError(f"{self.label} {how}{self.last_words()}", connector=self.connector)
 
     def last_words(self) -> str:
         """Return the line of the log's end that tells most: the exception, else an error, else the last one."""
@@ -414,7 +399,7 @@ def run(
             chunks.append(block)
             size += len(block)
             if size > limit_bytes:
-                raise FatalConnectorError(f"{plugin.label} writes without end", connector="singer")
+                raise FatalConnectorError(f"{plugin.label} writes without end", connector=plugin.connector)
     return b"".join(chunks)
 
 

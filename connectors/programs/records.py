@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -50,12 +51,27 @@ class MalformedRecord(Exception):
         self.without_values = without_values
 
 
-class RecordMessage(msgspec.Struct):
-    """A RECORD message with values that are still JSON."""
+class Envelope(msgspec.Struct, frozen=True):
+    """Where a message of `type` RECORD has its stream's name and its record; each is a path of keys."""
 
-    type: Any = None
-    stream: Any = None
-    record: dict[str, msgspec.Raw] | None = None
+    stream: tuple[str, ...]
+    record: tuple[str, ...]
+
+    def place(self, stream: Any, record: Any) -> list[tuple[str, Any]]:
+        """Return the fields of a message; `stream` and `record` stand where the message has them.
+
+        Arrow refuses a line that has one of the fields twice.
+        """
+        fields: list[tuple[str, Any]] = [("type", stream)]
+        if len(self.stream) == 1:
+            return [*fields, (self.stream[0], stream), (self.record[0], record)]
+        return [*fields, (self.record[0], [(self.stream[1], stream), (self.record[1], record)])]
+
+
+#: `{"type": "RECORD", "stream": ..., "record": {...}}`
+SINGER = Envelope(("stream",), ("record",))
+#: `{"type": "RECORD", "record": {"stream": ..., "data": {...}}}`
+AIRBYTE = Envelope(("record", "stream"), ("record", "data"))
 
 
 class Parser:
@@ -65,7 +81,7 @@ class Parser:
         columns: the columns of the batches, in order.
         not_null: key columns; a record without a value is an error.
         stream: the stream's name in messages.
-        is_wrapped: lines are RECORD messages; otherwise records.
+        envelope: what lines have around a record; None: nothing.
     """
 
     def __init__(
@@ -74,13 +90,13 @@ class Parser:
         not_null: frozenset[str] = frozenset(),
         *,
         stream: str,
-        is_wrapped: bool = True,
+        envelope: Envelope | None = SINGER,
     ) -> None:
         self.columns = list(columns)
         self.schema = pa.schema([column.field(nullable=column.name not in not_null) for column in columns])
         self._keys = [column.name for column in columns if column.name in not_null]
         self._stream = stream
-        self._is_wrapped = is_wrapped
+        self.envelope = envelope
         self._numbers = [column for column in columns if column.reading is JSONReading.NUMBER]
         self._raw = [column for column in columns if column.reading is JSONReading.JSON]
         self._reader_schema = self._wrapped(
@@ -97,7 +113,10 @@ class Parser:
         #: Fewest digits that may be too many for a decimal column.
         self._room = min((room(_read_as(column)) for column in self._decimals), default=0)
         self._raw_decoder = self._make_raw_decoder()
-        self._rows: Any = msgspec.json.Decoder(RecordMessage if is_wrapped else dict[str, msgspec.Raw])
+        rows: Any = dict[str, msgspec.Raw]
+        if envelope is not None:
+            rows = _message_type(envelope.place(Any, dict[str, msgspec.Raw] | None))
+        self._rows: Any = msgspec.json.Decoder(rows)
 
     def parse(self, block: bytes, lines: Sequence[int]) -> pa.RecordBatch:
         """Return one batch with a record for each line; `lines` are the numbers of the lines that are not blank.
@@ -119,20 +138,19 @@ class Parser:
     # -- the whole block at once --------------------------------------------------------------------------------
 
     def _wrapped(self, fields: Sequence[pa.Field]) -> pa.Schema:
-        if not self._is_wrapped:
+        if self.envelope is None:
             return pa.schema(fields)
-        # `type` and `stream` are read, too: Arrow refuses a line that has one twice.
-        return pa.schema([("type", pa.string()), ("stream", pa.string()), ("record", pa.struct(fields))])
+        return pa.schema([_arrow(*each) for each in self.envelope.place(pa.string(), pa.struct(fields))])
 
     def _make_raw_decoder(self) -> Any:
         if not self._raw:
             return None
         fields = [(f"f{number}", msgspec.Raw, msgspec.Raw(b"null")) for number in range(len(self._raw))]
         names = {f"f{number}": column.name for number, column in enumerate(self._raw)}
-        record = msgspec.defstruct("Record", fields, rename=names)
-        if self._is_wrapped:
-            return msgspec.json.Decoder(msgspec.defstruct("Line", [("record", record)]))
-        return msgspec.json.Decoder(record)
+        kind: Any = msgspec.defstruct("Record", fields, rename=names)
+        for key in reversed(self.envelope.record if self.envelope else ()):
+            kind = msgspec.defstruct("Line", [(key, kind)])
+        return msgspec.json.Decoder(kind)
 
     def _quick(self, block: bytes, count: int) -> pa.RecordBatch | None:
         """Parse the block as a whole; None: it must be parsed line by line."""
@@ -224,12 +242,13 @@ class Parser:
         return all(holds(column, found[column.name], again[column.name]) for column in numbers)
 
     def _fields(self, table: pa.Table) -> dict[str, pa.Array] | None:
-        if not self._is_wrapped:
-            return {name: _one(table.column(name)) for name in table.column_names}
-        records = _one(table.column("record"))
-        if records.null_count:
-            return None
-        return {field.name: records.field(place) for place, field in enumerate(records.type)}
+        fields = {name: _one(table.column(name)) for name in table.column_names}
+        for key in self.envelope.record if self.envelope else ():
+            inner = fields[key]
+            if inner.null_count:
+                return None
+            fields = {field.name: inner.field(place) for place, field in enumerate(inner.type)}
+        return fields
 
     def _raw_columns(self, block: bytes, count: int) -> dict[str, pa.Array]:
         if self._raw_decoder is None:
@@ -237,7 +256,7 @@ class Parser:
         lines = self._raw_decoder.decode_lines(block)
         if len(lines) != count:
             raise ValueError("more or fewer values than lines")
-        records = [line.record for line in lines] if self._is_wrapped else lines
+        records = [at(line, self.envelope.record) for line in lines] if self.envelope else lines
         found = {}
         for number, column in enumerate(self._raw):
             name = f"f{number}"
@@ -263,13 +282,14 @@ class Parser:
             message = self._rows.decode(text)
         except MALFORMED as error:
             message = self._lenient(line, text, error)
-        if not self._is_wrapped:
+        if self.envelope is None:
             return dict(message)
-        if message.type != "RECORD" or message.stream != self._stream:
+        if message.type != "RECORD" or at(message, self.envelope.stream) != self._stream:
             raise MalformedRecord(line, why := "names its type or stream twice", why)
-        if message.record is None:
+        record = at(message, self.envelope.record)
+        if record is None:
             raise MalformedRecord(line, why := "is a RECORD without a record", why)
-        return dict(message.record)
+        return dict(record)
 
     def _lenient(self, line: int, text: bytes, error: Exception) -> Any:
         """Read NaN and infinities, as Python's JSON writer writes them."""
@@ -278,14 +298,14 @@ class Parser:
         except (ValueError, ArithmeticError, RecursionError) as other:
             reason = error if isinstance(other, UnicodeDecodeError) or "NaN" not in str(text) else other
             raise MalformedRecord(line, f"is no JSON: {shown(text)} ({reason})", "is no JSON") from error
-        record = found.get("record") if self._is_wrapped and isinstance(found, dict) else found
+        record = at(found, self.envelope.record) if self.envelope else found
         if not isinstance(found, dict) or not isinstance(record, dict):
             why = "is not a record (a JSON object)"
             raise MalformedRecord(line, f"{why}: {shown(text)}", why) from error
         values = {name: ParsedValue(value) for name, value in record.items()}
-        if not self._is_wrapped:
+        if self.envelope is None:
             return values
-        return _Lenient(found.get("type"), found.get("stream"), values)
+        return _Lenient(found.get("type"), self.envelope, at(found, self.envelope.stream), values)
 
     def _column(self, column: PropertyColumn, records: Sequence[dict[str, Any]], lines: Sequence[int]) -> pa.Array:
         values: list[Any] = []
@@ -330,10 +350,32 @@ class _List(list[Any]):
 
 
 class _Lenient:
-    __slots__ = ("record", "stream", "type")
+    """A message with values that Python's JSON reader has parsed."""
 
-    def __init__(self, kind: Any, stream: Any, record: dict[str, Any]) -> None:
-        self.type, self.stream, self.record = kind, stream, record
+    def __init__(self, kind: Any, envelope: Envelope, stream: Any, record: dict[str, Any]) -> None:
+        self.type = kind
+        for path, value in ((envelope.stream, stream), (envelope.record, record)):
+            holder = self
+            for key in path[:-1]:
+                holder = vars(holder).setdefault(key, SimpleNamespace())
+            setattr(holder, path[-1], value)
+
+
+def at(value: Any, path: tuple[str, ...]) -> Any:
+    """Return what a message has at a path of keys; None: nothing."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else getattr(value, key, None)
+    return value
+
+
+def _message_type(fields: list[tuple[str, Any]]) -> Any:
+    """Return the type of messages with these fields, all of which may be missing."""
+    made = [(name, (_message_type(kind) if isinstance(kind, list) else kind) | None, None) for name, kind in fields]
+    return msgspec.defstruct("RecordMessage", made)
+
+
+def _arrow(name: str, kind: Any) -> pa.Field:
+    return pa.field(name, pa.struct([_arrow(*each) for each in kind]) if isinstance(kind, list) else kind)
 
 
 def _read_as(column: PropertyColumn) -> pa.DataType:
@@ -369,4 +411,4 @@ def _named(kind: pa.DataType) -> str:
     return "JSON" if is_json(kind) else type_text(kind)
 
 
-__all__ = ["MALFORMED", "MalformedRecord", "Parser", "RecordMessage", "Wider"]
+__all__ = ["AIRBYTE", "MALFORMED", "SINGER", "Envelope", "MalformedRecord", "Parser", "Wider", "at"]
