@@ -23,8 +23,8 @@ _TIMEOUT_S = 30.0
 _MAX_REFERENCES = 16
 
 #: libyaml's loader is ten times as fast; the CDK takes the same one.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_Loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+_Dumper: Any = yaml.CSafeDumper if yaml.__with_libyaml__ else yaml.SafeDumper
 
 
 class Manifest(Guarded, frozen=True, kw_only=True):
@@ -73,8 +73,8 @@ def load_manifest(settings: AirbyteSettings, folder: Path, kept: Path) -> Manife
     try:
         content = _parsed(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        place = getattr(error, "problem_mark", None)
-        where = f" (line {place.line + 1})" if place is not None else ""
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        where = f" (line {mark.line + 1})" if mark is not None else ""
         raise _wrong("manifest", f"{shown(settings.manifest)} is no YAML{where}") from error
     if not isinstance(content, dict) or content.get("type") != "DeclarativeSource":
         raise _wrong("manifest", f"{shown(settings.manifest)} is no manifest: `type: DeclarativeSource` is not in it")
@@ -177,7 +177,7 @@ def _text(settings: AirbyteSettings, folder: Path, kept: Path) -> bytes:
 
 def _downloaded(url: str) -> bytes:
     import http.client
-    from urllib.error import HTTPError
+    from urllib.error import HTTPError, URLError
     from urllib.request import urlopen
 
     try:
@@ -189,7 +189,7 @@ def _downloaded(url: str) -> bytes:
     except HTTPError as error:
         raise _wrong("manifest", f"{shown(url)}: HTTP status {error.code}") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
+        reason = error.reason if isinstance(error, URLError) else error
         raise RetriableError(f"{shown(url)}: {type(reason).__name__}", connector="airbyte", key="manifest") from None
 
 

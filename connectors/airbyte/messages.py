@@ -18,6 +18,9 @@ log = logging.getLogger("syncblocks")
 #: Most characters of a line that is no message, in the log.
 _MOST_SHOWN = 2000
 
+#: Beginning of the CDK's only word of an answer that is no JSON.
+_LOST_PAGE = "Failed to parse JSON data using json library"
+
 _LEVELS = {"FATAL": logging.CRITICAL, "WARN": logging.WARNING, "TRACE": logging.DEBUG}
 
 
@@ -82,6 +85,8 @@ class Listener:
         self._on_config = on_config
         self._is_quiet = is_quiet
         self._strange: set[str] = set()
+        #: The CDK has dropped an answer of the API, and will call its stream complete.
+        self.has_lost_page = False
 
     def printed(self, line: bytes) -> None:
         """Log a line that is no message."""
@@ -92,7 +97,9 @@ class Listener:
         if message.type == "LOG" and isinstance(message.log, dict):
             level = str(message.log.get("level", "INFO"))
             number = _LEVELS.get(level) or getattr(logging, level, logging.INFO)
-            self._log(number if isinstance(number, int) else logging.INFO, str(message.log.get("message", "")))
+            text = str(message.log.get("message", ""))
+            self._log(number if isinstance(number, int) else logging.INFO, text)
+            self.has_lost_page = self.has_lost_page or text.startswith(_LOST_PAGE)
         elif message.type == "CONTROL" and isinstance(message.control, dict):
             held = message.control.get("connectorConfig")
             config = held.get("config") if isinstance(held, dict) else None

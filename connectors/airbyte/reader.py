@@ -220,6 +220,21 @@ class AirbyteReader(LineReader[AirbyteStream]):
             yield from self._trace(message.trace)
         else:
             self._listener.take(message)
+            if self._listener.has_lost_page:
+                self._fail_started()
+
+    def _fail_started(self) -> None:
+        """Fail the streams of which a page was lost: they are told STARTED, not yet COMPLETE."""
+        self._listener.has_lost_page = False
+        for stream in self._streams.values():
+            if stream.status and stream.status != COMPLETE and stream.error is None:
+                name = stream.stream.name
+                stream.error = RetriableError(
+                    f"{self._label}: stream {name!r}: the API sent an answer that is no JSON; its page is lost",
+                    connector="airbyte",
+                    stream=name,
+                    has_no_values=True,
+                )
 
     def _record(self, number: int, line: bytes, message: Message) -> None:
         try:

@@ -55,7 +55,7 @@ class AirbyteSource:
         self._entries: list[dict[str, Any]] | None = None
         self._reads: list[ReadUnderWay] = []
         #: What is masked; grows when the connector changes its credentials.
-        self._secrets = secrets_of(settings.config, {}, settings.env)
+        self._secrets = spelled(list(settings.env.values()))
         path = settings.config_file
         self._config_file = ConfigFile(resolve_path(path, folder), settings.config) if path else None
 
@@ -289,6 +289,7 @@ class AirbyteSource:
             kept = kept_file(plugins_folder(self._folder), "spec", self._place())
             found = _kept_value(kept)
             if not isinstance(found, dict):
+                self._mask(secrets_of(self._settings.config, {}, {}))  # until its secrets are known
                 answer = self._asked("spec", "SPEC").spec
                 found = answer.get("connectionSpecification") if isinstance(answer, dict) else None
                 found = found if isinstance(found, dict) else {}
@@ -326,7 +327,7 @@ class AirbyteSource:
         """Mask all values that differ from those of the pipeline file."""
         given = self._settings.config
         self._mask(spelled([text for key in config if config[key] != given.get(key) for text in texts(config[key])]))
-        self._mask(secrets_of(config, self._spec or (self._manifest.spec if self._manifest else {}), {}))
+        self._mask(secrets_of(config, self._specification(), {}))
 
     def _mask(self, secrets: Sequence[str]) -> None:
         with self._lock:

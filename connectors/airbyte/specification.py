@@ -59,9 +59,12 @@ def _mistake(error: Any) -> ConnectorConfigError:
 
 
 def secrets_of(config: Any, spec: Any, env: Mapping[str, str]) -> list[str]:
-    """Return what is masked: fields that are `airbyte_secret`, texts that look like secrets, and all variables."""
+    """Return what is masked: fields that are `airbyte_secret`, and all variables.
+
+    Without a specification texts are masked that look like secrets by their keys.
+    """
     own = [value for value in env.values() if len(value) >= SECRET_CHARACTERS]
-    return spelled([*declared_secrets(config, spec), *secrets_in(config), *own])
+    return spelled([*(declared_secrets(config, spec) if spec else secrets_in(config)), *own])
 
 
 def spelled(secrets: Sequence[str]) -> list[str]:

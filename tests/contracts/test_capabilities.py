@@ -84,6 +84,7 @@ _HISTORY = {*_SQL, "keeps_history"}
 
 #: Connector -> capabilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
+    "airbyte": ({"finds_types"}, set()),
     "arrow": ({"looks_at_times", "flattens_objects", *_FILE_SOURCE}, set()),
     "csv": ({"bounds_records", *_FILE_SOURCE}, _FILE_DESTINATION),
     "delta": (
@@ -145,6 +146,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
 }
 
 CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "airbyte": {"executable": "source-x"},
     "duckdb": {"path": "x.duckdb"},
     "mariadb": {"url": "mysql://root@127.0.0.1/x"},
     "memory": {"database": "x"},
