@@ -57,6 +57,7 @@ MODULES = (
     "syncblocks.connectors.mysql.destination",
     "syncblocks.connectors.postgres.source",
     "syncblocks.connectors.postgres.destination",
+    "syncblocks.connectors.postgres.log.reading",
     "syncblocks.connectors.postgres.adbc_session",
     "syncblocks.connectors.singer.source",
     "syncblocks.connectors.singer.target",
