@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import Any, NamedTuple
 
 from ...errors import Interrupted, RetriableError
@@ -58,6 +59,8 @@ class LogConnection:
         self._lock = threading.Lock()
         self._confirmed = 0
         self._held: Callable[[], int] = lambda: 0
+        #: Seconds since the server's last word, of those in which somebody has listened.
+        self._silent_s = 0.0
         self._ended = threading.Event()
         self._is_streaming = False
         try:
@@ -69,6 +72,9 @@ class LogConnection:
             (row,) = self.command("select setting from pg_catalog.pg_settings where name = 'wal_sender_timeout'")
             limit_s = int(str(row["setting"])) / 1000
             self._alive_s = min(ALIVE_S, limit_s / 4) if limit_s else ALIVE_S
+            # Without a limit of its own the server may be silent through a transaction of any size.
+            patience_s = int(address.parameters.get("tcp_user_timeout", 0)) / 1000
+            self._silence_s = 2 * max(patience_s, limit_s) if limit_s else inf
         except BaseException:
             self.close()
             raise
@@ -179,7 +185,13 @@ class LogConnection:
                     self._wait(_LINGER_S)
         except psycopg.Error as error:
             raise failure(error, self._address, is_lost=True) from error
-        if not found and not sent:
+        if found or sent:
+            self._silent_s = 0.0
+        else:
+            self._silent_s += time.monotonic() - begun
+            if self._silent_s > self._silence_s:
+                text = f"the server has answered nothing for {self._silent_s:.0f} s while its log was read"
+                raise RetriableError(text, connector="postgres", has_no_values=True)
             self._say(is_asking=True)
         return Received(found, sent)
 

@@ -184,7 +184,7 @@ class PostgresLog:
         with ExitStack() as stack:
             # A table that is rewritten is empty in a snapshot from before: so the locks come first.
             listed = ", ".join(slots.tables_of(admin, [table.stream])[oid].name for oid, table in tables.items())
-            admin.query(f"begin; set local lock_timeout = '{slots.COPY_WAIT_S:g}s'")
+            admin.query("begin")
             admin.query(f"lock table {listed} in access share mode")
             stack.callback(admin.query, "commit")
             exporting = LogConnection(self._source.address, is_stopped=self._is_stopped)

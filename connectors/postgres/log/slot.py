@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,6 +75,14 @@ _RUNNING = """select pg_catalog.string_agg(t.who, ', ') from (
   union all select 'prepared transaction ' || p.gid from pg_catalog.pg_prepared_xacts p) t"""
 
 
+_LOCKING = """select pg_catalog.string_agg(distinct 'process ' || a.pid || ' of ' || coalesce(a.usename, '?')
+  || ' since ' || coalesce(a.xact_start, a.query_start)::timestamp(0), ', ')
+from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
+where l.granted and l.locktype = 'relation' and l.pid <> pg_catalog.pg_backend_pid()
+  and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
+  and l.mode = any('{ShareUpdateExclusiveLock,ShareLock,ShareRowExclusiveLock,ExclusiveLock,AccessExclusiveLock}')"""
+
+
 class TableFacts(Struct, frozen=True, kw_only=True):
     """What the catalog says of a table now."""
 
@@ -112,6 +121,8 @@ class Admin:
         except psycopg.Error as error:
             raise connect_failure(error, address) from None
         self.query("set search_path = ''")
+        # Nor does it wait for long behind an `alter table` or `vacuum`.
+        self.query(f"set lock_timeout = '{COPY_WAIT_S:g}s'")
         # It is silent while a table is copied, whose lock it holds.
         for name in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
             self.query(f"set {name} = 0")
@@ -123,8 +134,18 @@ class Admin:
         try:
             cursor = self._connection.execute(sql.encode(), parameters or None)
             return cursor.fetchall() if cursor.description else []
+        except psycopg.errors.LockNotAvailable as error:
+            holders = self.holders(_LOCKING)
+            text = f"{failure(error, self._address)}: sessions with strong locks on tables are {holders}"
+            raise RetriableError(text, connector="postgres", has_no_values=True) from None
         except psycopg.Error as error:
             raise failure(error, self._address, is_lost=self._connection.closed) from error
+
+    def holders(self, sql: str) -> str:
+        """Return whom `_RUNNING` or `_LOCKING` names."""
+        self._connection.rollback()
+        ((found,),) = self.query(sql)
+        return found or "over by now"
 
     @property
     def version(self) -> int:
@@ -399,10 +420,12 @@ def make(
     admin: Admin, connection: LogConnection, names: Names, held: Sequence[TableFacts], copied: Sequence[TableFacts]
 ) -> None:
     """Make what is missing of slot and publication, and publish exactly these tables."""
-    if not admin.query(_SLOT, names.slot):
+    if (slot := next(iter(admin.query(_SLOT, names.slot)), None)) is None:
         # A standby that is promoted then has it, if that standby is told to.
         options = "SNAPSHOT 'nothing', FAILOVER" if admin.version >= 170000 else "SNAPSHOT 'nothing'"
         _made(admin, connection, f"CREATE_REPLICATION_SLOT {quote(names.slot)} LOGICAL pgoutput ({options})")
+    elif slot[3] is None:  # what made it was killed, and the server has not noticed yet
+        raise _waiting(admin)
     publication = quote(names.publication)
     if not admin.query(_PUBLICATION, names.publication):
         admin.query(f"create publication {publication} with (publish = {literal(_PUBLISHED)})")
@@ -432,7 +455,8 @@ def exported(admin: Admin, connection: LogConnection, names: Names) -> tuple[int
 
     The snapshot lasts until the connection's next command.
     """
-    slot = quote(f"{names.slot[:54]}_copy")
+    # The server may not have noticed yet that a former run was killed, whose slot has another name.
+    slot = quote(f"{names.slot[:48]}_copy_{secrets.token_hex(4)}")
     (found,) = _made(
         admin, connection, f"CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')"
     )
@@ -443,11 +467,13 @@ def _made(admin: Admin, connection: LogConnection, sql: str) -> list[dict[str, s
     try:
         return connection.command(sql, COPY_WAIT_S)
     except TimeoutError:
-        ((running,),) = admin.query(_RUNNING)
-        text = f"the making of a replication slot waits for transactions that run ({running}), for {COPY_WAIT_S:g} s"
-        raise RetriableError(
-            f"{text}: end them, or run again when they are over", connector="postgres", has_no_values=True
-        ) from None
+        raise _waiting(admin) from None
+
+
+def _waiting(admin: Admin) -> RetriableError:
+    running = admin.holders(_RUNNING)
+    text = f"the making of a replication slot waits for transactions that run ({running}): end them, or run again when"
+    return RetriableError(f"{text} they are over", connector="postgres", has_no_values=True)
 
 
 def drop(admin: Admin, rows: Sequence[LedgerRow]) -> list[str]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from syncblocks import RunResult
 from tests import services
 from tests.sync.run import test_log_writers
 from tests.sync.run.log_based import LOG_BASED, Logged, replayed
+from tests.zygote import Zygote
 
 pytestmark = pytest.mark.full
 
@@ -20,8 +25,21 @@ TABLE = "create table t (id int primary key, n int); insert into t values (1, 1)
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[services.OwnPostgres]:
-    with services.own_postgres("max_slot_wal_keep_size=64MB") as made:
+    options = ("max_slot_wal_keep_size=64MB", "max_prepared_transactions=4", "wal_sender_timeout=2s")
+    with services.own_postgres(*options) as made:
         yield made
+
+
+@pytest.fixture
+def logged(tmp_path: Path, server: services.OwnPostgres) -> Iterator[Logged]:
+    made = logged_of(tmp_path, server)
+    made.sql(TABLE)
+    yield made
+    made.sql(
+        "drop table t",
+        "select pg_terminate_backend(active_pid, 5000) from pg_replication_slots where active",
+        "select pg_drop_replication_slot(slot_name) from pg_replication_slots",
+    )
 
 
 def logged_of(folder: Path, server: services.OwnPostgres) -> Logged:
@@ -135,9 +153,7 @@ def test_a_restored_server_is_refused(tmp_path: Path) -> None:
         logged.succeed()
 
 
-def test_another_ledger_of_the_same_file_never_takes_the_slot(tmp_path: Path, server: services.OwnPostgres) -> None:
-    logged = logged_of(tmp_path, server)
-    logged.sql(TABLE)
+def test_another_ledger_of_the_same_file_never_takes_the_slot(tmp_path: Path, logged: Logged) -> None:
     logged.succeed()
     before = logged.slots()
     shutil.move(tmp_path / "out", tmp_path / "production")  # a laptop has the same file, and a ledger of its own
@@ -151,7 +167,6 @@ def test_another_ledger_of_the_same_file_never_takes_the_slot(tmp_path: Path, se
     shutil.move(tmp_path / "production", tmp_path / "out")
     logged.succeed()
     assert numbers(logged) == {1: 1, 2: 2}
-    logged.sql("drop table t")
 
 
 @pytest.mark.parametrize("version", [16, 18])
@@ -160,9 +175,7 @@ def test_many_writers_on_each_version(tmp_path: Path, version: int) -> None:
         test_log_writers.test_each_change_of_many_writers_is_there_once(tmp_path, server.url)
 
 
-def test_a_slot_whose_log_was_removed_is_refused(tmp_path: Path, server: services.OwnPostgres) -> None:
-    logged = logged_of(tmp_path, server)
-    logged.sql(TABLE)
+def test_a_slot_whose_log_was_removed_is_refused(logged: Logged) -> None:
     logged.succeed()
     ((slot, _),) = logged.slots()
     lost = f"select wal_status from pg_replication_slots where slot_name = '{slot}'"
@@ -173,3 +186,68 @@ def test_a_slot_whose_log_was_removed_is_refused(tmp_path: Path, server: service
             "checkpoint",
         )
     assert f"slot {slot!r} has lost log that is needed (lost, pgoutput): `syncblocks log drop`" in logged.refused()
+
+
+#: Seconds that a copy waits in these tests.
+SHORT = {"syncblocks.connectors.postgres.log.slot.COPY_WAIT_S": 0.5}
+
+
+def ended(logged: Logged, zygote: Zygote) -> str:
+    """Run with little patience; return why it fails."""
+    process = zygote.start(logged.folder, ("run", logged.file.name), constants=SHORT)
+    assert process.wait() == 1
+    return process.log()
+
+
+def test_a_copy_that_waits_for_transactions_names_them(logged: Logged, zygote: Zygote) -> None:
+    logged.document["retries"] = 0
+    logged.sql("begin; insert into t values (2, 2); prepare transaction 'left behind'")
+    with psycopg.connect(logged.url) as writer:
+        writer.execute("insert into t values (3, 3)")
+        said = ended(logged, zygote)
+        assert f"process {writer.info.backend_pid} of postgres since 20" in said
+        assert "prepared transaction left behind): end them, or run again when they are over" in said
+        killed = zygote.start(logged.folder, ("run", logged.file.name))
+        until(logged.url, "select exists (select from pg_stat_activity where wait_event_type = 'Lock')")
+        killed.kill()
+        assert "waits for transactions that run (process " in ended(logged, zygote)  # its slot is half made
+    logged.sql("commit prepared 'left behind'")
+    logged.succeed()
+    assert numbers(logged) == {1: 1, 2: 2, 3: 3}
+
+
+def test_a_table_that_is_locked_is_waited_for_and_who_locks_it_is_named(logged: Logged, zygote: Zygote) -> None:
+    logged.document["retries"] = 0
+    with psycopg.connect(logged.url) as vacuum:
+        vacuum.execute("lock table t in share update exclusive mode")
+        assert f"process {vacuum.info.backend_pid} of postgres since 20" in ended(logged, zygote)
+    logged.succeed()
+
+
+def test_a_server_that_says_nothing_any_more_is_given_up(logged: Logged) -> None:
+    """Its kernel still takes what is sent: no timeout of the network notices."""
+    logged.document["retries"] = 0
+    logged.document["source"]["config"]["network_timeout_s"] = 1
+    logged.succeed()
+    logged.sql("create table filler (v text)")
+    found, results = list[tuple[int]](), list[RunResult]()
+
+    def run() -> None:
+        results.append(logged.run())
+
+    while not results or results[-1].status == "success":  # it may have sent all before it is stopped
+        logged.sql("insert into filler select repeat('x', 100) from generate_series(1, 100000)")
+        running = threading.Thread(target=run)
+        running.start()
+        while running.is_alive() and not found:
+            found = logged.sql("select pid from pg_stat_replication where state = 'catchup'")
+        for (pid,) in found:
+            os.kill(pid, signal.SIGSTOP)
+        running.join()
+        for (pid,) in found:
+            os.kill(pid, signal.SIGCONT)
+        found.clear()
+    assert "the server has answered nothing for " in str([stream.error for stream in results[-1].streams])
+    logged.sql("drop table filler", "insert into t values (2, 2)")
+    logged.succeed()
+    assert numbers(logged) == {1: 1, 2: 2}
