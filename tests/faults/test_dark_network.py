@@ -27,6 +27,7 @@ from syncblocks.sync.errors import StateError
 from syncblocks.sync.store import Store
 from tests.faults.dark import Dark, Relay, dark
 from tests.faults.workshop import RECORDER
+from tests.sync.run.log_based import Logged, replayed
 
 pytestmark = pytest.mark.full
 
@@ -307,3 +308,18 @@ def test_a_signal_ends_a_start_that_plans_in_the_dark(net: Dark, tmp_path: Path,
     assert process.wait(60) == 143, run.said()
     assert "SIGTERM" in run.said()
     run.recovers()
+
+
+def test_a_read_of_the_log_is_given_up(net: Dark, tmp_path: Path, log_url: str) -> None:
+    logged = Logged(tmp_path, log_url)
+    logged.sql("create table t (id int primary key); insert into t values (1)")
+    logged.succeed()
+    url, relay = net.relay(log_url)
+    logged.document["source"]["config"] = {"url": url, **LIMITS}
+    logged.document["retries"] = 0
+    logged.sql("insert into t values (2)")
+    net.cut_at(relay, b"start_replication")
+    assert "timed out" in net.inside(logged.refused)
+    net.mend()
+    net.inside(logged.succeed)
+    assert replayed(logged.changes("t")).keys() == {1, 2}
