@@ -35,6 +35,9 @@ MARK, MARK_ALL = "mark", "mark_all"
 #: In a stream's locator: what becomes of records that the source deletes, `hard`, `soft` or `ignore`.
 DELETES = "deletes"
 
+#: In a stream's locator, if there are any: the columns that the log leaves out, as the source computes them.
+GENERATED = "generated"
+
 #: What the columns of a merged change begin with that say under which key the table had the record before the batch,
 #: where `UNCHANGED` names columns.
 _OLD = "_old_"
@@ -163,6 +166,7 @@ __all__ = [
     "COMMITTED_AT",
     "DELETE",
     "DELETES",
+    "GENERATED",
     "LOG_FIELDS",
     "LOG_POSITION",
     "MARK",

@@ -11,6 +11,7 @@ import pyarrow as pa
 from ..arrow.shared_fields import shared_field
 from ..errors import ConnectorConfigError
 from ..field_facts import FieldFacts, Precision, facts_of, with_facts
+from ..log_based import GENERATED
 from ..sql.dialect.catalog import Catalog
 from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, Naming, TableName, literal, quote
 from ..sql.session import Session
@@ -270,6 +271,7 @@ def streams(
         name = TableName(namespace, table)
         described = json.loads(details)
         key = tuple(described["key"] or ())
+        generated = tuple(column for column, _, _, is_generated, *_ in described["columns"] or () if is_generated)
         fields = []
         for column, declared, is_required, _, _, base, own, *_ in described["columns"] or ():
             path = f"{namespace}.{table}.{column}"
@@ -291,6 +293,7 @@ def streams(
                     "kind": kind,
                     "pages": pages,
                     "places": {"": oid, **{column: place for column, *_, place in described["columns"] or ()}},
+                    **({GENERATED: generated} if generated else {}),
                 },
             )
         )

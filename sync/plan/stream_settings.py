@@ -10,7 +10,7 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.field_facts import TypeOrigin, facts_of, with_facts
-from syncblocks.connectors.log_based import logged_stream, with_log_columns
+from syncblocks.connectors.log_based import GENERATED, logged_stream, with_log_columns
 from syncblocks.connectors.read_spec import Condition, Masks, ReplicationMethod
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import Stream
@@ -160,6 +160,8 @@ def _chosen(
 ) -> tuple[Stream, Mapping[str, Any], _Chosen]:
     """Choose columns, method, keys and disposition; return stream and settings as well, adapted to the method."""
     kept = _kept_columns(stream, settings)
+    if settings.get("replication_method") == "LOG_BASED":
+        kept = [name for name in kept if name not in stream.locator.get(GENERATED, ())]
     if not kept and not stream.unreadable:
         raise fail("columns", "no column is left", stream.schema.names)
     _refuse_repeated(stream, settings, kept, fail)

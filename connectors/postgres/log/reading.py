@@ -16,6 +16,7 @@ from ...read_spec import ReplicationMethod
 from ...stream import Bookmark, Checkpoint, Event, LedgerRow, Stream
 from ...struct_helpers import replace
 from . import slot as slots
+from .columns import Columns, noted_columns
 from .connection import LogConnection
 from .decoder import Changes, Decoder
 from .messages import BEGIN, COMMIT, lsn_text, parse_lsn
@@ -75,6 +76,8 @@ class PostgresLog:
         self._end = 0
         self._admin: slots.Admin | None = None
         self._lags = Lags(0, 0.0, {})
+        #: What the ledger is told of each stream once its changes are committed: the columns that its table has now.
+        self._noted_at_end: dict[str, Mapping[str, Any]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -109,17 +112,37 @@ class PostgresLog:
         (system,) = connection.command("IDENTIFY_SYSTEM")
         self._end = parse_lsn(str(system["xlogpos"]))
         self._check_moment(connection, int(str(system["timeline"])))
+        # Later than the end of what is read: the columns of no change are newer.
         facts = slots.tables_of(admin, group)
+        of_stream = {stream.name: facts[slots.oid_of(stream)] for stream in group}
+        for stream in group:
+            slots.demand_planned(stream, of_stream[stream.name])
+        logs = {}
+        for row in self._rows:  # the columns stay those of the position
+            logs[row.key.stream] = {**row.log, "timeline": int(str(system["timeline"]))}
         for stream in group:
             # Before anything is made: whoever finds it after a crash has to know whose it is.
-            self._note(stream.name, slots.noted(names, system, facts[slots.oid_of(stream)]))
+            if stream in copied:
+                logs[stream.name] = slots.noted(names, system, of_stream[stream.name])
+            self._note(stream.name, logs[stream.name])
         failpoint("log.noted")
-        held = [facts[slots.oid_of(stream)] for stream in group if stream not in copied]
+        held = [of_stream[stream.name] for stream in group if stream not in copied]
         held += self._left_out(admin)
-        slots.make(admin, connection, names, held, [facts[slots.oid_of(stream)] for stream in copied])
+        slots.make(admin, connection, names, held, [of_stream[stream.name] for stream in copied])
         failpoint("log.made")
+        entries = slots.entries(admin, names)
+        for stream in group:
+            table, log = of_stream[stream.name], logs[stream.name]
+            entry = {"entry": entries[table.oid][1]}
+            if stream.name in anew:
+                self._note(stream.name, {**log, **entry})
+            self._noted_at_end[stream.name] = {**log, **noted_columns(table, log), **entry}
         tables = {
-            slots.oid_of(stream): LoggedTable(stream, facts[slots.oid_of(stream)].columns, source.to_schema)
+            slots.oid_of(stream): LoggedTable(
+                stream,
+                Columns(stream, logs[stream.name], of_stream[stream.name], admin.type_text),
+                source.to_schema,
+            )
             for stream in group
         }
         positions = {
@@ -187,6 +210,8 @@ class PostgresLog:
             admin.query("begin")
             admin.query(f"lock table {listed} in access share mode")
             stack.callback(admin.query, "commit")
+            for oid, facts in slots.tables_numbered(admin, list(tables)).items():
+                slots.demand_planned(tables[oid].stream, facts)
             exporting = LogConnection(self._source.address, is_stopped=self._is_stopped)
             stack.callback(exporting.close)
             lsn, snapshot = slots.exported(admin, exporting, names)
@@ -214,13 +239,13 @@ class PostgresLog:
         *,
         is_exact: bool,
     ) -> Iterator[tuple[str, Event]]:
-        """Yield changes; `is_exact`: none that was committed past the end, else some may be."""
+        """Yield changes, none that was committed past the end; `is_exact`: the end is where other tables stand."""
         decoder = Decoder(lambda relation: relation.oid in tables)
         pace = _Pace(self._settings.checkpoint_records, self._settings.checkpoint_s)
         position = max(min(positions.values()), 1)
         while True:
             received = connection.receive()
-            wanted = _before(received.messages, self._end) if is_exact else received.messages
+            wanted = _before(received.messages, self._end)
             for messages in _parts(wanted):
                 for changes in decoder.decode(messages):
                     table = tables[changes.relation.oid]
@@ -235,9 +260,11 @@ class PostgresLog:
                         if position >= positions[name]:
                             yield name, Checkpoint(bookmark={LOG_POSITION: lsn_text(position)})
             if len(wanted) < len(received.messages):
-                position = self._end
+                # The log's end may lie within a transaction: no position that anybody may go on from.
+                position = self._end if is_exact else max(position, decoder.position, *positions.values())
+                break
             # The server has sent all transactions that were committed before this place.
-            elif received.sent and not decoder.is_within:
+            if received.sent and not decoder.is_within:
                 position = max(position, received.sent)
             if position >= self._end and not decoder.is_within:
                 break
@@ -258,6 +285,8 @@ class PostgresLog:
 
     def confirm(self) -> None:
         """See `OpenLog`."""
+        for stream, log in self._noted_at_end.items():
+            self._note(stream, log)
         if self._connection is not None:
             failpoint("log.confirm")
             self._connection.confirm(_lowest(self._held_by()))
@@ -328,10 +357,14 @@ class _Pace:
 
 def _before(messages: list[memoryview], end: int) -> list[memoryview]:
     """Cut a block where the first transaction begins that was committed at or past a place."""
-    for number, message in enumerate(messages):
-        if message[_KIND] == BEGIN and int.from_bytes(message[_KIND + 1 : _KIND + 9]) >= end:
-            return messages[:number]
-    return messages
+    cut = len(messages)
+    for number in range(len(messages) - 1, -1, -1):
+        message = messages[number]
+        if message[_KIND] == BEGIN:
+            if int.from_bytes(message[_KIND + 1 : _KIND + 9]) < end:
+                break
+            cut = number
+    return messages[:cut]
 
 
 def _parts(messages: list[memoryview]) -> list[list[memoryview]]:

@@ -10,13 +10,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ...arrow.gather import Mask, array_of
-from ...errors import FatalConnectorError
+from ...field_facts import with_facts
 from ...log_based import DELETES, LOG_FIELDS, OPERATION, POSITION, plain_stream
 from ...stream import Stream
 from ...struct_helpers import replace
+from .columns import Columns, Found
 from .decoder import Changes
 from .merged import Merged, merged
-from .messages import DELETE, INSERT, TRUNCATE, UPDATE, Relation
+from .messages import DELETE, INSERT, TRUNCATE, UPDATE
 from .values import values_of
 
 _WORDS = {INSERT: "insert", UPDATE: "update", DELETE: "delete", TRUNCATE: "truncate"}
@@ -37,10 +38,10 @@ ToSchema = Callable[[pa.RecordBatch, Stream], pa.RecordBatch]
 class LoggedTable:
     """One stream whose changes are read: which columns of the log are its own."""
 
-    def __init__(self, stream: Stream, types: Mapping[str, tuple[int, int, int]], to_schema: ToSchema) -> None:
-        """Take the stream with the columns of a change, and what the catalog says of its table's columns now."""
+    def __init__(self, stream: Stream, columns: Columns, to_schema: ToSchema) -> None:
+        """Take the stream with the columns of a change, and those of its table."""
         self.stream, self.plain, self._deletes = stream, plain_stream(stream), str(stream.locator.get(DELETES, ""))
-        self._types, self._to_schema = types, to_schema
+        self._columns, self._to_schema = columns, to_schema
 
     @property
     def is_copied_only(self) -> bool:
@@ -51,34 +52,35 @@ class LoggedTable:
         """Yield changes as the stream has them, from one of them on.
 
         Raises:
-            FatalConnectorError: columns have changed in another way than that some were added.
+            FatalConnectorError: see `Columns.of`.
         """
         if POSITION in self.stream.schema.names:
             yield self.records(changes, first)
             return
-        places = self._places(changes.relation)
+        found = self._columns.of(changes.relation)
+        places = found.places
         columns = {places[name]: name for name in self.plain.schema.names if name in places}
         key = [places[name] for name in self.stream.key_properties]
         for each in merged(changes, first, columns, key, deletes=self._deletes):
-            yield self._merged(changes, each, places)
+            yield self._merged(changes, each, found)
 
-    def _merged(self, changes: Changes, batch: Merged, places: Mapping[str, int]) -> pa.RecordBatch:
-        count, key = len(batch.operations), self.stream.key_properties
+    def _merged(self, changes: Changes, batch: Merged, columns: Found) -> pa.RecordBatch:
+        places, count, key = columns.places, len(batch.operations), self.stream.key_properties
         olds = replace(self.plain, schema=pa.schema([self.plain.schema.field(name) for name in key]))
 
         def taken(stream: Stream, found: Mapping[int, Numbers]) -> list[pa.Array]:
-            columns = []
+            arrays = []
             for field in stream.schema:
                 place = places.get(field.name)
                 if place is None:  # added since these changes were made
-                    columns.append(pa.nulls(count, field.type))
+                    arrays.append(pa.nulls(count, field.type))
                     continue
                 texts = pa.concat_arrays([changes.new.texts(place), changes.old.texts(place)])
                 at = found[place]
                 texts = texts.take(array_of(pa.int64(), np.where(at < 0, 0, at), at < 0)) if len(texts) else None
                 texts = pa.nulls(count, pa.binary()) if texts is None else texts
-                columns.append(values_of(texts, field, self.stream.name))
-            made = self._to_schema(pa.RecordBatch.from_arrays(columns, stream.schema.names), stream)
+                arrays.append(self._values(texts, field, columns))
+            made = self._to_schema(pa.RecordBatch.from_arrays(arrays, stream.schema.names), stream)
             return list(made.columns)
 
         own = [*taken(self.plain, batch.places), *([batch.deleted_at] if self._deletes == "soft" else [])]
@@ -87,15 +89,15 @@ class LoggedTable:
 
     def records(self, changes: Changes, first: int = 0) -> pa.RecordBatch:
         """Return changes as records that are appended, from one of them on."""
-        places = self._places(changes.relation)
-        source = _Rows(changes)
+        found = self._columns.of(changes.relation)
+        places, source = found.places, _Rows(changes)
         columns = []
         for field in self.plain.schema:
             place = places.get(field.name)
             if place is None:  # added since these changes were made
                 columns.append(pa.nulls(len(changes.operations), field.type))
             else:
-                columns.append(values_of(source.texts(place), field, self.stream.name))
+                columns.append(self._values(source.texts(place), field, found))
         names = self.plain.schema.names
         batch = self._to_schema(pa.RecordBatch.from_arrays(columns, names), self.plain)
         more = [
@@ -119,19 +121,10 @@ class LoggedTable:
         more = [words.dictionary_decode(), others[1], positions(lsns, np.arange(first, first + count)), *others[3:]]
         return pa.RecordBatch.from_arrays([*batch.columns, *more], schema=self.stream.schema)
 
-    def _places(self, relation: Relation) -> dict[str, int]:
-        for column in relation.columns:
-            known = self._types.get(column.name)
-            if known is None or known[1:] != (column.type_id, column.modifier):
-                what = "dropped or renamed" if known is None else "given another type"
-                raise FatalConnectorError(
-                    f"column {column.name!r} was {what} since a change in the log: "
-                    f"`syncblocks state reset {self.stream.name}` copies the table anew",
-                    connector="postgres",
-                    has_no_values=True,
-                    stream=self.stream.name,
-                )
-        return {column.name: place for place, column in enumerate(relation.columns)}
+    def _values(self, texts: pa.Array, field: pa.Field, columns: Found) -> pa.Array:
+        if columns.types.get(field.name) == "real":  # its texts are shorter than those of the same numbers now
+            field = with_facts(field, native_type="real")
+        return values_of(texts, field, self.stream.name)
 
 
 class _Rows:
@@ -177,7 +170,8 @@ class _Rows:
         are_updates = (changes.operations == UPDATE) & (self._old >= 0)
         if not are_updates.any():
             return self._json({})
-        of_identity = [column.name for column in changes.relation.columns if column.is_key]
+        columns = changes.relation.columns
+        of_identity = [name for name, place in places.items() if columns[place].is_key]
         if changes.relation.identity == "f":  # all columns are its identity
             of_identity = [name for name in stream.locator.get("key", ()) if name in places]
         old = {name: changes.old.texts(places[name]) for name in of_identity}

@@ -13,9 +13,11 @@ from msgspec import Struct
 from ...errors import ConnectorConfigError, FatalConnectorError, RetriableError
 from ...log_based import LogLook, position_of
 from ...sql.identifiers import literal, quote
+from ...sql.read.planned_columns import altered
 from ...stream import LedgerRow, Stream
 from ..failures import connect_failure, failure
 from ..settings import LogSettings, PostgresAddress, PostgresSettings
+from .columns import TableFacts, noted_columns, refusals, renamed
 from .connection import LogConnection
 from .messages import lsn_text, parse_lsn
 
@@ -50,7 +52,7 @@ _PUBLICATION = """select p.oid::bigint, p.puballtables, p.pubinsert and p.pubupd
 from pg_catalog.pg_publication p where p.pubname = %s"""
 
 _PUBLISHED_TABLES = """select r.prrelid::bigint, r.prqual is null and r.prattrs is null,
-  n.nspname::text, c.relname::text
+  n.nspname::text, c.relname::text, r.prpubid::text || ' ' || r.oid::text
 from pg_catalog.pg_publication_rel r join pg_catalog.pg_class c on c.oid = r.prrelid
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where r.prpubid = (select p.oid from pg_catalog.pg_publication p where p.pubname = %s)"""
@@ -66,7 +68,12 @@ _TABLES = """select c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::
         on a.attrelid = c.oid and a.attnum = k where not a.attnotnull) order by 1 limit 1),
   (select pg_catalog.json_agg(pg_catalog.json_build_array(
       a.attname, a.attnum, a.atttypid::bigint, a.atttypmod, a.attgenerated::text) order by a.attnum)::text
-    from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
+    from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+  c.relnatts::int, (select pg_catalog.json_agg(k.number order by k.number)::text
+    from pg_catalog.pg_index i, pg_catalog.unnest(i.indkey) with ordinality as k(number, place)
+    where i.indrelid = c.oid and k.place <= i.indnkeyatts
+      and case c.relreplident when 'i' then i.indisreplident else i.indisprimary end),
+  exists (select 1 from pg_catalog.pg_inherits h where h.inhparent = c.oid)
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = any(%s::oid[])"""
 
 _RUNNING = """select pg_catalog.string_agg(t.who, ', ') from (
@@ -81,24 +88,6 @@ from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
 where l.granted and l.locktype = 'relation' and l.pid <> pg_catalog.pg_backend_pid()
   and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
   and l.mode = any('{ShareUpdateExclusiveLock,ShareLock,ShareRowExclusiveLock,ExclusiveLock,AccessExclusiveLock}')"""
-
-
-class TableFacts(Struct, frozen=True, kw_only=True):
-    """What the catalog says of a table now."""
-
-    oid: int
-    #: Quoted, with its schema.
-    name: str
-    kind: str
-    is_permanent: bool
-    is_owned: bool
-    identity: str
-    primary_key: str | None
-    has_identity_index: bool
-    unique_index: str | None
-    #: Column -> its number, the number of its type, and its modifier.
-    columns: Mapping[str, tuple[int, int, int]]
-    generated: tuple[str, ...]
 
 
 class Names(Struct, frozen=True, kw_only=True):
@@ -152,6 +141,11 @@ class Admin:
         """The server's, such as 170002."""
         return int(self._connection.info.server_version)
 
+    def type_text(self, type_id: int, modifier: int) -> str:
+        """Return the name of a type."""
+        ((found,),) = self.query("select pg_catalog.format_type(%s::oid, %s)", type_id, modifier)
+        return str(found)
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
@@ -203,7 +197,8 @@ def tables_numbered(admin: Admin, oids: Sequence[int]) -> dict[int, TableFacts]:
     """Look tables up by their numbers; what is not there any more is left out."""
     found = {}
     for row in admin.query(_TABLES, list(oids)) if oids else ():
-        oid, schema, name, kind, persistence, identity, is_owned, primary, has_index, unique, columns = row
+        oid, schema, name, kind, persistence, identity, is_owned, primary, has_index, unique, *others = row
+        columns, last, key, has_children = others
         listed = json.loads(columns or "[]")
         found[oid] = TableFacts(
             oid=oid,
@@ -215,8 +210,11 @@ def tables_numbered(admin: Admin, oids: Sequence[int]) -> dict[int, TableFacts]:
             primary_key=primary,
             has_identity_index=has_index,
             unique_index=unique,
-            columns={column: (place, type_id, modifier) for column, place, type_id, modifier, _ in listed},
-            generated=tuple(column for column, *_, generated in listed if generated),
+            columns={column: (place, *kind) for column, place, *kind, generated in listed if not generated},
+            generated={column: place for column, place, *_, generated in listed if generated},
+            last=last,
+            key=tuple(json.loads(key or "[]")),
+            has_children=has_children,
         )
     return found
 
@@ -259,12 +257,20 @@ def look(
     tables = tables_of(admin, streams)
     for stream in streams:
         missing += _of_table(stream, tables.get(oid_of(stream)), user)
-    published = {oid: is_plain for oid, is_plain, *_ in admin.query(_PUBLISHED_TABLES, names.publication)}
+    published = entries(admin, names)
     by_stream = {row.key.stream: row for row in rows if position_of(row)}
-    for stream in streams:
-        if row := by_stream.get(stream.name):
-            missing += changed(stream, row, tables.get(oid_of(stream)), published)
     warnings, retained = _gone(admin, streams, rows), None
+    for stream in streams:
+        table = tables.get(oid_of(stream))
+        if table is not None and table.generated:
+            notes.append(f"stream {stream.name!r}: generated columns are not in the log: {', '.join(table.generated)}")
+        if row := by_stream.get(stream.name):
+            missing += changed(admin, stream, row.log, table, published)
+            for name, former in renamed(stream, row.log, table).items() if table is not None else ():
+                warnings.append(
+                    f"stream {stream.name!r}: column {former!r} is called {name!r} now, where records that do not "
+                    f"change have NULL: `syncblocks state reset {stream.name}` copies the table anew"
+                )
     if slot is not None and names.are_noted and slot[4] is not None:
         retained = int(slot[4])
         text = f"slot {names.slot!r} keeps {retained / 1e6:,.1f} MB of log at the source"
@@ -379,31 +385,47 @@ def _of_table(stream: Stream, table: TableFacts | None, user: str) -> list[str]:
         found.append(f"stream {stream.name!r}: only ordinary, permanent tables are in the log")
     if not table.is_owned:
         found.append(f"stream {stream.name!r}: only its owner publishes it: `alter table {table.name} owner to {user}`")
-    if computed := [name for name in table.generated if name in stream.schema.names]:
-        text = f"the log lacks generated columns: exclude {', '.join(computed)} with `columns`"
-        found.append(f"stream {stream.name!r}: {text}")
+    if table.has_children:
+        found.append(f"stream {stream.name!r}: other tables inherit from it, whose changes are not those of its log")
     return found
 
 
-def changed(stream: Stream, row: LedgerRow, table: TableFacts | None, published: Mapping[int, bool]) -> list[str]:
-    """Say what of a table that was copied is not as it was; columns may have been added."""
-    why = []
-    if table is None or str(table.oid) != str(row.log["table"]):
-        why.append("its table was made anew")
-    elif not published.get(table.oid, False):
-        why.append("its table is not in the publication any more, or only a part of it is")
+def changed(
+    admin: Admin,
+    stream: Stream,
+    log: Mapping[str, Any],
+    table: TableFacts | None,
+    published: Mapping[int, tuple[bool, str]],
+) -> list[str]:
+    """Say what of a table that was copied is not as it was, as far as its changes cannot be read on."""
+    if table is None or str(table.oid) != str(log["table"]):
+        why = ["its table was made anew"]
+    elif table.oid not in published or not published[table.oid][0]:
+        why = ["its table is not in the publication any more, or only a part of it is"]
+    elif log.get("entry", published[table.oid][1]) != published[table.oid][1]:
+        why = ["its table was taken out of the publication and put back, so that changes may be missing"]
     else:
-        for column, facts in row.log["columns"].items():
-            if tuple(facts) != table.columns.get(column):
-                why.append(f"column {column!r} was dropped, renamed or is of another type")
-        if row.log["identity"] != table.identity:
-            why.append("it has another replica identity")
+        why = refusals(stream, log, table, admin.type_text)
     mend = f"`syncblocks state reset {stream.name}` copies it anew"
     return [f"stream {stream.name!r}: {'; '.join(why)}: {mend}"] if why else []
 
 
+def demand_planned(stream: Stream, table: TableFacts) -> None:
+    """Raise if a table has other columns than when its stream was found: values of a new one would be passed over."""
+    planned = {name: number for name, number in stream.locator["places"].items() if name}
+    now = {**{name: number for name, (number, *_) in table.columns.items()}, **table.generated}
+    if changes := sorted(name for name in {*planned, *now} if planned.get(name) != now.get(name)):
+        raise altered(stream, [f"column {name!r} was added, dropped or renamed" for name in changes])
+
+
+def entries(admin: Admin, names: Names) -> dict[int, tuple[bool, str]]:
+    """Return for each published table whether all of it is, and which entry of which publication that is."""
+    found = admin.query(_PUBLISHED_TABLES, names.publication)
+    return {oid: (is_plain, entry) for oid, is_plain, _, _, entry in found}
+
+
 def noted(names: Names, system: Mapping[str, Any], table: TableFacts) -> dict[str, Any]:
-    """Return what the ledger keeps of a stream."""
+    """Return what the ledger keeps of a stream that is copied."""
     return {
         "slot": names.slot,
         "publication": names.publication,
@@ -411,8 +433,7 @@ def noted(names: Names, system: Mapping[str, Any], table: TableFacts) -> dict[st
         "database": system["dbname"],
         "timeline": int(system["timeline"]),
         "table": str(table.oid),
-        "identity": table.identity,
-        "columns": {name: list(facts) for name, facts in table.columns.items()},
+        **noted_columns(table, {}),
     }
 
 
@@ -431,7 +452,7 @@ def make(
         admin.query(f"create publication {publication} with (publish = {literal(_PUBLISHED)})")
     published = {
         oid: f"{quote(schema)}.{quote(table)}"
-        for oid, _, schema, table in admin.query(_PUBLISHED_TABLES, names.publication)
+        for oid, _, schema, table, _ in admin.query(_PUBLISHED_TABLES, names.publication)
     }
     wanted = {table.oid: table.name for table in (*held, *copied)}
     for oid, table in published.items():
@@ -496,8 +517,10 @@ __all__ = [
     "Names",
     "TableFacts",
     "clock",
+    "demand_planned",
     "drop",
     "ends_of_timelines",
+    "entries",
     "exported",
     "log_end",
     "look",

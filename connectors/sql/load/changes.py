@@ -192,15 +192,23 @@ class Changes(Merge):
         staged = stage_beside(
             context, REMOVED, [number, *columns], origins.select([_ROW, *(column.name for column in columns)])
         )
-        found = self._held(staged, [own[name] for name in key], names)
+        held = [name for name in names if own[name] in {column.name for column in table.columns}]
+        found = self._held(staged, [own[name] for name in key], held)
         context.target.run([context.dialect.tables.drop(staged.name)])
+        # No NULL is stored apart; one that is there is of a column that was added or renamed, or of a mask.
+        masks = context.load.stream.read.masks
+        masked = {} if masks is None else masks.fields
         for row, (change, left_out) in enumerate(listed.items()):
-            if change not in found:
+            values = dict(zip(held, found.get(change, ()), strict=False))
+            lacking = [name for name in left_out if values.get(name) is None and name not in masked]
+            if change not in found or lacking:
+                what = f"no {', '.join(lacking)} in the record" if change in found else "no record"
                 shown = ", ".join(f"{name} = {origins.column(own[name])[row].as_py()!r}" for name in key)
                 raise context.error(
                     f"the log leaves out {', '.join(left_out)} of a changed record, as its value is unchanged, and the "
-                    f"table has no record of its key ({shown}): `syncblocks state reset` copies the table anew"
+                    f"table has {what} of its key ({shown}): `syncblocks state reset` copies the table anew"
                 )
+        names = held
         filled = {name: {change: found[change][place] for change in listed} for place, name in enumerate(names)}
         arrays = [
             _filled(array, filled[name], {change for change, left_out in listed.items() if name in left_out}, name)
@@ -214,14 +222,14 @@ class Changes(Merge):
         """Look up values in the target: number of a change -> its values; bytes unchanged, other types as text."""
         context, naming = self.context, self.context.dialect.naming
         stream, own = context.columns.stream, context.columns.names
-        selected = []
+        selected = [f"s.{naming.quote(_ROW)}"]
         for name in names:
             column = f"t.{naming.quote(own[name])}"
             is_bytes = pa.types.is_binary(stream.schema.field(name).type)
             selected.append(column if is_bytes else f"cast({column} as {context.dialect.facts.text_type})")
         is_same = " and ".join(f"{self._staged_key(staged, name, 's')} = t.{naming.quote(name)}" for name in key)
         rows = context.session.query(
-            f"select s.{naming.quote(_ROW)}, {', '.join(selected)} from {naming.table(staged.name)} as s "
+            f"select {', '.join(selected)} from {naming.table(staged.name)} as s "
             f"join {naming.table(context.target.name)} as t on {is_same}"
         )
         return {int(row[0]): tuple(row[1:]) for row in rows}

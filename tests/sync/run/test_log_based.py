@@ -174,9 +174,11 @@ def test_a_column_that_is_added_is_null_in_older_changes(logged: Logged) -> None
 @pytest.mark.parametrize(
     ("ddl", "words"),
     [
-        ("alter table users rename name to called", "column 'name' was dropped, renamed or is of another type"),
-        ("alter table users alter name type varchar(9)", "column 'name' was dropped, renamed or is of another type"),
         ("create table other as table users; drop table users; alter table other rename to users", "replica identity"),
+        (
+            "alter table users drop constraint users_pkey; alter table users add primary key (id, name)",
+            "it has another primary key or replica identity: `syncblocks state reset public.users`",
+        ),
         ("alter table users replica identity nothing", '`alter table "public"."users" replica identity default`'),
     ],
 )

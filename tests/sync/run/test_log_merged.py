@@ -135,8 +135,8 @@ def test_a_table_that_is_gone_or_lacks_a_record_is_never_filled_with_nothing(log
 
 def test_state_reset_copies_the_table_in_place_of_what_is_there(logged: Logged, run_cli: RunCLI) -> None:
     logged.succeed()
-    logged.sql("delete from users where id < 4", "alter table users rename name to called")
-    assert "was dropped, renamed" in logged.refused()
+    logged.sql("delete from users where id < 4", "alter table users alter name type varchar(9)")
+    assert "column 'name' is character varying(9) and was text" in logged.refused()
     assert run_cli(["state", "reset", logged.file, "public.users"], logged.folder).returncode == 0
     logged.succeed()
     assert [row[0] for row in logged.merged("users")] == [4, 5]
