@@ -38,6 +38,9 @@ DELETES = "deletes"
 #: In a stream's locator, if there are any: the columns that the log leaves out, as the source computes them.
 GENERATED = "generated"
 
+#: In a stream's locator: the moment that is read, see `LogMoment`.
+SNAPSHOT = "snapshot"
+
 #: What the columns of a merged change begin with that say under which key the table had the record before the batch,
 #: where `UNCHANGED` names columns.
 _OLD = "_old_"
@@ -70,6 +73,14 @@ class LogLag(Struct, frozen=True, kw_only=True, omit_defaults=True):
     bytes_after: int | None = None
     #: How much log the source keeps for the pipeline then.
     retained_bytes: int | None = None
+
+
+class LogMoment(Struct, frozen=True, kw_only=True):
+    """A moment of the source that is held for readers: what a snapshot sees was committed below a place in the log."""
+
+    bookmark: Bookmark
+    #: Stands as `SNAPSHOT` in a stream's locator: reads of the stream see this moment.
+    snapshot: str
 
 
 class OpenLog(Protocol):
@@ -174,11 +185,13 @@ __all__ = [
     "OLD_KEY",
     "OPERATION",
     "POSITION",
+    "SNAPSHOT",
     "TRUNCATE",
     "UNCHANGED",
     "UPSERT",
     "LogLag",
     "LogLook",
+    "LogMoment",
     "OpenLog",
     "changes_stream",
     "logged_rows",

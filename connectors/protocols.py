@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from .arrow.fidelity import Kept
     from .compared_values import Checksums, KeyRange, Side
-    from .log_based import LogLook, OpenLog
+    from .log_based import LogLook, LogMoment, OpenLog
     from .ranges import OpenRanges, RangeReads
 
 
@@ -429,6 +429,12 @@ class ReadsLog(Protocol):
         Raises:
             FatalConnectorError: something is missing, or the log is not what the rows say.
         """
+        ...
+
+    def open_moment(
+        self, name: str, streams: Sequence[Stream], rows: Sequence[LedgerRow]
+    ) -> AbstractContextManager[LogMoment]:
+        """Hold a moment of these streams' tables, which cannot be emptied or altered meanwhile; see `open_log`."""
         ...
 
     def drop_log(self, rows: Sequence[LedgerRow]) -> Sequence[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from syncblocks.connectors.stream import Stream
@@ -11,6 +12,7 @@ from .config import Pipeline, load_pipeline
 from .config.arguments import AnyPipeline, checks_arguments
 from .plan.selection import matching_names
 from .run import previews
+from .run.log_moment import log_moment
 from .run.pipeline import run_pipeline
 from .run.previews import Preview
 from .session.inspection import Counts, count_streams, existing_store, opened
@@ -107,7 +109,7 @@ def verify(
     Raises:
         ConfigError: the pipeline is wrong, or a glob matches nothing.
         AlreadyRunning: it is running, and would be repaired.
-        PipelineFailed: the repair failed.
+        PipelineFailed: the repair failed, or the run of LOG_BASED streams up to the moment at which they are compared.
     """
     pipeline = _loaded(pipeline)
     found = compared(pipeline, streams or (), tags or (), with_repairs=repair).streams
@@ -126,16 +128,21 @@ class Compared(NamedTuple):
 
 
 def compared(pipeline: Pipeline, streams: Sequence[str], tags: Sequence[str] = (), *, with_repairs: bool) -> Compared:
-    """Compare once, and plan the repairs of what differs; write nothing.
+    """Compare once, and plan the repairs of what differs; write nothing but what a run of LOG_BASED streams writes.
 
-    Streams that `replace_range` writes are compared within the interval of the last run, unless another is given.
+    Merged LOG_BASED streams are run up to one moment of their source, at which they are compared. Streams that
+    `replace_range` writes are compared within the interval of the last run, unless another is given.
     """
     pipeline = _of_last_interval(pipeline)
-    with opened(pipeline) as session, existing_store(pipeline) as store:
+    with ExitStack() as stack:
+        is_logged = any(entry.replication_method == "LOG_BASED" for entry in pipeline.streams)
+        moment = stack.enter_context(log_moment(pipeline, streams, tags)) if is_logged else None
+        session, store = stack.enter_context(opened(pipeline)), stack.enter_context(existing_store(pipeline))
         if with_repairs:
             refuse_while_running(session, store)
         plan = make_plan(session, store, streams=streams, tags=tags, is_of_run=False)
-        return Compared(tuple(verify_streams(session, plan, with_repairs=with_repairs)), plan.left_out)
+        found = verify_streams(session, plan, with_repairs=with_repairs, moment=moment)
+        return Compared(tuple(found), plan.left_out)
 
 
 def _of_last_interval(pipeline: Pipeline) -> Pipeline:

@@ -17,6 +17,7 @@ from ..errors import FatalConnectorError
 from ..field_facts import FieldFacts, Precision, facts_of, with_facts
 from ..incremental.bookmarks import is_number_in_text
 from ..incremental.checkpoints import Horizon
+from ..log_based import LOG_POSITION, SNAPSHOT, LogMoment
 from ..read_spec import ReplicationMethod
 from ..settings import parse_settings
 from ..sql.address import OnServer
@@ -178,6 +179,18 @@ class PostgresSource(OnServer, QuerySource):
             finally:
                 self._logs.remove(opened)
 
+    @contextmanager
+    def open_moment(self, name: str, streams: Sequence[Stream], rows: Sequence[LedgerRow]) -> Iterator[LogMoment]:
+        """See `ReadsLog`."""
+        from .log import slot
+
+        names = slot.names_of(name, rows, self._settings)
+        with (
+            closing(slot.Admin(self.address)) as admin,
+            slot.moment(admin, self.address, names, streams) as (lsn, snapshot),
+        ):
+            yield LogMoment(bookmark={LOG_POSITION: slot.lsn_text(lsn)}, snapshot=snapshot)
+
     def drop_log(self, rows: Sequence[LedgerRow]) -> Sequence[str]:
         """See `ReadsLog`."""
         from .log import slot
@@ -217,18 +230,16 @@ class PostgresSource(OnServer, QuerySource):
     def begin(self, lease: SessionLease, stream: Stream) -> None:
         """Let a query, the user's own, find what it names, and be compiled, as in the user's other sessions."""
         lease.begin()
+        if snapshot := stream.locator.get(SNAPSHOT):
+            # Begun anew: a snapshot can be set only before the transaction takes its own.
+            adopted = f"rollback; begin isolation level repeatable read read only; {_ADOPT} {literal(snapshot)}"
+            lease.session.execute(adopted)
         if stream.query:
             lease.session.execute("set local search_path to default; set local jit to default")
 
     def begin_read(self, lease: SessionLease, stream: Stream) -> None:
         """Lock a table that is read as a whole, then take the snapshot; other reads take it at once."""
-        if snapshot := stream.locator.get("snapshot"):
-            # Begun anew: a snapshot can be set only before the transaction takes its own.
-            adopted = f"rollback; begin isolation level repeatable read read only; {_ADOPT} {literal(snapshot)}"
-            lease.begin()
-            lease.session.execute(adopted)
-            return
-        if stream.query or stream.read.method is ReplicationMethod.INCREMENTAL:
+        if stream.query or stream.locator.get(SNAPSHOT) or stream.read.method is ReplicationMethod.INCREMENTAL:
             self.begin(lease, stream)
         else:
             lease.first(lambda session: session.execute(BEGIN_LOCKED))

@@ -52,7 +52,8 @@ def verify_command(
 ) -> int:
     """Compare source and destination by checksums that the databases compute; show the differences.
 
-    Writes nothing without --repair. Exit code 1 if a stream still differs or could not be compared.
+    Writes nothing without --repair, but that merged LOG_BASED streams are run first, up to the moment at which they are
+    compared. Exit code 1 if a stream still differs or could not be compared.
     """
     from ..api import compared
     from ..run.pipeline import run_pipeline

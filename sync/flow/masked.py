@@ -12,7 +12,7 @@ from msgspec import Struct
 from syncblocks.connectors.arrow.masking import masked, masked_stream, unmasked_stream
 from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.errors import ConnectorError
-from syncblocks.connectors.log_based import LogLag, LogLook, OpenLog, plain_stream
+from syncblocks.connectors.log_based import LogLag, LogLook, LogMoment, OpenLog, plain_stream
 from syncblocks.connectors.protocols import (
     FindsStreams,
     FindsTypes,
@@ -288,6 +288,12 @@ class _MaskedLog(Struct, frozen=True):
         own = [_unmasked_changes(stream) for stream in streams]
         with self.inner.open_log(name, own, rows, note, held, ended) as opened:
             yield opened if all(stream.read.masks is None for stream in streams) else _MaskedOpenLog(opened)
+
+    def open_moment(
+        self, name: str, streams: Sequence[Stream], rows: Sequence[LedgerRow]
+    ) -> AbstractContextManager[LogMoment]:
+        """See `ReadsLog`; it reads no record."""
+        return self.inner.open_moment(name, streams, rows)
 
     def drop_log(self, rows: Sequence[LedgerRow]) -> Sequence[str]:
         """See `ReadsLog`."""

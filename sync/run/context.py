@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.stream import Bookmark
 
 from ..config import Pipeline
 from ..flow.feed import Budget
@@ -49,3 +50,5 @@ class StreamContext(Struct, frozen=True, kw_only=True):
     resolve_change: Callable[[str, bool], None]
     #: Whether this process still owns the run.
     is_owner: Callable[[], bool]
+    #: The place at which a read of the log ends; None: where the log ends as the read begins.
+    log_until: Bookmark | None = None

@@ -34,7 +34,7 @@ def opened_log(runs: Sequence[StreamRun], ended: Sequence[StreamRun]) -> Iterato
         return [bookmark for bookmark in found if bookmark and LOG_POSITION in bookmark]
 
     name = log_name(context.pipeline.pipeline, context.source_name, context.destination.identity())
-    done = [run.log_bookmark for run in ended if run.status == SUCCESS]
+    done = [context.log_until, *(run.log_bookmark for run in ended if run.status == SUCCESS)]
     stands = [each for each in done if each and LOG_POSITION in each]
     with reads.open_log(name, [run.read_stream for run in runs], rows, note, held, stands) as opened:
         yield opened

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from syncblocks.callbacks.null_dispatcher import NullDispatcher
 from syncblocks.connectors.errors import ConnectorError, RetriableError
+from syncblocks.connectors.stream import Bookmark
 from syncblocks.connectors.struct_helpers import replace
 
 from ..config import Pipeline, put_at_its_place
@@ -76,6 +77,8 @@ class RunnerOptions(NamedTuple):
     tick: int | None = None
     repairs: Mapping[str, Repair] | None = None
     executor: Any = None
+    #: See `StreamContext`.
+    log_until: Bookmark | None = None
 
 
 class PipelineRunner:
@@ -97,7 +100,7 @@ class PipelineRunner:
         with mistakes():  # nothing is connected yet
             self.session = open_session(pipeline)
         self.signals: list[int] = [] if signals is None else signals
-        self.session.is_stopping = self.is_stopping
+        self.session.is_stopping, self.session.log_until = self.is_stopping, order.log_until
         self._is_inline = inline_callbacks
         self._store: Store | None = None
         self._outbox: StoreOutbox | None = None

@@ -74,6 +74,7 @@ class StoreCalls:
             announce_change=self._announce_change,
             resolve_change=self._resolve_change,
             is_owner=is_owner,
+            log_until=session.log_until,
         )
 
     def _tell_retry(self, stream: str, block: str, error: ErrorInfo) -> None:

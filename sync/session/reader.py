@@ -12,6 +12,7 @@ import pyarrow as pa
 from syncblocks.connectors.capabilities import Capabilities, capabilities_of
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.field_facts import facts_of
+from syncblocks.connectors.log_based import DELETES
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.read_spec import Condition
 from syncblocks.connectors.stream import DELETED_AT, VALID_TO, Stream, TableState
@@ -73,6 +74,7 @@ def offered_streams(reader: DestinationReader, tables: Collection[TableState]) -
 def live_records(copy: Stream, selected: Configured) -> Stream:
     """Leave out former versions of a history, and records that `deletes: soft` has marked as deleted."""
     is_marked = selected.policy.deletes is not None and selected.policy.deletes.is_soft
+    is_marked |= selected.stream.locator.get(DELETES) == "soft"
     name = VALID_TO if selected.policy.added.history is not None else DELETED_AT if is_marked else ""
     # Columns of files may have no name.
     found = [field for field in copy.schema if name and field.name.casefold() == name]

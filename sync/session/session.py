@@ -84,6 +84,8 @@ class PipelineSession(Struct, kw_only=True):
     #: Tells whether to give up waiting for the source's catalog.
     is_stopping: Callable[[], bool] = lambda: False
     clock: Clock = field(default_factory=Clock)
+    #: See `StreamContext`.
+    log_until: Bookmark | None = None
     #: What `discover` has found, if it is kept.
     _catalog: Sequence[Stream] | None = None
 

@@ -11,6 +11,7 @@ from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.checksums import ComparedColumn, Side, TextForm, compared_columns, no_item
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import bookmark_values, is_number_in_text
+from syncblocks.connectors.log_based import DELETES
 from syncblocks.connectors.protocols import Capability
 from syncblocks.connectors.read_spec import NullBookmarks, ReplicationMethod
 from syncblocks.connectors.stream import DELETED_AT, Bookmark, Stream
@@ -35,6 +36,7 @@ class ColumnPairs:
         deletes = planned.policy.deletes
         #: The column of marks that is no column of the stream.
         has_marks = deletes is not None and deletes.is_soft and planned.policy.added.history is None
+        has_marks |= planned.stream.locator.get(DELETES) == "soft"
         self._marks = {DELETED_AT} if has_marks else set[str]()
         stream = planned.stream
         self._systems = (system_of(connectors.source_can, stream), system_of(reader_can, copy))

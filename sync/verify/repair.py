@@ -80,6 +80,8 @@ def other_remedy(planned: PlannedStream) -> str:
             "a history is only written by its runs; `syncblocks state reset` lets the next one read all records again "
             "and compare them"
         )
+    if planned.write.changes:
+        return f"`syncblocks state reset {planned.name}` lets the next run copy the table anew"
     written = planned.write.written_range
     if written is None:
         return ""

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from syncblocks.connectors.checksums import Side
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, Interrupted
 from syncblocks.connectors.incremental.bookmarks import leaves_out_incomplete
+from syncblocks.connectors.log_based import LogMoment
 from syncblocks.connectors.read_spec import NullBookmarks, ReplicationMethod
 from syncblocks.connectors.stream import Stream
 from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition
 
 from ..flow.memory import side_bytes
+from ..plan.log_based import is_logged
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
 from ..plan.start import ledger_row
@@ -25,6 +27,7 @@ from .checksums import SideReader
 from .columns import ColumnPairs
 from .comparison import MOST_BYTES, Comparison, compare
 from .latest_records import Ages
+from .log_moment import at_moment, is_kept_alone, why_elsewhere
 from .repair import other_remedy, plan_repair
 from .written_range import within_range
 
@@ -53,13 +56,16 @@ class StreamVerification:
     remedy: str = ""
 
 
-def verify_streams(session: PipelineSession, plan: Plan, *, with_repairs: bool = False) -> Iterator[StreamVerification]:
+def verify_streams(
+    session: PipelineSession, plan: Plan, *, with_repairs: bool = False, moment: LogMoment | None = None
+) -> Iterator[StreamVerification]:
     """Compare source and destination of each planned stream, one after the other; write nothing.
 
     Args:
         session: the opened pipeline.
         plan: the plan of a run.
         with_repairs: also plan the repair of differences.
+        moment: to which merged LOG_BASED streams were read; None: their records are only counted.
     """
     for missing in plan.missing:
         note = f"was synced before and {missing.why}"
@@ -80,7 +86,10 @@ def verify_streams(session: PipelineSession, plan: Plan, *, with_repairs: bool =
                 continue
             is_shared = tables.count(planned.key.destination_table) > 1
             try:
-                yield _verify(session, planned, reader, offered, is_shared=is_shared, with_repair=with_repairs)
+                at = moment if planned.write.changes and planned.start.bookmark else None
+                compared = planned if at is None else at_moment(planned, at)
+                found = _verify(session, compared, reader, offered, is_shared=is_shared, with_repair=with_repairs)
+                yield found if at is None else _judged_at(session, planned, at, found)
             except ConnectorError as error:
                 yield replace(_uncompared(planned, str(error)), verdict=FAILED)
 
@@ -197,6 +206,8 @@ def _why_counted(planned: PlannedStream, *, is_shared: bool) -> str:
     if planned.write.deleted_when is not None and planned.write.latest_by:
         return "which record of a key is deleted is known to `latest_by` in the table alone: records are only counted"
     stream = planned.stream
+    if is_logged(stream) and planned.write.disposition is WriteDisposition.APPEND:
+        return "every change is appended: records are only counted"
     if stream.keeps_own_bookmark and stream.read.method is not ReplicationMethod.FULL_TABLE:
         return "the source alone knows up to where it was read: records are only counted"
     return ""
@@ -232,6 +243,18 @@ def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: S
         comparison=comparison,
         notes=tuple(found),
     )
+
+
+def _judged_at(
+    session: PipelineSession, planned: PlannedStream, moment: LogMoment, found: StreamVerification
+) -> StreamVerification:
+    """Judge a LOG_BASED stream that was compared at a moment."""
+    if moved := why_elsewhere(session, planned, moment):
+        return replace(found, verdict=FAILED, notes=(*found.notes, moved))
+    if found.verdict == DIFFERS and found.comparison is not None and is_kept_alone(planned, found.comparison):
+        note = "deletes: ignore: the destination keeps records that the source no longer has"
+        return replace(found, verdict=COUNTED, notes=(*found.notes, note), remedy="")
+    return found
 
 
 def _changed_there(planned: PlannedStream, found: StreamVerification, comparison: Comparison) -> StreamVerification:

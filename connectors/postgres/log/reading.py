@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ...errors import ConnectorError, FatalConnectorError
 from ...failpoints import failpoint
-from ...log_based import LOG_POSITION, LogLag, position_of
+from ...log_based import LOG_POSITION, SNAPSHOT, LogLag, position_of
 from ...read_spec import ReplicationMethod
 from ...stream import Bookmark, Checkpoint, Event, LedgerRow, Stream
 from ...struct_helpers import replace
@@ -204,17 +204,8 @@ class PostgresLog:
         self, admin: slots.Admin, names: slots.Names, tables: Mapping[int, LoggedTable], positions: dict[str, int]
     ) -> Iterator[tuple[str, Event]]:
         """Read tables as they are at one moment, and note from where in the log on they go on."""
-        with ExitStack() as stack:
-            # A table that is rewritten is empty in a snapshot from before: so the locks come first.
-            listed = ", ".join(slots.tables_of(admin, [table.stream])[oid].name for oid, table in tables.items())
-            admin.query("begin")
-            admin.query(f"lock table {listed} in access share mode")
-            stack.callback(admin.query, "commit")
-            for oid, facts in slots.tables_numbered(admin, list(tables)).items():
-                slots.demand_planned(tables[oid].stream, facts)
-            exporting = LogConnection(self._source.address, is_stopped=self._is_stopped)
-            stack.callback(exporting.close)
-            lsn, snapshot = slots.exported(admin, exporting, names)
+        streams = [table.stream for table in tables.values()]
+        with slots.moment(admin, self._source.address, names, streams, self._is_stopped) as (lsn, snapshot):
             self._copied.append(lsn)
             failpoint("log.exported")
             for table in tables.values():
@@ -222,7 +213,7 @@ class PostgresLog:
                 whole = replace(
                     table.plain,
                     read=replace(table.plain.read, method=ReplicationMethod.FULL_TABLE),
-                    locator={**table.plain.locator, "snapshot": snapshot},
+                    locator={**table.plain.locator, SNAPSHOT: snapshot},
                 )
                 for _, event in self._source.read([whole], {}):
                     if isinstance(event, pa.RecordBatch):
@@ -268,6 +259,7 @@ class PostgresLog:
                 position = max(position, received.sent)
             if position >= self._end and not decoder.is_within:
                 break
+        position = self._end if is_exact else position
         for table in tables.values():
             self._lags.ends[table.stream.name] = position
             yield table.stream.name, Checkpoint(bookmark={LOG_POSITION: lsn_text(position)})

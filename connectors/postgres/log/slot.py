@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from msgspec import Struct
@@ -471,17 +472,33 @@ def ends_of_timelines(connection: LogConnection, timeline: int) -> dict[int, int
     return {int(former): parse_lsn(left) for former, left in _LEFT.findall(str(found["content"]))}
 
 
-def exported(admin: Admin, connection: LogConnection, names: Names) -> tuple[int, str]:
-    """Make a slot that lasts as long as the connection; return its consistent point, and the snapshot of that moment.
-
-    The snapshot lasts until the connection's next command.
-    """
-    # The server may not have noticed yet that a former run was killed, whose slot has another name.
-    slot = quote(f"{names.slot[:48]}_copy_{secrets.token_hex(4)}")
-    (found,) = _made(
-        admin, connection, f"CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')"
-    )
-    return parse_lsn(str(found["consistent_point"])), str(found["snapshot_name"])
+@contextmanager
+def moment(
+    admin: Admin,
+    address: PostgresAddress,
+    names: Names,
+    streams: Sequence[Stream],
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[int, str]]:
+    """Make a slot that lasts as long as the context; yield its consistent point, and the snapshot of that moment."""
+    listed = ", ".join(table.name for table in tables_of(admin, streams).values())
+    with ExitStack() as stack:
+        # A table that is rewritten is empty in a snapshot from before: so the locks come first.
+        admin.query("begin")
+        stack.callback(admin.query, "commit")
+        admin.query(f"lock table {listed} in access share mode")
+        tables = tables_of(admin, streams)
+        for stream in streams:
+            if facts := tables.get(oid_of(stream)):
+                demand_planned(stream, facts)
+        exporting = LogConnection(address, is_stopped=is_stopped)
+        stack.callback(exporting.close)
+        # The server may not have noticed yet that a former run was killed, whose slot has another name. The snapshot
+        # lasts until the connection's next command.
+        slot = quote(f"{names.slot[:48]}_copy_{secrets.token_hex(4)}")
+        create = f"CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')"
+        (found,) = _made(admin, exporting, create)
+        yield parse_lsn(str(found["consistent_point"])), str(found["snapshot_name"])
 
 
 def _made(admin: Admin, connection: LogConnection, sql: str) -> list[dict[str, str | None]]:
@@ -521,10 +538,11 @@ __all__ = [
     "drop",
     "ends_of_timelines",
     "entries",
-    "exported",
     "log_end",
     "look",
+    "lsn_text",
     "make",
+    "moment",
     "names_of",
     "noted",
     "oid_of",
