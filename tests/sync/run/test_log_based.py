@@ -320,12 +320,14 @@ def test_commands_that_look_know_such_streams(logged: Logged, run_cli: RunCLI, c
     assert logged.slots() == []
 
 
-def test_a_place_in_the_log_is_not_set_by_hand(logged: Logged, run_cli: RunCLI) -> None:
+def test_a_place_in_the_log_is_not_rewound_nor_forgotten_by_hand(logged: Logged, run_cli: RunCLI) -> None:
     logged.succeed()
-    for command in (["rewind", "--run", "1"], ["set"]):
-        words = ["state", *command, logged.file, "public.users", *(["id=1"] if command == ["set"] else [])]
-        done = run_cli(words, logged.folder)
-        assert (done.returncode, "its source keeps no older log" in done.stderr) == (2, True), done.stderr
+    for command, said in (
+        (["rewind", logged.file, "public.users", "--run", "1"], "its source keeps no older log"),
+        (["set", logged.file, "public.users", "id=1"], "say its place in the log, as `state show` does"),
+    ):
+        done = run_cli(["state", *command], logged.folder)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
     assert (
         "`syncblocks log drop` first"
         in run_cli(["state", "reset", "--forget", logged.file, "public.users"], logged.folder).stderr
