@@ -19,8 +19,8 @@ from .settings import AirbyteSettings
 #: Largest manifest.
 MAX_BYTES = 32 << 20
 _TIMEOUT_S = 30.0
-#: Longest chain of references.
-_MAX_REFERENCES = 16
+#: Most parts of a specification, and how deep they may lie.
+_MAX_NODES, _MAX_DEPTH = 100_000, 100
 
 #: libyaml's loader is ten times as fast; the CDK takes the same one.
 _Loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
@@ -138,11 +138,18 @@ def _pairs(value: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[
         yield from _pairs(inner, (*path, str(key)), seen)
 
 
-def _resolved(node: Any, root: Mapping[str, Any], depth: int = 0) -> Any:
-    """Return a node with the parts of the manifest that its `$ref`s name."""
+def _resolved(node: Any, root: Mapping[str, Any], depth: int = 0, left: Iterator[int] | None = None) -> Any:
+    """Return a node with the parts of the manifest that its `$ref`s name.
+
+    Raises:
+        ConnectorConfigError: the references name each other, or there are more than a manifest needs.
+    """
+    left = left or iter(range(_MAX_NODES))
+    if next(left, None) is None or depth > _MAX_DEPTH:
+        raise _wrong("manifest", "its `spec` names itself, or has parts without end")
     if isinstance(node, list):
-        return [_resolved(each, root, depth + 1) for each in node]
-    if not isinstance(node, Mapping) or depth > 4 * _MAX_REFERENCES:
+        return [_resolved(each, root, depth + 1, left) for each in node]
+    if not isinstance(node, Mapping):
         return node
     reference = node.get("$ref")
     if isinstance(reference, str) and reference.startswith("#/"):
@@ -150,8 +157,9 @@ def _resolved(node: Any, root: Mapping[str, Any], depth: int = 0) -> Any:
         for part in reference[2:].split("/"):
             named = named.get(part) if isinstance(named, Mapping) else None
         if isinstance(named, Mapping):
-            return _resolved({**named, **{key: each for key, each in node.items() if key != "$ref"}}, root, depth + 1)
-    return {key: _resolved(each, root, depth + 1) for key, each in node.items()}
+            own = {key: each for key, each in node.items() if key != "$ref"}
+            return _resolved({**named, **own}, root, depth + 1, left)
+    return {key: _resolved(each, root, depth + 1, left) for key, each in node.items()}
 
 
 def _text(settings: AirbyteSettings, folder: Path, kept: Path) -> bytes:

@@ -93,6 +93,7 @@ class AirbyteReader(LineReader[AirbyteStream]):
         self._listener = listener
         self._by_descriptor: dict[Descriptor, AirbyteStream | None] = dict.fromkeys(known)
         self._by_descriptor |= {each.descriptor: each for each in streams}
+        self._has_namespaces = any(namespace for namespace, _ in self._by_descriptor)
         self._is_group = len(streams) > 1
         self._checkpoint_records = checkpoint_records
         self._checkpoint_s = checkpoint_s
@@ -122,7 +123,7 @@ class AirbyteReader(LineReader[AirbyteStream]):
             for block in blocks:
                 yield from self._block(block)
                 if self._is_over():
-                    return
+                    break
         except Interrupted:
             raise
         except ConnectorError as error:
@@ -132,6 +133,8 @@ class AirbyteReader(LineReader[AirbyteStream]):
         for stream in self._streams.values():
             if not stream.is_ended:
                 yield from self._ended(stream, self._verdict(stream, failure))
+            if stream.error is not None and not self._is_group:
+                raise stream.error
 
     def _is_over(self) -> bool:
         """Tell whether all streams have ended and one has failed: it may be tried again, and waits for this process."""
@@ -167,8 +170,6 @@ class AirbyteReader(LineReader[AirbyteStream]):
         stream.is_ended, stream.error = True, error
         if self._is_group:
             yield stream.stream.name, Ended(error=error)
-        elif error is not None:
-            raise error
 
     # -- messages ------------------------------------------------------------------------------------------------
 
@@ -176,6 +177,8 @@ class AirbyteReader(LineReader[AirbyteStream]):
         record = head.get("record")
         if head.get("type") != "RECORD" or not isinstance(record, Mapping):
             raise LookupError("no RECORD")
+        if self._has_namespaces and "namespace" not in record:
+            raise LookupError("the namespace comes behind the record")
         return self._named(record.get("namespace"), record.get("stream"))
 
     def _named(self, namespace: Any, name: Any) -> AirbyteStream | None:
@@ -237,8 +240,9 @@ class AirbyteReader(LineReader[AirbyteStream]):
                 )
 
     def _record(self, number: int, line: bytes, message: Message) -> None:
+        held = message.record if isinstance(message.record, dict) else {}
         try:
-            stream = self._stream_by({"type": "RECORD", "record": message.record}, number)
+            stream = self._named(held.get("namespace"), held.get("stream"))
         except LookupError:
             raise self._error(number, "is a RECORD without a stream", has_no_values=True) from None
         if stream is not None:

@@ -7,7 +7,7 @@ Config:
     lines: what it writes: messages, or texts as they are.
     source: path of a SQLite file: its tables are read by `stamp`, in order and from the state on; a STATE comes every
         `every` records, `die_at`: a SIGKILL at that record of all.
-    control: config of a CONTROL message of each start; `token`: of the one before is put into it.
+    control: what a CONTROL message of each start changes in the config.
     then: "end" (status 0), "fail" (status 1 and a message), "die", "hang", "fork" (a child that goes on, and hangs),
         "flood" (megabytes on stderr).
     note: path of a file that gets a JSON line with its arguments, environment and files, as it saw them.
@@ -42,7 +42,7 @@ def main() -> None:
     tell(f"INFO starting, the password is {config.get('password')}")
     say({"type": "LOG", "log": {"level": "INFO", "message": f"logged in with {config.get('password')}"}})
     if "control" in config:
-        changed = {**config, **config["control"]}
+        changed = {**config, **config["control"], "__injected_declarative_manifest": {"version": "1"}}
         say({"type": "CONTROL", "control": {"type": "CONNECTOR_CONFIG", "connectorConfig": {"config": changed}}})
     if verb == "check":
         failed = config.get("check")
