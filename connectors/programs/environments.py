@@ -49,6 +49,12 @@ _TAIL_LINES = 15
 #: A compiler's error stands far above the end of pip's output.
 _ERROR = re.compile(r"\berror:|^\s*\w*Error:")
 _ERRORS_SHOWN = 5
+#: pip's and uv's words of a package that is not for this Python.
+_NEEDS_PYTHON = re.compile(
+    r"Requires-Python ([<>=!~0-9., *]+)"
+    r"|requires a different Python: \S+ not in '([^']+)'"
+    r"|does not satisfy Python([<>=!~0-9., *]+)",
+)
 
 
 def plugins_folder(folder: Path) -> Path:
@@ -310,7 +316,17 @@ def _telling(lines: Sequence[str]) -> str:
     """Return the first errors of an installation, and its last lines."""
     errors = [line for line in lines[:-_TAIL_LINES] if _ERROR.search(line)][:_ERRORS_SHOWN]
     text = "\n".join([*errors, *(["..."] if errors else []), *lines[-_TAIL_LINES:]])
-    return "; ".join(filter(None, (text, way_out("\n".join(lines)))))
+    whole = "\n".join(lines)
+    return "; ".join(filter(None, (text, way_out(whole), _other_python(whole))))
+
+
+def _other_python(text: str) -> str:
+    """Return which Python a package needs, where this one is the reason why it cannot be installed."""
+    found = _NEEDS_PYTHON.search(text)
+    if found is None:
+        return ""
+    needed = next(filter(None, found.groups())).strip().rstrip(",")
+    return f"Python {needed} is needed: name one by `python`, such as `python: python3.11`"
 
 
 def _collect(stream: Iterator[str], lines: list[str]) -> None:

@@ -63,8 +63,11 @@ _DATES = {
     "execution_partition": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@+-]*/[0-9]+T[0-9]{6}"),
 }
 
-#: Settings of connectors that name a program (see `syncblocks.connectors.singer.settings`).
-_PROGRAMS = ("pip", "executable", "python", "env", "tap", "target", "class")
+#: Settings of connectors that name a program, or code (see the settings of `singer` and `airbyte`).
+_PROGRAMS = (
+    *("pip", "executable", "python", "env", "tap", "target", "class"),
+    *("package", "manifest", "sha256", "components", "allow_code"),
+)
 
 _SENSITIVE = re.compile(r"passw|pwd|secret|token|api_?key|private_?key|credential", re.IGNORECASE)
 #: As a shell and other tools write a variable.

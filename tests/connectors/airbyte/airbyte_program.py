@@ -7,6 +7,7 @@ Config:
     lines: what it writes: messages, or texts as they are.
     source: path of a SQLite file: its tables are read by `stamp`, in order and from the state on; a STATE comes every
         `every` records, `die_at`: a SIGKILL at that record of all.
+    folder: a folder of streams: `NAME.stream` is in the catalog, and `NAME.jsonl` has its records.
     control: what a CONTROL message of each start changes in the config.
     then: "end" (status 0), "fail" (status 1 and a message), "die", "hang", "fork" (a child that goes on, and hangs),
         "flood" (megabytes on stderr).
@@ -49,10 +50,16 @@ def main() -> None:
         status = {"status": "FAILED", "message": failed} if failed else {"status": "SUCCEEDED"}
         say({"type": "CONNECTION_STATUS", "connectionStatus": status})
     elif verb == "discover":
+        if "folder" in config:
+            config["streams"] = [
+                json.loads(path.read_text()) for path in sorted(Path(config["folder"]).glob("*.stream"))
+            ]
         say({"type": "CATALOG", "catalog": {"streams": config["streams"]}})
     else:
         if "source" in config:
             sync(config, arguments)
+        if "folder" in config:
+            pass_on(Path(config["folder"]), arguments)
         for line in config["lines"]:
             sys.stdout.write(f"{line if isinstance(line, str) else json.dumps(line)}\n")
         sys.stdout.flush()
@@ -132,6 +139,16 @@ def sync(config: dict[str, Any], arguments: dict[str, str]) -> None:
             if counts[name] == config.get("every", 100):
                 say(state(name, {"stamp": last[name]}, counts[name]))
                 counts[name] = 0
+
+
+def pass_on(folder: Path, arguments: dict[str, str]) -> None:
+    """Write the lines of files as records."""
+    for each in json.loads(Path(arguments["--catalog"]).read_text())["streams"]:
+        name = each["stream"]["name"]
+        with (folder / f"{name}.jsonl").open(encoding="utf-8") as file:
+            for line in file:
+                sys.stdout.write(f'{{"type":"RECORD","record":{{"stream":"{name}","data":{line.rstrip()}}}}}\n')
+        say(status(name, "COMPLETE"))
 
 
 def record(stream: str, /, **data: Any) -> dict[str, Any]:

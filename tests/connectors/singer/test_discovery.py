@@ -148,6 +148,26 @@ def test_a_failed_installation_shows_the_compilers_error_and_the_way_out_of_old_
     assert "setuptools<81" in _telling(lines)
 
 
+@pytest.mark.parametrize(
+    ("line", "needed"),
+    [
+        (
+            "ERROR: Ignored the following versions that require a different python version: 7.2.1 Requires-Python "
+            "<3.12,>=3.9; 7.2.2 Requires-Python <3.12,>=3.9",
+            "<3.12,>=3.9",
+        ),
+        ("ERROR: Package 'x' requires a different Python: 3.13.1 not in '<3.12,>=3.10'", "<3.12,>=3.10"),
+        (
+            "Because the current Python version (3.13.1) does not satisfy Python>=3.9,<3.12 and x==1 depends on "
+            "Python>=3.9,<3.12, we can conclude that x==1 cannot be used.",
+            ">=3.9,<3.12",
+        ),
+    ],
+)
+def test_a_package_for_another_python_says_so(line: str, needed: str) -> None:
+    assert f"Python {needed} is needed: name one by `python`" in _telling([line])
+
+
 def test_an_installation_gets_the_variables_of_plugins_and_of_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGPASSWORD", "x")
     monkeypatch.setenv("PYTHONPATH", "x")

@@ -32,6 +32,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "config_kwargs": {"retries": {"max_attempts": 1}, "connect_timeout": 1},
         },
     },
+    "airbyte": {"executable": "/bin/false", "config": {"token": SECRET}, "env": {"TOKEN": SECRET}},
     "singer": {"tap": "tap-x", "executable": "/bin/false", "config": {"token": SECRET}, "env": {"TOKEN": SECRET}},
     "duckdb": {"path": f"/dev/null/{SECRET}.duckdb"},
     "sqlite": {"path": f"/dev/null/{SECRET}.db"},
