@@ -66,7 +66,7 @@ def test_interleaved_streams_are_committed_each_with_its_state(tmp_path: Path) -
     assert kept["users"] is None
 
 
-@pytest.mark.parametrize("disposition", ["append", "merge"])
+@pytest.mark.parametrize("disposition", ["append", pytest.param("merge", marks=pytest.mark.full)])
 def test_a_run_goes_on_from_the_state_and_doubles_nothing(tmp_path: Path, disposition: str) -> None:
     shop(tmp_path, range(25), range(5))
     path = pipeline(tmp_path, of_shop(tmp_path), {"stream": "*", "write_disposition": disposition})
@@ -90,6 +90,7 @@ def test_a_killed_connector_is_resumed_from_what_was_committed(tmp_path: Path) -
     assert numbers(tmp_path, "users") == list(range(30))
 
 
+@pytest.mark.full
 def test_a_full_table_read_starts_without_a_state(tmp_path: Path) -> None:
     shop(tmp_path, range(25))
     only = [offered("orders")]
@@ -122,6 +123,7 @@ def test_an_error_of_one_stream_leaves_the_others_alone(tmp_path: Path) -> None:
     assert table(tmp_path, "users") == rows(1, 2)
 
 
+@pytest.mark.full
 def test_a_transient_error_is_tried_again_for_its_stream_alone(tmp_path: Path) -> None:
     lines = [
         *said("orders", 1),
@@ -141,6 +143,7 @@ def test_a_transient_error_is_tried_again_for_its_stream_alone(tmp_path: Path) -
     assert [[each["stream"]["name"] for each in streams] for streams in reads] == [["orders", "users"], ["users"]]
 
 
+@pytest.mark.full
 def test_keys_and_cursor_of_the_pipeline_file_count(tmp_path: Path) -> None:
     seen = tmp_path / "note"
     made = config(
@@ -163,6 +166,7 @@ def test_keys_and_cursor_of_the_pipeline_file_count(tmp_path: Path) -> None:
     assert (catalog["cursor_field"], catalog["primary_key"]) == (["stamp"], [["id"]])
 
 
+@pytest.mark.full
 def test_more_digits_than_declared_widen_the_column_and_stay(tmp_path: Path) -> None:
     number = {"type": "object", "properties": {**SCHEMA["properties"], "note": {"type": "number"}}}
     long = '{"type":"RECORD","record":{"stream":"orders","data":{"id":1,"note":12345678901234567.25}}}'
