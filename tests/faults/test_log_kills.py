@@ -128,7 +128,7 @@ def test_a_source_that_crashes_loses_and_doubles_nothing(
     with services.own_postgres("synchronous_commit=off") as server:
         into = postgres_url if connector == "postgres" else ""
         watched = Watched(zygote, tmp_path, server.url, connector, into)
-        assert struck_at_random(watched, SERVER_KILLS, crash_of(server)) == []
+        assert struck_at_random(watched, SERVER_KILLS, crash_of(server), now_and_then_a_copy(watched)) == []
     injected(SERVER_KILLS)
 
 
@@ -137,8 +137,13 @@ def test_a_destination_that_crashes_loses_and_doubles_nothing(
 ) -> None:
     with services.own_postgres() as server:
         watched = Watched(zygote, tmp_path, log_url, "postgres", server.url)
-        assert struck_at_random(watched, SERVER_KILLS, crash_of(server)) == []
+        assert struck_at_random(watched, SERVER_KILLS, crash_of(server), now_and_then_a_copy(watched)) == []
     injected(SERVER_KILLS)
+
+
+def now_and_then_a_copy(watched: Watched) -> Callable[[], tuple[str, ...]]:
+    chance = random.Random(5)
+    return lambda: prepare(watched, chance.choice(("copied", "changes", "changes")))
 
 
 def crash_of(server: services.OwnPostgres) -> Callable[[Process], None]:
