@@ -110,7 +110,7 @@ class PostgresLog:
         connection = self._connection = LogConnection(address, is_stopped=self._is_stopped)
         self._stack.callback(connection.close)
         (system,) = connection.command("IDENTIFY_SYSTEM")
-        self._end = parse_lsn(str(system["xlogpos"]))
+        self._end, _ = slots.log_end(admin, names)
         self._check_moment(connection, int(str(system["timeline"])))
         # Later than the end of what is read: the columns of no change are newer.
         facts = slots.tables_of(admin, group)

@@ -35,6 +35,10 @@ _PLACE = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 #: A line of a timeline's history: of which timeline it is, and where that one was left.
 _LEFT = re.compile(r"^[ \t]*(\d+)[ \t]+([0-9A-F]+/[0-9A-F]+)", re.MULTILINE)
 
+#: Where the log ends that can be read; of a standby what it has replayed.
+_END = """case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
+  else pg_catalog.pg_current_wal_flush_lsn() end"""
+
 _SERVER = """select pg_catalog.current_setting('wal_level'), pg_catalog.current_setting('max_replication_slots')::int,
   (select count(*) from pg_catalog.pg_replication_slots)::int,
   r.rolreplication or r.rolsuper or exists (select 1 from pg_catalog.pg_roles m
@@ -45,8 +49,8 @@ _SERVER = """select pg_catalog.current_setting('wal_level'), pg_catalog.current_
   pg_catalog.current_setting('server_version_num')::int
 from pg_catalog.pg_roles r where r.rolname = current_user"""
 
-_SLOT = """select s.plugin::text, s.database::text, s.wal_status, s.confirmed_flush_lsn::text,
-  pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), s.restart_lsn)::bigint
+_SLOT = f"""select s.plugin::text, s.database::text, s.wal_status, s.confirmed_flush_lsn::text,
+  pg_catalog.pg_wal_lsn_diff({_END}, s.restart_lsn)::bigint
 from pg_catalog.pg_replication_slots s where s.slot_name = %s"""
 
 _PUBLICATION = """select p.oid::bigint, p.puballtables, p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate
@@ -147,6 +151,11 @@ class Admin:
         ((found,),) = self.query("select pg_catalog.format_type(%s::oid, %s)", type_id, modifier)
         return str(found)
 
+    @property
+    def is_standby(self) -> bool:
+        """Tell whether the server replays another one's log."""
+        return self.query("select pg_catalog.pg_is_in_recovery()") == [(True,)]
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
@@ -231,8 +240,8 @@ def look(
     ((wal_level, most, used, may, role, is_standby, database, may_create, own_system, version),) = admin.query(_SERVER)
     if version < 150000:
         return LogLook(missing=("LOG_BASED needs PostgreSQL 15 or newer",))
-    if is_standby:
-        return LogLook(missing=("the server is a standby: name the primary, LOG_BASED does not read a standby yet",))
+    if is_standby and version < 160000:
+        return LogLook(missing=("LOG_BASED reads a standby from PostgreSQL 16 on: name the primary",))
     if wrong := [place for place in map(position_of, rows) if place and not _PLACE.fullmatch(place)]:
         return LogLook(
             missing=tuple(f"{each!r} is no place in the log: it is written like 0/16B3748" for each in wrong)
@@ -250,15 +259,18 @@ def look(
         text = f"{used} of {most} replication slots are in use, two are needed with one spare:"
         missing.append(f"{text} `alter system set max_replication_slots = {needed + 2}`, then restart the server")
     publication = next(iter(admin.query(_PUBLICATION, names.publication)), None)
-    if publication is None and not may_create:
+    if publication is None and not may_create and not is_standby:
         missing.append(f"no publication can be made: `grant create on database {quote(database)} to {user}`")
     missing += _of_source(rows, own_system, database)
-    missing += _of_names(names, slot, publication, rows)
+    # What a standby reads was published by somebody at the primary.
+    missing += _of_names(names, slot, None if is_standby and not names.are_noted else publication, rows)
     missing += _of_places(admin, rows)
     tables = tables_of(admin, streams)
     for stream in streams:
-        missing += _of_table(stream, tables.get(oid_of(stream)), user)
+        missing += _of_table(stream, tables.get(oid_of(stream)), "" if is_standby else user)
     published = entries(admin, names)
+    if is_standby:
+        missing += _to_publish(names, publication, tables, published)
     by_stream = {row.key.stream: row for row in rows if position_of(row)}
     warnings, retained = _gone(admin, streams, rows), None
     for stream in streams:
@@ -285,6 +297,22 @@ def look(
     return LogLook(missing=tuple(missing), notes=tuple(notes), warnings=tuple(warnings), retained_bytes=retained)
 
 
+def _to_publish(
+    names: Names, publication: Any, tables: Mapping[int, TableFacts], published: Mapping[int, tuple[bool, str]]
+) -> list[str]:
+    """Say what has to be done at the primary of a standby, where nothing can be published."""
+    name, is_whole = quote(names.publication), publication is not None and not publication[1] and publication[2]
+    is_whole = is_whole and all(is_plain for is_plain, _ in published.values())
+    lacking = ", ".join(sorted(table.name for oid, table in tables.items() if not is_whole or oid not in published))
+    if not lacking:
+        return []
+    if is_whole:
+        return [f"at the primary: `alter publication {name} add table {lacking}`"]
+    former = "" if publication is None else f"drop publication {name}; "
+    create = f"create publication {name} for table {lacking} with (publish = {literal(_PUBLISHED)})"
+    return [f"at the primary: `{former}{create}`"]
+
+
 def _gone(admin: Admin, streams: Sequence[Stream], rows: Sequence[LedgerRow]) -> list[str]:
     """Tell of streams that hold the log for nothing."""
     names = {stream.name for stream in streams}
@@ -305,7 +333,7 @@ def clock(admin: Admin) -> float:
 
 def log_end(admin: Admin, names: Names) -> tuple[int, int]:
     """Return where the log ends on the server's disk, and how many bytes of it our slot keeps."""
-    ((end,),) = admin.query("select pg_catalog.pg_current_wal_flush_lsn()::text")
+    ((end,),) = admin.query(f"select ({_END})::text")
     slot = next(iter(admin.query(_SLOT, names.slot)), None)
     return parse_lsn(end), 0 if slot is None or slot[4] is None else int(slot[4])
 
@@ -316,7 +344,7 @@ def positions_of(rows: Sequence[LedgerRow]) -> dict[str, int]:
 
 
 def _of_places(admin: Admin, rows: Sequence[LedgerRow]) -> list[str]:
-    ((end,),) = admin.query("select pg_catalog.pg_current_wal_flush_lsn()::text")
+    ((end,),) = admin.query(f"select ({_END})::text")
     return [
         f"stream {stream!r} stands at {lsn_text(place)}, and the server's log ends at {end}: if it was read up to "
         "there, the server was restored: `syncblocks log drop`, then `run --full-refresh`"
@@ -384,7 +412,7 @@ def _of_table(stream: Stream, table: TableFacts | None, user: str) -> list[str]:
         found.append(f"stream {stream.name!r}: it is merged by its primary key, which the log does not have: {way}")
     if table.kind != "r" or not table.is_permanent:
         found.append(f"stream {stream.name!r}: only ordinary, permanent tables are in the log")
-    if not table.is_owned:
+    if user and not table.is_owned:
         found.append(f"stream {stream.name!r}: only its owner publishes it: `alter table {table.name} owner to {user}`")
     if table.has_children:
         found.append(f"stream {stream.name!r}: other tables inherit from it, whose changes are not those of its log")
@@ -444,10 +472,13 @@ def make(
     """Make what is missing of slot and publication, and publish exactly these tables."""
     if (slot := next(iter(admin.query(_SLOT, names.slot)), None)) is None:
         # A standby that is promoted then has it, if that standby is told to.
-        options = "SNAPSHOT 'nothing', FAILOVER" if admin.version >= 170000 else "SNAPSHOT 'nothing'"
+        is_failover = admin.version >= 170000 and not admin.is_standby
+        options = "SNAPSHOT 'nothing', FAILOVER" if is_failover else "SNAPSHOT 'nothing'"
         _made(admin, connection, f"CREATE_REPLICATION_SLOT {quote(names.slot)} LOGICAL pgoutput ({options})")
     elif slot[3] is None:  # what made it was killed, and the server has not noticed yet
         raise _waiting(admin)
+    if admin.is_standby:
+        return
     publication = quote(names.publication)
     if not admin.query(_PUBLICATION, names.publication):
         admin.query(f"create publication {publication} with (publish = {literal(_PUBLISHED)})")
@@ -509,6 +540,9 @@ def _made(admin: Admin, connection: LogConnection, sql: str) -> list[dict[str, s
 
 
 def _waiting(admin: Admin) -> RetriableError:
+    if admin.is_standby:
+        text = "the making of a replication slot waits for the primary: `select pg_log_standby_snapshot()` there"
+        return RetriableError(f"{text}, and end long transactions", connector="postgres", has_no_values=True)
     running = admin.holders(_RUNNING)
     text = f"the making of a replication slot waits for transactions that run ({running}): end them, or run again when"
     return RetriableError(f"{text} they are over", connector="postgres", has_no_values=True)
@@ -521,7 +555,7 @@ def drop(admin: Admin, rows: Sequence[LedgerRow]) -> list[str]:
         if admin.query(_SLOT, slot):
             admin.query("select pg_catalog.pg_drop_replication_slot(%s)", slot)
             dropped.append(f"slot {slot!r}")
-    for publication in sorted({str(row.log["publication"]) for row in rows}):
+    for publication in () if admin.is_standby else sorted({str(row.log["publication"]) for row in rows}):
         if admin.query(_PUBLICATION, publication):
             admin.query(f"drop publication {quote(publication)}")
             dropped.append(f"publication {publication!r}")

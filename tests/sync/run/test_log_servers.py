@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -21,6 +22,8 @@ from tests.zygote import Zygote
 pytestmark = pytest.mark.full
 
 TABLE = "create table t (id int primary key, n int); insert into t values (1, 1)"
+
+MORE = "create table more as select repeat('x', 100) from generate_series(1, 5000)"
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,8 @@ def test_a_promoted_standby_goes_on_if_it_has_all_that_was_read(tmp_path: Path) 
         late.start()
         late.promote()
         moved(logged, late)
+        assert "and the server's log ends at " in logged.refused()
+        logged.sql(MORE)  # from now on only the timeline tells
         said = logged.refused()
         assert "the server is on timeline 2, which left timeline 1 at " in said
         assert "stream 'public.t' was read up to " in said
@@ -110,6 +115,7 @@ def test_a_promoted_standby_goes_on_if_it_has_all_that_was_read(tmp_path: Path) 
 
         primary.start()  # the former one: what came since is not its own
         moved(logged, primary)
+        logged.sql(MORE)
         assert "the server is on timeline 1, which left another one" in logged.refused()
 
 
@@ -121,11 +127,56 @@ def test_a_promoted_standby_without_the_slot_is_refused(tmp_path: Path) -> None:
         standby = primary.backed_up("standby", "-R")
         standby.start()
         moved(logged, standby)
-        assert "the server is a standby: name the primary" in logged.refused()
         primary.kill()
         standby.promote()
         assert "is gone, and with it the log since the last run: `syncblocks log drop`" in logged.refused()
         standby.stop()
+
+
+def test_a_standby_is_read_also_once_it_is_promoted(tmp_path: Path) -> None:
+    with services.own_postgres() as primary:
+        logged = logged_of(tmp_path, primary)
+        logged.sql(TABLE, "create table u (id int primary key); insert into u values (1)")
+        standby = primary.backed_up("standby", "-R", "-C", "-S", "standby", options=("hot_standby_feedback=on",))
+        standby.start()
+
+        def on_primary(*statements: str) -> None:
+            moved(logged, primary)
+            ((end,),) = logged.sql(*statements, "select pg_current_wal_insert_lsn()")
+            moved(logged, standby)
+            until(standby.url, f"select pg_last_wal_replay_lsn() >= '{end}'")
+
+        def succeed() -> None:
+            """Run while the primary tells what runs there, as it does by itself every 15 seconds."""
+            run = threading.Thread(target=logged.succeed)
+            run.start()
+            with psycopg.connect(primary.url, autocommit=True) as connection:
+                while run.is_alive():
+                    connection.execute("select pg_log_standby_snapshot()")
+                    run.join(0.1)
+
+        moved(logged, standby)
+        statement = re.search("at the primary: `(create publication .*?)`", logged.refused())
+        assert statement
+        on_primary(statement[1].replace(" for table ", " for table only ").replace("insert, ", ""))
+        assert f"at the primary: `drop publication {statement[1].split()[2]}; {statement[1]}`" in logged.refused()
+        on_primary(f"drop publication {statement[1].split()[2]}", statement[1])
+        succeed()
+        on_primary("update t set n = 2", "insert into t values (2, 2)")
+        logged.succeed()
+        assert numbers(logged) == {1: 2, 2: 2}
+        logged.document["streams"].append({"stream": "public.u", **LOG_BASED})
+        statement = re.search("at the primary: `(alter publication .*?)`", logged.refused())
+        assert statement
+        on_primary(statement[1])
+        succeed()
+        on_primary("delete from t where id = 2", "insert into u values (2)")
+        primary.kill()
+        standby.promote()
+        logged.sql("insert into t values (3, 3)")
+        logged.succeed()
+        assert numbers(logged) == {1: 2, 3: 3}
+        assert replayed(logged.changes("u")).keys() == {1, 2}
 
 
 def test_a_restored_server_is_refused(tmp_path: Path) -> None:
