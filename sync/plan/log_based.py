@@ -58,6 +58,8 @@ def check_log(
         reason = "the log is read by one process: `executor: threads`"
     if stream.policy.verify:
         reason = "`verify` is not built for it yet: leave it out"
+    if any(condition.of_interval for condition in stream.stream.read.where):
+        reason = "`where` cannot be of a run's interval: what it left out is not read again"
     is_of_log = row is not None and row.log and (row.bookmark is None or position_of(row))
     if row is not None and row.committed_at is not None and not is_of_log and not is_anew:
         reason = (

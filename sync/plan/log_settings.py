@@ -13,7 +13,6 @@ from .selected_stream import Failer
 
 #: Settings that are not built for it.
 _REFUSED = (
-    "where",
     "limit",
     "deletes",
     "checks",
@@ -49,6 +48,9 @@ def check_settings(stream: Stream, settings: Mapping[str, Any], disposition: str
         refused.remove("deletes")
     if refused:
         raise fail(refused[0], f"`{refused[0]}` is not built for LOG_BASED yet: leave it out")
+    if settings.get("where") and (disposition == "append" or (deletes is not None and deletes.is_soft)):
+        text = "`where` is not built for LOG_BASED with `append`, nor with `deletes: soft`: leave it out"
+        raise fail("where", text)
     if settings.get("on_rejected") == "keep":
         raise fail("on_rejected", "`keep` is not built for LOG_BASED yet: leave it out")
     if disposition == "append" and settings.get("columns") is not None and settings["columns"].mask:

@@ -18,6 +18,7 @@ from .columns import Columns, Found
 from .decoder import Changes
 from .merged import Merged, merged
 from .messages import DELETE, INSERT, TRUNCATE, UPDATE
+from .unmatched import without_others
 from .values import values_of
 
 _WORDS = {INSERT: "insert", UPDATE: "update", DELETE: "delete", TRUNCATE: "truncate"}
@@ -59,12 +60,13 @@ class LoggedTable:
             return
         found = self._columns.of(changes.relation)
         places = found.places
-        columns = {places[name]: name for name in self.plain.schema.names if name in places}
+        asked = [condition.field.name for condition in self.plain.read.where]
+        columns = {places[name]: name for name in (*self.plain.schema.names, *asked) if name in places}
         key = [places[name] for name in self.stream.key_properties]
         for each in merged(changes, first, columns, key, deletes=self._deletes):
-            yield self._merged(changes, each, found)
+            yield from self._merged(changes, each, found)
 
-    def _merged(self, changes: Changes, batch: Merged, columns: Found) -> pa.RecordBatch:
+    def _merged(self, changes: Changes, batch: Merged, columns: Found) -> Iterator[pa.RecordBatch]:
         places, count, key = columns.places, len(batch.operations), self.stream.key_properties
         olds = replace(self.plain, schema=pa.schema([self.plain.schema.field(name) for name in key]))
 
@@ -85,7 +87,14 @@ class LoggedTable:
 
         own = [*taken(self.plain, batch.places), *([batch.deleted_at] if self._deletes == "soft" else [])]
         arrays = [*own, batch.operations, batch.unchanged, *taken(olds, batch.origins)]
-        return pa.RecordBatch.from_arrays(arrays, schema=self.stream.schema)
+        made = pa.RecordBatch.from_arrays(arrays, schema=self.stream.schema)
+        if where := self.plain.read.where:
+            fields = {each.field.name: each.field for each in where}
+            values = taken(replace(self.plain, schema=pa.schema(list(fields.values()))), batch.places)
+            asked = pa.RecordBatch.from_arrays(values, list(fields))
+            made = without_others(made, asked, self.plain, is_kept=self._deletes == "ignore")
+        if len(made):
+            yield made
 
     def records(self, changes: Changes, first: int = 0) -> pa.RecordBatch:
         """Return changes as records that are appended, from one of them on."""

@@ -1,0 +1,106 @@
+"""LOG_BASED with settings that decide about single records: `where`, `checks`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncblocks import load_pipeline
+from syncblocks.sync.api import compared
+from tests.sync.run.log_based import Logged
+from tests.sync.run.test_log_writers import TABLES, writing
+
+USERS = """create table users (id bigint primary key, age int, name text, big text);
+alter table users alter big set storage external;
+insert into users select n, n * 10, 'user ' || n, repeat('b', 3000) from generate_series(1, 6) n"""
+
+
+def filtered(tmp_path: Path, log_url: str, where: Any, **settings: Any) -> Logged:
+    logged = Logged(tmp_path, log_url, "duckdb")
+    method = {"replication_method": "LOG_BASED", "where": where, **settings}
+    logged.document["streams"] = [{"stream": "public.users", **method, "destination_table": "people"}]
+    logged.sql(USERS)
+    logged.succeed()
+    return logged
+
+
+CHANGES = {
+    "begins to match": ["update users set age = 50, big = 'new' where id = 1"],
+    "stops to match": ["update users set age = 1 where id = 5"],
+    "never matches": ["insert into users values (7, 1, 'x', 'y')", "update users set name = 'z' where id = 7"],
+    "comes and goes": [
+        "begin; insert into users values (7, 70, 'x', repeat('c', 3000)); update users set age = 1 where id = 7; "
+        "update users set age = 80 where id = 7; commit"
+    ],
+    "moves out": ["update users set id = 50, age = 1 where id = 5"],
+    "moves in": [
+        "begin; update users set big = 'n' where id = 1; update users set id = 10, age = 90 where id = 1; commit"
+    ],
+    "is deleted": ["delete from users where id in (1, 5)"],
+    "is swapped": [
+        "begin; update users set id = 55 where id = 5; update users set id = 5, big = 'o' where id = 1; commit"
+    ],
+    "all go": ["truncate users", "insert into users values (8, 80, 'x', 'y'), (9, 1, 'x', 'y')"],
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+@pytest.mark.one_of("case")
+def test_only_records_that_match_are_there(tmp_path: Path, log_url: str, case: str) -> None:
+    logged = filtered(tmp_path, log_url, {"age": {">=": 30}}, columns={"exclude": ["age"]})
+    wanted = "select id, name, big from users where age >= 30 order by 1"
+    assert logged.merged("people") == logged.sql(wanted)
+    logged.sql(*CHANGES[case])
+    logged.succeed()
+    assert logged.merged("people") == logged.sql(wanted)
+    ((found,), _) = compared(load_pipeline(logged.file), (), with_repairs=False)
+    assert found.verdict == "equal"
+
+
+@pytest.mark.full
+def test_beside_writers_exactly_what_matches_is_there(tmp_path: Path, log_url: str) -> None:
+    logged = Logged(tmp_path, log_url, "duckdb")
+    logged.document["source"]["config"] |= {"checkpoint_records": 100, "checkpoint_s": 0.05}
+    method = {"replication_method": "LOG_BASED", "where": {"id": {">=": 30}}}
+    logged.document["streams"] = [{"stream": "public.b", **method}]
+    logged.sql(TABLES)
+    logged.succeed()
+    with writing(log_url):
+        for _ in range(4):
+            ((found,), _) = compared(load_pipeline(logged.file), (), with_repairs=False)
+            assert found.verdict == "equal", found
+    logged.sql("checkpoint")
+    logged.succeed()
+    assert logged.merged("b") == logged.sql("select * from b where id >= 30 order by 1")
+
+
+def test_what_is_kept_stays_where_it_stops_to_match(tmp_path: Path, log_url: str) -> None:
+    logged = filtered(tmp_path, log_url, {"age": {">=": 30}}, deletes="ignore")
+    logged.sql("update users set age = 1, name = 'out' where id = 5", "update users set name = 'in' where id = 4")
+    logged.succeed()
+    assert [row[2] for row in logged.merged("people")] == ["user 3", "in", "user 5", "user 6"]
+
+
+def test_another_filter_is_refused_until_the_table_is_copied(tmp_path: Path, log_url: str) -> None:
+    logged = filtered(tmp_path, log_url, {"age": {">=": 30}})
+    logged.document["streams"][0]["where"] = {"age": {">=": 50}}
+    assert "the filter (`where`)" in logged.refused()
+    logged.succeed(full_refresh=True)
+    assert [row[0] for row in logged.merged("people")] == [5, 6]
+
+
+def test_a_large_value_of_the_filter_that_the_log_leaves_out_is_said(tmp_path: Path, log_url: str) -> None:
+    logged = filtered(tmp_path, log_url, {"big": {"!=": "b"}})
+    logged.sql("update users set age = 1 where id = 5")
+    assert "the log leaves out 'big' of a changed record" in logged.refused()
+
+
+@pytest.mark.parametrize("settings", [{"write_disposition": "append"}, {"deletes": "soft"}])
+def test_where_is_refused_where_it_is_not_built(tmp_path: Path, log_url: str, settings: dict[str, Any]) -> None:
+    logged = Logged(tmp_path, log_url, "duckdb")
+    said = {"replication_method": "LOG_BASED", "where": {"age": 1}, **settings}
+    logged.document["streams"] = [{"stream": "public.users", **said}]
+    logged.sql(USERS)
+    assert "`where` is not built for LOG_BASED with" in logged.refused()
