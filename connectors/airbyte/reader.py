@@ -15,6 +15,7 @@ from ..programs.line_stream import WIDER, LineStream
 from ..programs.records import AIRBYTE
 from ..programs.values import shown
 from ..stream import Bookmark, Checkpoint, Ended, Event, Stream
+from ..struct_helpers import replace
 from .catalog import schema_of
 from .messages import Listener, Message, decoded
 
@@ -291,6 +292,9 @@ class AirbyteReader(LineReader[AirbyteStream]):
         if stream.is_incremental and (is_last or self._is_due(stream)):
             stream.pending, stream.looked_at = 0, self._clock()
             yield stream.stream.name, Checkpoint(bookmark=stream.bookmark(held.get("stream_state")))
+        if stream.status == INCOMPLETE:
+            # The last checkpoint of a stream is committed with its end, which does not come: something has to follow.
+            yield stream.stream.name, stream.stream
         if stream.status == COMPLETE or (is_last and stream.error is not None):
             yield from self._ended(stream, stream.error)
 
@@ -328,7 +332,17 @@ class AirbyteReader(LineReader[AirbyteStream]):
                 failed.error = failed.error or error
             else:
                 self._common_error = self._common_error or error
-        yield from ()
+        elif trace.get("type") == "ESTIMATE" and isinstance(trace.get("estimate"), dict):
+            yield from self._estimate(trace["estimate"])
+
+    def _estimate(self, estimate: Mapping[str, Any]) -> Iterator[tuple[str, Event]]:
+        stream, records = self._described({"stream_descriptor": estimate}), estimate.get("row_estimate")
+        if stream is None or stream.is_ended or not isinstance(records, int) or not 0 < records < 1 << 62:
+            return
+        yield from self._flush(stream)
+        if not self._has_failed(stream):
+            stream.stream = replace(stream.stream, estimated_records=records)
+            yield stream.stream.name, stream.stream
 
 
 __all__ = ["STATE", "AirbyteReader", "AirbyteStream", "Descriptor"]

@@ -110,6 +110,8 @@ class StreamEvents:
                 files.clear()
             waiting = None
             if isinstance(item.event, Stream):
+                if (estimated := item.event.estimated_records) is not None:
+                    self._progress.expected(self.planned.name, records=estimated)
                 self.blocks.notice(notices_of(item.event.schema))
                 declared = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
                 changed = self.planned.policy.added.stream(declared)
