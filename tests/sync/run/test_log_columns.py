@@ -190,3 +190,35 @@ def test_generated_columns_are_left_out_and_partitions_refused(tmp_path: Path, l
     assert "other tables inherit from it, whose changes are not those of its log" in logged.refused()
     logged.document["streams"] = [{"stream": "public.parted_1", **LOG_BASED}]
     assert "public.parted_1" in logged.refused()
+
+
+@pytest.mark.full
+def test_on_schema_change_says_what_becomes_of_the_table(tmp_path: Path, log_url: str) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.sql(
+        "create table frozen (id int primary key, v text)", "create table ignoring (id int primary key, v text, w text)"
+    )
+    said = {"frozen": "freeze", "ignoring": "ignore"}
+    logged.document["streams"] = [
+        {"stream": f"public.{name}", "replication_method": "LOG_BASED", "on_schema_change": word}
+        for name, word in said.items()
+    ]
+    logged.succeed()
+    logged.sql("insert into frozen values (1, 'a')", "alter table frozen rename v to w")
+    assert "`on_schema_change: freeze` allows no change" in logged.refused()
+    logged.sql("alter table frozen rename w to v", "alter table ignoring add n int; alter table ignoring drop w")
+    logged.sql("insert into ignoring values (1, 'a', 1)", "alter table ignoring drop n")
+    logged.sql("alter table ignoring add m int", "insert into ignoring values (2, 'b', 2)")
+    assert "the table was altered more than once since the last run" in logged.refused()
+    logged.succeed(streams=["public.ignoring"], full_refresh=True)
+    logged.sql("alter table ignoring add o int; update ignoring set o = id where id = 2")
+    logged.succeed()
+    assert logged.merged("frozen") == [(1, "a")]
+    assert logged.merged("ignoring") == [(1, "a", None), (2, "b", 2)]
+
+
+def test_filling_new_columns_is_refused_by_name(tmp_path: Path, log_url: str) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.sql("create table t (id int primary key)")
+    logged.document["streams"][0]["fill_new_columns"] = True
+    assert "`fill_new_columns` is not built for LOG_BASED yet" in logged.refused()
