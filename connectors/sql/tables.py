@@ -125,6 +125,8 @@ class StagingTable(Struct, frozen=True, kw_only=True):
     columns: Mapping[str, Column]
     #: Whether the column `SEQUENCE` numbers the records in order of arrival.
     is_numbered: bool = False
+    #: Whether no two records have the same key; most of the keys are in the target then, and neighbours stand together.
+    has_each_key_once: bool = False
 
     def own_columns(self) -> list[Column]:
         """Return the columns of the staging table."""

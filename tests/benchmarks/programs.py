@@ -166,6 +166,25 @@ def export_duckdb(path: str, table: str, file: str) -> None:
         )
 
 
+def log_to_arrow(source: str, destination: str, pipeline: str, least: str) -> None:
+    """Read a log from where a pipeline stands, as the pipeline would, and drop what comes; nothing is confirmed."""
+    from syncblocks.connectors import log_based
+    from syncblocks.connectors.postgres.destination import PostgresDestination
+    from syncblocks.connectors.postgres.source import PostgresSource
+
+    ledger, reading = PostgresDestination({"url": destination}), PostgresSource({"url": source})
+    rows = ledger.rows_of(pipeline, ["items"])
+    ledger.close()
+    (found,) = reading.find_streams(["public.items"])
+    stream = log_based.with_log_columns(log_based.logged_stream(found, ["id"]), is_appended=False, deletes="hard")
+    stream = log_based.changes_stream(stream)
+    bookmarks = {row.key.stream: row.bookmark for row in rows}
+    with reading.open_log("", [stream], rows, lambda *_: None, lambda: list(bookmarks.values())) as opened:
+        count = sum(getattr(event, "num_rows", 0) for _, event in opened.read([stream], bookmarks))
+    reading.close()
+    assert count >= int(least), f"{count} changes"
+
+
 def stream_parquet(path: str, file: str) -> None:
     """Read a Parquet file batch by batch, and write it again."""
     import pyarrow.parquet
@@ -186,6 +205,7 @@ PROGRAMS: dict[str, Callable[..., None]] = {
         copy_tables,
         duckdb_execute,
         export_duckdb,
+        log_to_arrow,
         merge_new,
         stream_parquet,
     )

@@ -12,6 +12,9 @@ from tests.benchmarks.full_refresh import csv_to_postgres, parquet_to_parquet, p
 from tests.benchmarks.growth import growth
 from tests.benchmarks.incremental import changed, first_load, nothing_new
 from tests.benchmarks.latency import latency
+from tests.benchmarks.log_based import memory as log_memory
+from tests.benchmarks.log_based import merge as log_merge
+from tests.benchmarks.log_based import to_arrow as log_to_arrow
 from tests.benchmarks.mariadb import mariadb_to_postgres
 from tests.benchmarks.memory import memory
 from tests.benchmarks.pairs import pairs
@@ -39,4 +42,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Figure]]] = {
     "latency": latency,
     "child-end": child_end,
     "memory": memory,
+    "log-arrow": log_to_arrow,
+    "log-merge": log_merge,
+    "log-memory": log_memory,
 }

@@ -199,6 +199,12 @@ class Writes(ABC):
         last = f"select {'min' if is_first else 'max'}({number}) from {source} group by {self._names(key)}"
         return f"(select * from {source} where {number} in ({last}))"
 
+    def keep_last(self, staged: StagingTable, key: Sequence[str]) -> str:
+        """Write DELETE of all staged records but the last of each key."""
+        number, source = self._quote(SEQUENCE), self._table(staged.name)
+        last = f"select max({number}) from {source} group by {self._names(key)}"
+        return f"delete from {source} where {number} not in ({last})"
+
     def merge(
         self, target: Table, staged: StagingTable, key: Sequence[str], method: ConflictMethod
     ) -> Sequence[Action]:

@@ -12,15 +12,20 @@ from ...arrow import compute as pc
 from ...arrow.casts import cast_array
 from ...log_based import DELETE, MARK, MARK_ALL, OPERATION, TRUNCATE, UNCHANGED, UPSERT, plain_columns
 from ...stream import DELETED_AT
+from ...struct_helpers import replace
 from ..identifiers import REMOVED, SEQUENCE
 from ..tables import Column, StagingTable
 from .events import LoadEvents
+from .folded import last_of_each_key
 from .ingest import ingest
 from .merge import Merge
 from .staging import stage_beside
 
 #: Numbers the changes whose values are looked up.
 _ROW = "_syncblocks_row"
+
+#: Bytes of changes that wait to be staged at once, and how many records are then sent together.
+_WAITING_BYTES, _SENT_RECORDS = 16 << 20, 8192
 
 
 class Changes(Merge):
@@ -29,6 +34,7 @@ class Changes(Merge):
     def begin(self) -> None:
         """Begin a transaction."""
         super().begin()
+        self._waiting, self._waiting_bytes = list[pa.RecordBatch](), 0
         self._has_deletes = self._has_marks = False
 
     def write(self, events: LoadEvents) -> None:
@@ -42,12 +48,29 @@ class Changes(Merge):
             if batch.column(UNCHANGED).null_count < batch.num_rows:
                 self._apply()
                 batch = self._completed(batch)
-            self._has_deletes |= self._has(batch, DELETE)
-            self._has_marks |= self._has(batch, MARK)
-            staged = self.stage()
-            self.records += ingest(
-                self.context, LoadEvents(iter([batch])), staged.name, staged.types, not_null=self.not_null()
-            )
+            self._waiting.append(batch)
+            self._waiting_bytes += batch.nbytes
+            if self._waiting_bytes >= _WAITING_BYTES:
+                self._stage_waiting()
+        self._stage_waiting()  # the next event may be another schema
+
+    def _stage_waiting(self) -> None:
+        """Stage the waiting changes: of each key only the last one, where Arrow can tell."""
+        if not self._waiting:
+            return
+        waiting = pa.Table.from_batches(self._waiting)
+        self._waiting, self._waiting_bytes = [], 0
+        has_marks = self._has(waiting, MARK)  # the change before a mark is needed as well
+        self._has_deletes |= self._has(waiting, DELETE)
+        self._has_marks |= has_marks
+        folded = None if has_marks else last_of_each_key(waiting, self.context.load.stream.key_properties)
+        has_each_key_once = self.staged is None and folded is not None
+        sent = waiting if folded is None else folded
+        self.records += waiting.num_rows - sent.num_rows
+        batches = LoadEvents(iter(sent.to_batches(max_chunksize=_SENT_RECORDS)))
+        del waiting, folded, sent
+        staged = self.staged = replace(self.stage(), has_each_key_once=has_each_key_once)
+        self.records += ingest(self.context, batches, staged.name, staged.types, not_null=self.not_null())
 
     def finish(self, *, is_final: bool) -> None:
         """Apply what is staged, and fit the target to the stream where it lacks columns."""
@@ -64,7 +87,8 @@ class Changes(Merge):
         return {names[name] for name in stream.schema.names[: plain_columns(stream)]}
 
     def _apply(self) -> None:
-        """Bring the staged changes into the target, within the transaction."""
+        """Bring the changes that have arrived into the target, within the transaction."""
+        self._stage_waiting()
         staged, context = self.staged, self.context
         if staged is None:
             return
@@ -81,25 +105,21 @@ class Changes(Merge):
         context = self.context
         key, quote = context.columns.merge_key(), context.dialect.naming.quote
         source, target = context.dialect.naming.table(staged.name), context.dialect.naming.table(context.target.name)
-        columns, number, operation = ", ".join(map(quote, key)), quote(SEQUENCE), quote(OPERATION)
-        session = context.session
-        session.execute(
-            f"delete from {source} where ({columns}, {number}) not in "
-            f"(select {columns}, max({number}) from {source} group by {columns})"
-        )
-        is_same = " and ".join(f"{self._staged_key(staged, name, 's')} = t.{quote(name)}" for name in key)
+        operation, session = quote(OPERATION), context.session
+        context.target.run(context.dialect.writes.before_merge())
+        if not staged.has_each_key_once:
+            context.target.run([context.dialect.writes.keep_last(staged, key)])
+            self.staged = replace(staged, has_each_key_once=True)
         if self.table is not None:
-            self.removed += max(
-                session.execute(
-                    f"delete from {target} as t where exists "
-                    f"(select 1 from {source} as s where {is_same} and s.{operation} = '{DELETE}')"
-                ),
-                0,
+            is_same = " and ".join(f"{self._staged_key(staged, name, 's')} = t.{quote(name)}" for name in key)
+            count = session.execute(
+                f"delete from {target} as t using {source} as s where {is_same} and s.{operation} = '{DELETE}'"
             )
+            self.removed += max(count, 0)
         session.execute(f"delete from {source} where {operation} = '{DELETE}'")
 
     @staticmethod
-    def _has(batch: pa.RecordBatch, operation: str) -> bool:
+    def _has(batch: pa.RecordBatch | pa.Table, operation: str) -> bool:
         return bool(pc.any(pc.equal(batch.column(OPERATION), pc.constant(operation))).as_py())
 
     def _mark_staged(self, staged: StagingTable) -> None:
@@ -134,6 +154,7 @@ class Changes(Merge):
 
     def _empty(self) -> None:
         """Discard the staged changes, and delete all records of the target."""
+        self._stage_waiting()
         context = self.context
         if self.staged is not None:
             context.target.run([context.dialect.tables.drop(self.staged.name)])
