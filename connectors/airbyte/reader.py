@@ -15,7 +15,6 @@ from ..programs.line_stream import WIDER, LineStream
 from ..programs.records import AIRBYTE
 from ..programs.values import shown
 from ..stream import Bookmark, Checkpoint, Ended, Event, Stream
-from ..struct_helpers import replace
 from .catalog import schema_of
 from .messages import Listener, Message, decoded
 
@@ -48,8 +47,6 @@ class AirbyteStream(LineStream):
         self.is_heard = False
         #: Records since the last STATE.
         self.arrived = 0
-        #: The last STATE, if it was not due and no record came since; in a tuple, since any JSON value may be one.
-        self.held: tuple[Any] | None = None
         #: When the last checkpoint was.
         self.looked_at = 0.0
         #: The stream as it arrives, if its columns are not those that were planned.
@@ -57,11 +54,19 @@ class AirbyteStream(LineStream):
 
     def bookmark(self, state: Any) -> Bookmark:
         """Return the bookmark with this state."""
-        column = self.resent.column
-        value = state.get(column) if column and isinstance(state, Mapping) else None
-        value = value if isinstance(value, str | int | float) else None
+        value, *others = _places(state, self.resent.column) or [None]
         wider = self.wider()
-        return {STATE: state, **({WIDER: wider} if wider else {}), **self.resent.at(value)}
+        hashes = self.resent.at(None, values=[value, *others]) if others else self.resent.at(value)
+        return {STATE: state, **({WIDER: wider} if wider else {}), **hashes}
+
+
+def _places(state: Any, column: str | None) -> list[Any]:
+    """Return the cursor's values in a state: one, or one of each partition as manifests keep them; none if unknown."""
+    if not column or not isinstance(state, Mapping):
+        return []
+    partitions = [each.get("cursor") for each in state.get("states") or () if isinstance(each, Mapping)]
+    held = [each.get(column) for each in (state, state.get("state"), *partitions) if isinstance(each, Mapping)]
+    return [value for value in held if isinstance(value, str | int | float)]
 
 
 class AirbyteReader(LineReader[AirbyteStream]):
@@ -170,8 +175,6 @@ class AirbyteReader(LineReader[AirbyteStream]):
         return None
 
     def _ended(self, stream: AirbyteStream, error: ConnectorError | None) -> Iterator[tuple[str, Event]]:
-        if stream.held is not None:
-            yield from self._checkpoint(stream, stream.held[0], is_followed=error is None)
         stream.is_ended, stream.error = True, error
         if self._is_group:
             yield stream.stream.name, Ended(error=error)
@@ -261,7 +264,7 @@ class AirbyteReader(LineReader[AirbyteStream]):
             if stream.error is None:
                 log.error("%s: stream %r sends records after its end: left out", self._label, stream.stream.name)
             return
-        stream.is_heard, stream.held = True, None
+        stream.is_heard = True
         stream.arrived += len(numbers)
         try:
             yield from super()._records(stream, block, numbers, is_wrapped=is_wrapped, file=file)
@@ -294,19 +297,10 @@ class AirbyteReader(LineReader[AirbyteStream]):
             return
         is_last = stream.status in (COMPLETE, INCOMPLETE)
         if stream.is_incremental and (is_last or self._is_due(stream)):
-            yield from self._checkpoint(stream, held.get("stream_state"), is_followed=stream.status != INCOMPLETE)
-        elif stream.is_incremental:
-            stream.held = (held.get("stream_state"),)
+            stream.pending, stream.looked_at = 0, self._clock()
+            yield stream.stream.name, Checkpoint(bookmark=stream.bookmark(held.get("stream_state")))
         if stream.status == COMPLETE or (is_last and stream.error is not None):
             yield from self._ended(stream, stream.error)
-
-    def _checkpoint(self, stream: AirbyteStream, state: Any, *, is_followed: bool) -> Iterator[tuple[str, Event]]:
-        """Yield a checkpoint; `is_followed`: more comes of the stream, or its end."""
-        stream.pending, stream.looked_at, stream.held = 0, self._clock(), None
-        yield stream.stream.name, Checkpoint(bookmark=stream.bookmark(state))
-        if not is_followed:
-            # The last checkpoint of a stream is committed with its end, which does not come: something has to follow.
-            yield stream.stream.name, stream.stream
 
     def _has_failed(self, stream: AirbyteStream) -> bool:
         return stream.is_ended
@@ -342,17 +336,7 @@ class AirbyteReader(LineReader[AirbyteStream]):
                 failed.error = failed.error or error
             else:
                 self._common_error = self._common_error or error
-        elif trace.get("type") == "ESTIMATE" and isinstance(trace.get("estimate"), dict):
-            yield from self._estimate(trace["estimate"])
-
-    def _estimate(self, estimate: Mapping[str, Any]) -> Iterator[tuple[str, Event]]:
-        stream, records = self._described({"stream_descriptor": estimate}), estimate.get("row_estimate")
-        if stream is None or stream.is_ended or not isinstance(records, int) or not 0 < records < 1 << 62:
-            return
-        yield from self._flush(stream)
-        if not self._has_failed(stream):
-            stream.stream = replace(stream.stream, estimated_records=records)
-            yield stream.stream.name, stream.stream
+        yield from ()
 
 
 __all__ = ["STATE", "AirbyteReader", "AirbyteStream", "Descriptor"]

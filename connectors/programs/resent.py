@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -170,31 +170,39 @@ class ResentRecords:
         highs = [high for high in highs if high.is_valid]
         return None if not highs else pc.max(pa.array([h.as_py() for h in highs], highs[0].type))
 
+    def _at(self, values: Sequence[pa.Scalar]) -> list[pa.RecordBatch]:
+        places = pa.array([value.as_py() for value in values], values[0].type)
+        return self._where(lambda column: pc.is_in(column, places))
+
     def _at_or_past(self, low: pa.Scalar | None) -> list[pa.RecordBatch]:
-        if low is None:
-            return []
+        return [] if low is None else self._where(lambda column: pc.fill_null(pc.greater_equal(column, low), False))
+
+    def _where(self, is_kept: Callable[[pa.Array], pa.BooleanArray]) -> list[pa.RecordBatch]:
         parts = []
         for batch in self._recent:
             try:
-                parts.append(batch.filter(pc.fill_null(pc.greater_equal(batch.column(self.column), low), False)))
+                parts.append(batch.filter(is_kept(batch.column(self.column))))
             except pa.ArrowException:  # the type of the column has changed meanwhile
                 parts.append(batch)
         return parts
 
-    def at(self, value: Any, *, is_complete: bool = False) -> dict[str, Any]:
+    def at(self, value: Any, *, values: Sequence[Any] = (), is_complete: bool = False) -> dict[str, Any]:
         """Return the hashes for a bookmark at this value: of the records sent so far at or past it.
 
         Args:
             value: the replication key's value in the STATE; None: unknown, the highest value sent counts.
+            values: instead of one, the value at which each partition of the stream goes on: only records at one of
+                them come again.
             is_complete: the tap has ended.
         """
         if self.column is None:
             return {}
         highest = self._highest() if self._recent else None
-        low = None
-        if value is not None and self._recent:
-            low = self._scalar(value, self._recent[-1])
-        parts = self._at_or_past(highest if low is None else low)
+        wanted = [value] if value is not None else values
+        places = [self._scalar(each, self._recent[-1]) for each in wanted] if self._recent else []
+        found = [place for place in places if place is not None]
+        low = pc.min(pa.array([place.as_py() for place in found], found[0].type)) if found else None
+        parts = self._at(found) if values and found else self._at_or_past(highest if low is None else low)
         records = sum(part.num_rows for part in parts)
         is_kept = self._keeps_old(low, highest)
         if records > MAX_HASHES:
@@ -216,6 +224,8 @@ class ResentRecords:
         ]
         self._replace([key for _, (key, _) in new if key is not None])
         old = self._old(is_complete=is_complete) if is_kept else []
+        if values:  # which of them are past is unknown: the oldest go
+            old = old[-MAX_HASHES:]
         return self._kept_hashes(self._higher(highest) if old else to_json(highest), old, new)
 
     def _old(self, *, is_complete: bool) -> list[tuple[_Columns, _Version]]:
@@ -229,7 +239,7 @@ class ResentRecords:
             for columns, committed in self._committed.items()
             for version in committed.unread(is_complete=is_complete)
         ]
-        return [*met, *unread]
+        return [*unread, *met]
 
     def _kept_hashes(
         self, high: Any, old: list[tuple[_Columns, _Version]], new: list[tuple[_Columns, _Version]]

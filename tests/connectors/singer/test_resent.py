@@ -40,6 +40,17 @@ def test_a_merge_takes_a_record_once_more_for_the_value_of_a_new_column_and_an_a
         assert third.take(wide).num_rows == 0
 
 
+def test_records_at_the_place_of_each_partition_are_recognised_and_no_others() -> None:
+    batch = pa.RecordBatch.from_pylist([{"id": number, "at": number} for number in range(10)])
+    first = known(False, None)
+    first.take(batch)
+    second = known(False, first.at(None, values=[3, 9]))
+    assert second.take(batch.take([3, 9])).num_rows == 0
+    assert second.take(batch.take([5])).num_rows == 1
+    third = known(False, second.at(None, values=[3, 9]))
+    assert third.take(batch.take([3, 9])).num_rows == 0
+
+
 def known(is_merged: bool, bookmark: dict[str, object] | None) -> ResentRecords:
     return ResentRecords("s", "at", bookmark, keys=["id"], is_merged=is_merged)
 
