@@ -204,6 +204,14 @@ def zygote() -> Iterator[Zygote]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def airbyte_plugins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Variables for one folder of Airbyte's connectors, which all workers of this session share."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return {"SYNCBLOCKS_PLUGINS": os.environ.get("SYNCBLOCKS_PLUGINS", str(shared / "airbyte-plugins"))}
+
+
 @pytest.fixture
 def run_cli(zygote: Zygote) -> RunCLI:
     """Run `syncblocks` to its end: `run_cli(["plan", "p.yaml"], cwd=tmp_path, env={...})`.
