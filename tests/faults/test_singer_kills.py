@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
-import time
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 
 from tests.connectors.singer.singer_helpers import entry, tap_program
 from tests.connectors.singer.singer_targets import make_target
+from tests.faults.children import killed, lifetime
 from tests.faults.conftest import Count
 from tests.faults.workshop import postgres
 from tests.zygote import Process, Zygote
@@ -138,44 +137,6 @@ class Shop:
             lost = [row for row in self.expected(name) if row[1] < place and row not in received]
             found += [f"{name}: the state is at {place!r}, but {row} is not there" for row in lost]
         return found
-
-
-def victims(process: Process, whom: str) -> list[psutil.Process]:
-    """Return ours, or those children of it that run a program; none where it has ended."""
-    try:
-        ours = psutil.Process(process.pid)
-        if whom == "ours":
-            return [ours]
-        return [child for child in ours.children(recursive=True) if any(whom in part for part in child.cmdline()[:3])]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def lifetime(process: Process, whom: str) -> float:
-    """Wait for a quiet run to end; return for how many seconds a program was there."""
-    began = time.monotonic()
-    seen = [began] if whom == "ours" else []
-    while not process.has_ended():
-        assert time.monotonic() < began + 120, process.log()
-        if victims(process, whom):
-            seen.append(time.monotonic())
-        process.zygote.read_until(lambda: process.code is not None, 0.01)
-    return seen[-1] - seen[0]
-
-
-def killed(process: Process, whom: str, moment_s: float) -> bool:
-    """Kill a program so long after it has appeared, and wait for ours to end; False if there was none to kill."""
-    while not victims(process, whom):
-        if process.has_ended():
-            return False
-        process.zygote.read_until(lambda: process.code is not None, 0.01)
-    process.zygote.read_until(lambda: process.code is not None, moment_s)
-    found = victims(process, whom)
-    for victim in found:
-        with suppress(psutil.NoSuchProcess):
-            victim.kill()
-    process.wait(120)
-    return bool(found) and process.code != 0
 
 
 @pytest.mark.timeout(0)
