@@ -195,6 +195,65 @@ def stream_parquet(path: str, file: str) -> None:
             writer.write_batch(batch)
 
 
+def _stream_of(url: str, name: str) -> tuple[Any, Any]:
+    """Return the columns of a PostgreSQL table and its batches, as syncblocks reads them."""
+    import pyarrow as pa
+
+    from syncblocks.connectors.postgres.source import PostgresSource
+
+    source = PostgresSource({"url": url}, Path())
+    (stream,) = (each for each in source.discover() if each.name == name)
+    batches = (batch for _, batch in source.read([stream], {}) if isinstance(batch, pa.RecordBatch))
+    return stream.schema, batches
+
+
+def delta_append(url: str, name: str, path: str) -> None:
+    """Give the batches of a PostgreSQL table to the library's own write, into a new Delta table."""
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    schema, batches = _stream_of(url, name)
+    plain = pa.schema([field.remove_metadata() for field in schema])
+    plain = pa.schema([pa.field(each.name, pa.string() if each.type == pa.json_() else each.type) for each in plain])
+    made = (
+        pa.record_batch([each.cast(own.type) for each, own in zip(batch.columns, plain, strict=True)], schema=plain)
+        for batch in batches
+    )
+    write_deltalake(path, pa.RecordBatchReader.from_batches(plain, made), mode="append")
+
+
+def delta_merge(url: str, name: str, path: str) -> None:
+    """Merge the records of a PostgreSQL table into a Delta table by the library's own call."""
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+    schema, batches = _stream_of(url, name)
+    table = DeltaTable(path)
+    own = pa.schema(table.schema().to_arrow())
+    records = pa.Table.from_batches(batches, schema).cast(own)
+    merger = table.merge(records, "t.id = s.id", source_alias="s", target_alias="t")
+    merger.when_matched_update_all().when_not_matched_insert_all().execute()
+
+
+def delta_check(one: str, other: str, records: str) -> None:
+    """Compare two Delta tables, as the library reads them."""
+    import pyarrow as pa
+    from deltalake import DeltaTable, QueryBuilder
+
+    session = QueryBuilder().register("one", DeltaTable(one)).register("other", DeltaTable(other))
+    sides = [f"select {{}} from {name}" for name in ("one", "other")]
+    for what in (
+        "count(*)",
+        *(f"sum(id % 1009 * (1 + coalesce({column}, 0)))" for column in ("amount_cents", "price")),
+    ):
+        found = [list(pa.table(session.execute(side.format(f"{what} as v"))).column("v")) for side in sides]
+        assert found[0] == found[1], (what, found)
+        assert what != "count(*)" or found[0][0].as_py() == int(records), found
+    for way in (sides, sides[::-1]) if int(records) <= 1_000_000 else ():  # it holds one of them in memory
+        query = " except ".join(side.format("*") for side in way)
+        assert not pa.table(session.execute(f"{query} limit 1")).num_rows, query
+
+
 PROGRAMS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
@@ -203,6 +262,9 @@ PROGRAMS: dict[str, Callable[..., None]] = {
         ask_for_new,
         copy_csv,
         copy_tables,
+        delta_append,
+        delta_check,
+        delta_merge,
         duckdb_execute,
         export_duckdb,
         log_to_arrow,

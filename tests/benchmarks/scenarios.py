@@ -8,6 +8,7 @@ from tests.benchmarks.bench import Bench, Figure
 from tests.benchmarks.callbacks import callbacks
 from tests.benchmarks.child_end import child_end
 from tests.benchmarks.deletes import deletes
+from tests.benchmarks.delta import delta_append, delta_merge
 from tests.benchmarks.full_refresh import csv_to_postgres, parquet_to_parquet, postgres_to_duckdb, postgres_to_postgres
 from tests.benchmarks.growth import growth
 from tests.benchmarks.incremental import changed, first_load, nothing_new
@@ -28,6 +29,8 @@ SCENARIOS: dict[str, Callable[[Bench], list[Figure]]] = {
     "duckdb": postgres_to_duckdb,
     "csv": csv_to_postgres,
     "parquet": parquet_to_parquet,
+    "delta": delta_append,
+    "delta-merge": delta_merge,
     "mariadb": mariadb_to_postgres,
     "pairs": pairs,
     "many": many_tables,

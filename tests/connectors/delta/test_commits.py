@@ -23,6 +23,7 @@ from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.delta.delta_loads import FINAL, ITEMS, begin, destination_of, items, load_of, run
 from tests.connectors.delta.delta_tables import opened, plain_table, read_table, table_names, unnamed_files
+from tests.connectors.delta.disturbances import disturbed
 
 DISPOSITIONS = pytest.mark.parametrize("disposition", ["append", "merge", "replace"])
 
@@ -193,6 +194,15 @@ def test_foreign_appends_and_compactions_at_any_moment_lose_and_double_nothing(
     assert len(others_found) == len(set(others_found))
     assert disposition == "replace" or others_found == added
     assert [name for name in unnamed_files(tmp_path, "items") if not name.startswith("part-00000-")] == [], "of ours"
+
+
+@pytest.mark.full
+@DISPOSITIONS
+def test_whoever_clears_up_a_table_under_a_load_takes_nothing(tmp_path: Path, disposition: str) -> None:
+    done = disturbed(lambda: destination_of(tmp_path), (tmp_path / "items").as_uri(), {}, disposition)
+    assert done["zombie refused"]
+    others = {"append", "optimize", "vacuum", "checkpoint", "log cleanup"}
+    assert disposition == "replace" or done.keys() >= others, "a replace has one commit"
 
 
 @pytest.mark.full
