@@ -6,12 +6,17 @@ import json
 import signal
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from decimal import Decimal
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import pytest
 
 from syncblocks.connectors.programs.environments import installed
 
@@ -198,6 +203,28 @@ def _lost_answers(stage: Stage) -> str:
     return f"{sum(told)} answers of commits lost, {RECORDS} records once each"
 
 
+def _others(stage: Stage) -> str:
+    """Let others append, compact, clear up and take over while a load commits."""
+    from syncblocks.connectors.delta.destination import DeltaDestination
+    from tests.connectors.delta.disturbances import disturbed
+
+    told = Counter[str]()
+    with s3_store(stage) as store, pytest.MonkeyPatch.context() as patched:
+        for name, value in KEYS.items():
+            patched.setenv(name, value)
+        options = _options(store.url)
+        for mode in ("append", "merge", "replace"):
+            path = f"s3://bucket/others-{mode}"
+
+            def make(path: str = path) -> DeltaDestination:
+                return DeltaDestination({"path": path, "storage_options": options}, stage.folder)
+
+            told += disturbed(make, f"{path}/items", options, mode)
+    if told["zombie refused"] != 3:
+        raise Failed(f"a zombie has committed: {dict(told)}")
+    return ", ".join(f"{count} {name}" for name, count in sorted(told.items()))
+
+
 def _conditional_put(stage: Stage) -> str:
     """`check` passes with this store, and refuses the same store behind a proxy that drops the condition."""
     with s3_store(stage) as store:
@@ -233,6 +260,49 @@ VALUES = [
 ]
 
 
+#: Lists, structs and maps as DuckDB shows them, a column that became wider, and one with an odd name.
+NESTED = [
+    ["1", "[x, NULL]", "{'a': 1, 'b': [1.50]}", "{k=0.5}", "ab", "2147483647", "-999.9900"],
+    ["2", "[]", "{'a': NULL, 'b': NULL}", "{}", None, "1099511627776", "0.0001"],
+]
+
+
+def _nested_by_duckdb(program: Path, stage: Stage) -> Any:
+    import pyarrow as pa
+
+    from tests.connectors.delta.delta_loads import FINAL, destination_of, load_of, run
+
+    narrow = pa.schema(
+        [
+            ("id", pa.int64()),
+            ("tags", pa.list_(pa.string())),
+            ("who", pa.struct([("a", pa.int32()), ("b", pa.list_(pa.decimal128(9, 2)))])),
+            ("sizes", pa.map_(pa.string(), pa.float64())),
+            ("Größe x", pa.binary()),
+            ("n", pa.int32()),
+            ("price", pa.decimal128(5, 2)),
+        ]
+    )
+    wide = narrow.set(5, pa.field("n", pa.int64())).set(6, pa.field("price", pa.decimal128(12, 4)))
+    one = {"id": 1, "tags": ["x", None], "who": {"a": 1, "b": [Decimal("1.50")]}, "sizes": [("k", 0.5)]}
+    one |= {"Größe x": b"ab", "n": 2**31 - 1, "price": Decimal("-999.99")}
+    two = {"id": 2, "tags": [], "who": {"a": None, "b": None}, "sizes": [], "n": 2**40, "price": Decimal("0.0001")}
+    destination = destination_of(stage.folder / "nested")
+    for token, schema, record in (("t0", narrow, one), ("t1", wide, two)):
+        batch = pa.RecordBatch.from_pylist([record], schema=schema)
+        run(destination, load_of("append", token, schema), batch, FINAL)
+    return _by_duckdb(program, stage.folder / "nested" / "items")
+
+
+def _by_duckdb(program: Path, table: Path) -> Any:
+    done = subprocess.run(
+        [str(program), "-c", READ_BY_DUCKDB, str(table)], capture_output=True, text=True, timeout=300, check=False
+    )
+    if done.returncode:
+        raise Failed(done.stderr[-600:])
+    return json.loads(done.stdout.splitlines()[-1])  # before it, a slow query shows its progress
+
+
 def _read_by_duckdb(stage: Stage) -> str:
     """DuckDB's own reader sees the values of partitions, of an append, a merge and a column that came later."""
     program = installed(" ".join(DUCKDB), program="python", python="", folder=stage.folder, timeout_s=900)
@@ -263,18 +333,11 @@ def _read_by_duckdb(stage: Stage) -> str:
             }
         )
         stage.sync()
-    done = subprocess.run(
-        [str(program), "-c", READ_BY_DUCKDB, str(stage.folder / "lake" / "items")],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if done.returncode:
-        raise Failed(done.stderr[-600:])
+    found = _by_duckdb(program, stage.folder / "lake" / "items")
+    stage.check(_nested_by_duckdb(program, stage), NESTED, "nested columns that DuckDB reads")
     order = [*(name for name in COLUMNS if name != "ratio"), "ratio"]
     expected = [[row[name] for name in order] for row in texts]
-    stage.check(json.loads(done.stdout), expected, "what DuckDB reads")
+    stage.check(found, expected, "what DuckDB reads")
     return f"{len(expected)} records as in the source"
 
 
@@ -284,6 +347,7 @@ def lake_cases() -> list[tuple[str, Act]]:
         "delta s3 conditional put": _conditional_put,
         "delta s3 kills": _kills,
         "delta s3 lost answers": _lost_answers,
+        "delta s3 others": _others,
         "delta read by duckdb": _read_by_duckdb,
     }
     return list(cases.items())
