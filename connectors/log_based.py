@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -116,6 +117,24 @@ def changes_stream(stream: Stream) -> Stream:
     return replace(stream, schema=pa.schema([*(field.with_nullable(True) for field in stream.schema), *more]))
 
 
+def renamed_changes(extra: pa.RecordBatch, stream: Stream, names: Mapping[str, str]) -> pa.RecordBatch:
+    """Return what a batch of changes has beside its records, for other names of the stream's columns.
+
+    Args:
+        extra: these columns.
+        stream: with the former names.
+        names: former name -> name.
+    """
+    texts = extra.column(UNCHANGED)
+    if texts.null_count < len(texts):
+        named = [text and json.dumps([names[each] for each in json.loads(text)]) for text in texts.to_pylist()]
+        texts = pa.array(named, pa.string())
+    olds = [f"{_OLD}{names[name]}" for name in stream.key_properties]
+    return pa.RecordBatch.from_arrays(
+        [extra.column(OPERATION), texts, *extra.columns[2:]], [OPERATION, UNCHANGED, *olds]
+    )
+
+
 def plain_columns(stream: Stream) -> int:
     """Return how many of a stream's columns are the table's own, where it is one of changes."""
     names = stream.schema.names
@@ -199,5 +218,6 @@ __all__ = [
     "plain_columns",
     "plain_stream",
     "position_of",
+    "renamed_changes",
     "with_log_columns",
 ]

@@ -116,7 +116,7 @@ class Stream(Guarded, frozen=True, kw_only=True):
     """One named set of records.
 
     `Source.discover` returns it as the source offers it; a destination gets it as the records arrive, with columns
-    renamed, dropped or added. As an event between two batches it says that the schema has changed.
+    renamed, dropped or added. As an event between two batches it says that the schema has changed, or the estimate.
     """
 
     _hidden = ("query_values",)

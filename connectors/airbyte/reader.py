@@ -15,6 +15,7 @@ from ..programs.line_stream import WIDER, LineStream
 from ..programs.records import AIRBYTE
 from ..programs.values import shown
 from ..stream import Bookmark, Checkpoint, Ended, Event, Stream
+from ..struct_helpers import replace
 from .catalog import schema_of
 from .messages import Listener, Message, decoded
 
@@ -47,6 +48,8 @@ class AirbyteStream(LineStream):
         self.is_heard = False
         #: Records since the last STATE.
         self.arrived = 0
+        #: The last STATE, if it was not due and no record came since; in a tuple, since any JSON value may be one.
+        self.held: tuple[Any] | None = None
         #: When the last checkpoint was.
         self.looked_at = 0.0
         #: The stream as it arrives, if its columns are not those that were planned.
@@ -175,6 +178,8 @@ class AirbyteReader(LineReader[AirbyteStream]):
         return None
 
     def _ended(self, stream: AirbyteStream, error: ConnectorError | None) -> Iterator[tuple[str, Event]]:
+        if stream.held is not None:
+            yield from self._checkpoint(stream, stream.held[0], is_followed=error is None)
         stream.is_ended, stream.error = True, error
         if self._is_group:
             yield stream.stream.name, Ended(error=error)
@@ -264,7 +269,7 @@ class AirbyteReader(LineReader[AirbyteStream]):
             if stream.error is None:
                 log.error("%s: stream %r sends records after its end: left out", self._label, stream.stream.name)
             return
-        stream.is_heard = True
+        stream.is_heard, stream.held = True, None
         stream.arrived += len(numbers)
         try:
             yield from super()._records(stream, block, numbers, is_wrapped=is_wrapped, file=file)
@@ -297,10 +302,19 @@ class AirbyteReader(LineReader[AirbyteStream]):
             return
         is_last = stream.status in (COMPLETE, INCOMPLETE)
         if stream.is_incremental and (is_last or self._is_due(stream)):
-            stream.pending, stream.looked_at = 0, self._clock()
-            yield stream.stream.name, Checkpoint(bookmark=stream.bookmark(held.get("stream_state")))
+            yield from self._checkpoint(stream, held.get("stream_state"), is_followed=stream.status != INCOMPLETE)
+        elif stream.is_incremental:
+            stream.held = (held.get("stream_state"),)
         if stream.status == COMPLETE or (is_last and stream.error is not None):
             yield from self._ended(stream, stream.error)
+
+    def _checkpoint(self, stream: AirbyteStream, state: Any, *, is_followed: bool) -> Iterator[tuple[str, Event]]:
+        """Yield a checkpoint; `is_followed`: more comes of the stream, or its end."""
+        stream.pending, stream.looked_at, stream.held = 0, self._clock(), None
+        yield stream.stream.name, Checkpoint(bookmark=stream.bookmark(state))
+        if not is_followed:
+            # The last checkpoint of a stream is committed with its end, which does not come: something has to follow.
+            yield stream.stream.name, stream.stream
 
     def _has_failed(self, stream: AirbyteStream) -> bool:
         return stream.is_ended
@@ -336,7 +350,17 @@ class AirbyteReader(LineReader[AirbyteStream]):
                 failed.error = failed.error or error
             else:
                 self._common_error = self._common_error or error
-        yield from ()
+        elif trace.get("type") == "ESTIMATE" and isinstance(trace.get("estimate"), dict):
+            yield from self._estimate(trace["estimate"])
+
+    def _estimate(self, estimate: Mapping[str, Any]) -> Iterator[tuple[str, Event]]:
+        stream, records = self._described({"stream_descriptor": estimate}), estimate.get("row_estimate")
+        if stream is None or stream.is_ended or not isinstance(records, int) or not 0 < records < 1 << 62:
+            return
+        yield from self._flush(stream)
+        if not self._has_failed(stream):
+            stream.stream = replace(stream.stream, estimated_records=records)
+            yield stream.stream.name, stream.stream
 
 
 __all__ = ["STATE", "AirbyteReader", "AirbyteStream", "Descriptor"]

@@ -36,6 +36,9 @@ from .specification import check_config, declared_secrets, secrets_of, spelled, 
 
 log = logging.getLogger("syncblocks")
 
+#: Most bytes that a command other than `read` may write.
+_MAX_ANSWER_BYTES = 512 << 20
+
 
 class AirbyteSource:
     """One connector. Its streams are one group, which one process reads."""
@@ -69,7 +72,7 @@ class AirbyteSource:
         self._demand_config()
         place = self._settings.manifest
         if "://" not in place and (licence := licence_beside(resolve_path(place, self._folder))):
-            log.info("%s: the manifest's licence is %s", self._label, licence)
+            log.warning("%s: the manifest's licence is %s", self._label, licence)  # `check` shows no lower level
         answer = self._asked("check", "CONNECTION_STATUS").connectionStatus
         status = answer.get("status") if isinstance(answer, dict) else None
         if status != "SUCCEEDED":
@@ -230,11 +233,14 @@ class AirbyteSource:
         Raises:
             ConnectorError: the connector tells an error, fails, or does not answer.
         """
-        listener, error, answer = self._listener(), None, None
+        listener, error, answer, size = self._listener(), None, None, 0
         under_way = ReadUnderWay({""})
         with self._noted(under_way), self._started(verb) as plugin, under_way.running(plugin):
             try:
                 for block in plugin.blocks():
+                    size += len(block)
+                    if size > _MAX_ANSWER_BYTES:
+                        raise FatalConnectorError(f"{self._label} writes without end", connector="airbyte")
                     for line in filter(None, map(bytes.strip, block.split(b"\n"))):
                         try:
                             message = decoded(line)
@@ -314,8 +320,8 @@ class AirbyteSource:
         if self._config_file is not None:
             self._config_file.write(changed)
             return
-        spec = self._specification()
-        if declared_secrets(changed, spec) != declared_secrets(self._settings.config, spec):
+        # A migration of the config moves its values: they are no new ones.
+        if set(declared_secrets(changed, self._specification())) - set(texts(self._settings.config)):
             raise ConnectorConfigError(
                 f"{self._label} has changed its credentials, and the next run needs the new ones: name a file for "
                 "them by `config_file: .secrets/NAME.json`",

@@ -302,7 +302,8 @@ def _run(
                 raise RetriableError(f"installing {requirements} takes longer than {timeout_s:g} s")
             if now - told >= _PROGRESS_S:
                 told = now
-                log.info("still installing %s (%.0f s): %s", requirements, now - started, lines[-1] if lines else "")
+                # Shown without `--debug`: an environment of the CDK takes minutes.
+                log.warning("still installing %s (%.0f s): %s", requirements, now - started, lines[-1] if lines else "")
         return None if process.wait() == 0 else _telling(lines)
     finally:
         if process.poll() is None:

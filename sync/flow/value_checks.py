@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pyarrow as pa
 
 from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.log_based import OPERATION, UNCHANGED, UPSERT
 from syncblocks.connectors.read_spec import Condition
 from syncblocks.connectors.rejected.limits import too_many
 from syncblocks.connectors.rejected.records import rejections
@@ -47,6 +49,28 @@ def checked(
     return batch.filter(is_good), rejections(bad, reasons.__getitem__)
 
 
+def check_changes(batch: pa.RecordBatch, extra: pa.RecordBatch, checks: Sequence[Condition], stream: Stream) -> None:
+    """Check the records of changes; see `written` and `checked`."""
+    for check in checks:
+        checked(written(batch, extra, check), [check], stream)
+
+
+def written(batch: pa.RecordBatch, extra: pa.RecordBatch, check: Condition) -> pa.RecordBatch:
+    """Return the records of changes that are written, but for those in which the value of a check's column stays.
+
+    Args:
+        batch: as it would be written.
+        extra: what it says of each change beside its record.
+        check: one check.
+    """
+    is_known = pc.equal(extra.column(OPERATION), pc.constant(UPSERT))
+    left_out = extra.column(UNCHANGED)
+    if left_out.null_count < len(left_out):
+        names = [json.loads(text) if text else () for text in left_out.to_pylist()]
+        is_known = pc.and_(is_known, pa.array([check.field.name not in each for each in names]))
+    return batch.filter(is_known)
+
+
 class Warnings:
     """Counts the records that fail checks and are written all the same."""
 
@@ -56,20 +80,21 @@ class Warnings:
         #: What the first record says that fails a check.
         self._first = [""] * len(checks)
 
-    def note(self, batches: Sequence[pa.RecordBatch]) -> None:
-        """Count the records of some batches, as they would be written.
+    def note(self, batches: Sequence[pa.RecordBatch], extra: pa.RecordBatch | None = None) -> None:
+        """Count the records of some batches, as they would be written; `extra`: the only one is of changes.
 
         Raises:
             FatalConnectorError: a column is not there.
         """
         for batch in batches if self._checks else ():
-            self._note(batch)
+            self._note(batch, extra)
 
-    def _note(self, batch: pa.RecordBatch) -> None:
+    def _note(self, records: pa.RecordBatch, extra: pa.RecordBatch | None) -> None:
         from syncblocks.connectors.filters import failures, passes
 
-        _demand_columns(batch, self._checks, "warn_checks")
+        _demand_columns(records, self._checks, "warn_checks")
         for place, check in enumerate(self._checks):
+            batch = records if extra is None else written(records, extra, check)
             bad = batch.filter(pc.invert(passes(batch, [check])))
             if bad.num_rows and not self._failed[place]:
                 self._first[place] = failures(bad.slice(0, 1), [check])[0]
@@ -93,4 +118,4 @@ def _demand_columns(batch: pa.RecordBatch, checks: Sequence[Condition], setting:
         )
 
 
-__all__ = ["Warnings", "checked"]
+__all__ = ["Warnings", "check_changes", "checked"]

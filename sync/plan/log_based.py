@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from syncblocks.connectors.capabilities import Capabilities
-from syncblocks.connectors.log_based import LogLook, logged_rows, position_of
+from syncblocks.connectors.log_based import LogLook, changes_stream, logged_rows, position_of
 from syncblocks.connectors.protocols import Capability, Destination
 from syncblocks.connectors.read_spec import ReplicationMethod
-from syncblocks.connectors.stream import LedgerRow, Stream
+from syncblocks.connectors.stream import DELETED_AT, LedgerRow, Stream
 from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition
 
@@ -90,15 +90,21 @@ def _why_no_merge(pipeline: Pipeline, stream: SelectedStream, connectors: Connec
 
 
 def check_arrival(pipeline: Pipeline, stream: SelectedStream, declared: Stream, *, is_decided: bool) -> None:
-    """Refuse a transformer's function, which would see deletes and lack values, and other names of merged columns.
+    """Refuse a transformer's function, which would see deletes and lack values, and names of columns that are taken.
 
     Raises:
         ConfigError: see above.
     """
     if not is_decided:
         raise stream_error(pipeline, stream, "LOG_BASED: functions of transformers are not built for it yet")
-    if stream.write.disposition is WriteDisposition.MERGE and declared.schema.names != stream.stream.schema.names:
-        raise stream_error(pipeline, stream, "LOG_BASED: `rename` and `naming` are not built for its merge yet")
+    if stream.write.disposition is not WriteDisposition.MERGE:
+        return
+    names = declared.schema.names
+    ours = changes_stream(declared).schema.names[len(names) :]
+    if taken := sorted({name.casefold() for name in ours}.intersection(name.casefold() for name in names)):
+        raise stream_error(pipeline, stream, f"LOG_BASED: {taken[0]!r} is a name that it gives a column: say another")
+    if DELETED_AT in stream.stream.schema.names and DELETED_AT not in names:
+        raise stream_error(pipeline, stream, f"LOG_BASED: `rename` of {DELETED_AT!r} is not built for it")
 
 
 def log_name(pipeline: str, source: str, destination: str) -> str:

@@ -15,8 +15,6 @@ from .selected_stream import Failer
 _REFUSED = (
     "limit",
     "deletes",
-    "checks",
-    "warn_checks",
     "unique_constraints",
     "bookmark_properties",
     "bookmark_start",
@@ -48,6 +46,9 @@ def check_settings(stream: Stream, settings: Mapping[str, Any], disposition: str
         refused.remove("deletes")
     if refused:
         raise fail(refused[0], f"`{refused[0]}` is not built for LOG_BASED yet: leave it out")
+    for key in ("checks", "warn_checks"):
+        if settings.get(key) and disposition == "append":
+            raise fail(key, f"`{key}` is not built for LOG_BASED with `append`: leave it out")
     if settings.get("where") and (disposition == "append" or (deletes is not None and deletes.is_soft)):
         text = "`where` is not built for LOG_BASED with `append`, nor with `deletes: soft`: leave it out"
         raise fail("where", text)

@@ -26,6 +26,9 @@ class Progress:
     def stream_started(self, stream: str, destination_table: str, bookmark: dict[str, Any] | None) -> None:
         """A stream was claimed: its block runs have started."""
 
+    def expected(self, stream: str, *, records: int) -> None:
+        """The source expects to read so many records; it may say so again."""
+
     def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
         """These records and bytes were read since the last call."""
 

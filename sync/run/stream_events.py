@@ -9,13 +9,14 @@ import pyarrow as pa
 
 from syncblocks.connectors.field_facts import facts_of, notices_of
 from syncblocks.connectors.incremental.bookmarks import not_below
+from syncblocks.connectors.log_based import renamed_changes
 from syncblocks.connectors.rejected.halving import convert_or_reject
 from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, FileRead, Rejected, RejectedRecord, Stream
 from syncblocks.connectors.struct_helpers import replace
 
 from ..flow.feed import Feed, Item, size_of
 from ..flow.transform import Transformer, declared_stream
-from ..flow.value_checks import Warnings, checked
+from ..flow.value_checks import Warnings, check_changes, checked
 from ..plan.columns import ColumnMapping, map_columns, table_changes
 from ..plan.evolution import ignored, left_out_text, without_columns
 from ..plan.schema_snapshots import differences, shape_of
@@ -110,6 +111,8 @@ class StreamEvents:
                 files.clear()
             waiting = None
             if isinstance(item.event, Stream):
+                if (estimated := item.event.estimated_records) is not None:
+                    self._progress.expected(self.planned.name, records=estimated)
                 self.blocks.notice(notices_of(item.event.schema))
                 declared = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
                 changed = self.planned.policy.added.stream(declared)
@@ -140,11 +143,13 @@ class StreamEvents:
                     yield mapping.arriving
             good, bad = convert_or_reject(batch, mapping.convert, self.planned.write.max_rejected)
             rejected += bad
-            if self.planned.checks:
+            if extra is not None:
+                check_changes(good[0], extra, self.planned.checks, mapping.arriving)
+            elif self.planned.checks:
                 passed = [checked(each, self.planned.checks, mapping.arriving) for each in good]
                 good = [each for each, _ in passed if each.num_rows]
                 rejected += [each for _, failed in passed for each in failed]
-            warnings.note(good)  # in a function: a name of this one would hold a batch while it is written
+            warnings.note(good, extra)  # in a function: a name of this one would hold a batch while it is written
             del item, batch
             while good:
                 yield self._spooled(_beside(good.pop(0), extra))
@@ -187,7 +192,12 @@ class StreamEvents:
         if not self.planned.write.changes:
             return None
         assert isinstance(item.event, pa.RecordBatch)
-        return item.event.select(item.event.schema.names[len(self.planned.stream.schema) :])
+        stream = self.planned.stream
+        extra = item.event.select(item.event.schema.names[len(stream.schema) :])
+        arriving = declared_stream(stream, self.blocks.transformers).schema.names
+        if arriving == stream.schema.names:
+            return extra
+        return renamed_changes(extra, stream, dict(zip(stream.schema.names, arriving, strict=True)))
 
     def _transform(self, item: Item) -> pa.RecordBatch:
         batch, stream = item.event, self.planned.stream

@@ -149,6 +149,11 @@ class Tracker(Progress):
             view.status, view.started = RUNNING, time.monotonic()
             view.destination_table, view.bookmark, view.first_bookmark = destination_table, bookmark, bookmark
 
+    def expected(self, stream: str, *, records: int) -> None:
+        """See `Progress`."""
+        with self.lock:
+            self.stream(stream).expected = records
+
     def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
         """See `Progress`."""
         with self.lock:

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.full, pytest.mark.timeout(0 if os.environ.get("SYNCBLO
 
 IS_FULL = os.environ.get("SYNCBLOCKS_FAULTS") == "full"
 #: Of each connector; then of both servers, and of hand-overs.
-KILLS, CUTS, SERVER_KILLS, HANDOVERS = (100, 100, 30, 200) if IS_FULL else (3, 4, 2, 3)
+KILLS, CUTS, SERVER_KILLS, HANDOVERS = (100, 100, 30, 200) if IS_FULL else (2, 3, 1, 3)
 #: Cases of a connector at commit points, all of one phase; each is as dear as three runs.
 POINTS = 0 if IS_FULL else 2
 #: A run that is let alone after so many that were struck.

@@ -68,7 +68,7 @@ class Columns:
     def __init__(self, stream: Stream, noted: Mapping[str, Any], now: TableFacts, type_text: TypeText) -> None:
         """Take what the ledger noted at the position of the table, and what the catalog says since then."""
         self._stream, self._noted, self._now, self._type_text = stream, noted, now, type_text
-        self._names = set(plain_stream(stream).schema.names)
+        self._names = {*_read_names(stream)}
         self._found: dict[Relation, Found] = {}
 
     def of(self, relation: Relation) -> Found:
@@ -161,6 +161,12 @@ def _options(
     ]
 
 
+def _read_names(stream: Stream) -> list[str]:
+    """Return the columns whose values are read: the stream's, and those of its filter."""
+    named = (*plain_stream(stream).schema.names, *(condition.field.name for condition in stream.read.where))
+    return list(dict.fromkeys(named))
+
+
 def is_wider(before: str, after: str) -> bool:
     """Tell whether a type has all values of another one, each with the same text but for `real`."""
     held, new = Name.parse(before), Name.parse(after)
@@ -180,7 +186,7 @@ def refusals(stream: Stream, noted: Mapping[str, Any], table: TableFacts, type_t
     """Say what of a table's columns is not as it was, so that changes cannot be read on."""
     found, is_merged = [], bool(stream.locator.get(DELETES))
     was = {number: name for name, (number, *_) in noted["columns"].items()}
-    for name in plain_stream(stream).schema.names:
+    for name in _read_names(stream):
         if name not in table.columns:
             continue
         number, *kind = table.columns[name]

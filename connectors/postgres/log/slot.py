@@ -56,11 +56,12 @@ from pg_catalog.pg_replication_slots s where s.slot_name = %s"""
 _PUBLICATION = """select p.oid::bigint, p.puballtables, p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate
 from pg_catalog.pg_publication p where p.pubname = %s"""
 
+#: `xmin` tells a publication that has had other operations meanwhile.
 _PUBLISHED_TABLES = """select r.prrelid::bigint, r.prqual is null and r.prattrs is null,
-  n.nspname::text, c.relname::text, r.prpubid::text || ' ' || r.oid::text
-from pg_catalog.pg_publication_rel r join pg_catalog.pg_class c on c.oid = r.prrelid
-join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where r.prpubid = (select p.oid from pg_catalog.pg_publication p where p.pubname = %s)"""
+  n.nspname::text, c.relname::text, pg_catalog.concat_ws(' ', p.oid, p.xmin, r.oid)
+from pg_catalog.pg_publication p join pg_catalog.pg_publication_rel r on r.prpubid = p.oid
+join pg_catalog.pg_class c on c.oid = r.prrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where p.pubname = %s"""
 
 _TABLES = """select c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence::text,
   c.relreplident::text, pg_catalog.pg_has_role(c.relowner, 'USAGE'),
@@ -432,7 +433,7 @@ def changed(
     elif table.oid not in published or not published[table.oid][0]:
         why = ["its table is not in the publication any more, or only a part of it is"]
     elif log.get("entry", published[table.oid][1]) != published[table.oid][1]:
-        why = ["its table was taken out of the publication and put back, so that changes may be missing"]
+        why = ["its table was taken out of the publication and put back, or that one altered: changes may be missing"]
     else:
         why = refusals(stream, log, table, admin.type_text)
     mend = f"`syncblocks state reset {stream.name}` copies it anew"

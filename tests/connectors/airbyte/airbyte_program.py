@@ -8,7 +8,7 @@ Config:
     source: path of a SQLite file: its tables are read by `stamp`, in order and from the state on; a STATE comes every
         `every` records, `die_at`: a SIGKILL at that record of all.
     folder: a folder of streams: `NAME.stream` is in the catalog, and `NAME.jsonl` has its records.
-    control: what a CONTROL message of each start changes in the config.
+    control: what a CONTROL message of each start changes in the config; `rotate`: keys whose values get an ending.
     then: "end" (status 0), "fail" (status 1 and a message), "die", "hang", "fork" (a child that goes on, and hangs),
         "flood" (megabytes on stderr).
     note: path of a file that gets a JSON line with its arguments, environment and files, as it saw them.
@@ -42,8 +42,9 @@ def main() -> None:
         note(config["note"], verb, arguments)
     tell(f"INFO starting, the password is {config.get('password')}")
     say({"type": "LOG", "log": {"level": "INFO", "message": f"logged in with {config.get('password')}"}})
-    if "control" in config:
-        changed = {**config, **config["control"], "__injected_declarative_manifest": {"version": "1"}}
+    if "control" in config or "rotate" in config:
+        changed = {**config, **config.get("control", {}), "__injected_declarative_manifest": {"version": "1"}}
+        changed |= {key: f"{config[key]}-rotated" for key in config.get("rotate", ())}
         say({"type": "CONTROL", "control": {"type": "CONNECTOR_CONFIG", "connectorConfig": {"config": changed}}})
     if verb == "check":
         failed = config.get("check")

@@ -21,7 +21,7 @@ from syncblocks.connectors.errors import (
     RetriableError,
 )
 from syncblocks.connectors.read_spec import ReadSpec, ReplicationMethod
-from syncblocks.connectors.stream import Bookmark, Checkpoint, Ended, Rejected
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Ended, Rejected, Stream
 from syncblocks.connectors.struct_helpers import replace
 
 from .airbyte_helpers import offered
@@ -382,3 +382,25 @@ def test_a_page_that_the_cdk_drops_fails_the_streams_that_are_under_way() -> Non
     assert shape(events, "orders") == [{"n": 1}, "failed"]
     assert "its page is lost" in str(ends(events)["orders"])
     assert ends(events)["users"] is None
+
+
+def test_an_estimate_is_told_with_the_stream() -> None:
+    estimate = {"type": "STREAM", "name": "orders", "row_estimate": 7_000}
+    odd = [{"name": "orders", "row_estimate": each} for each in (None, -1, "x", 1e9)] + [{"row_estimate": 7}, {}]
+    messages = [{"type": "TRACE", "trace": {"type": "ESTIMATE", "estimate": each}} for each in (*odd, estimate)]
+    events = read(text(*orders(1), *messages, *orders(2), status("orders", "COMPLETE")), entries=ONE)
+    told = [event.estimated_records for _, event in events if isinstance(event, Stream)]
+    assert (told, ids(events, "orders")) == ([7_000], [1, 2])
+
+
+@pytest.mark.parametrize("last", [[status("orders", "COMPLETE")], []])
+def test_a_state_that_was_not_due_is_committed_with_the_end(last: list[Any]) -> None:
+    options: dict[str, Any] = {"entries": ONE, "checkpoint_records": 1000}
+    first = [*orders(1), state("orders", {"n": 1}, 1), *orders(2), state("orders", {"n": 2}, 1)]
+    assert shape(read(text(*first, *last), **options), "orders") == [1, 1, {"n": 2}]
+    assert shape(read(text(*first, *orders(3), *last), **options), "orders") == [1, 1, 1]
+
+
+def test_a_state_that_was_not_due_is_committed_when_the_process_ends_badly() -> None:
+    events = read(text(*orders(1), state("orders", {"n": 1}, 1)), failure=RetriableError("x"), checkpoint_records=1000)
+    assert shape(events, "orders") == [1, {"n": 1}, "failed"]

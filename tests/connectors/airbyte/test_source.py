@@ -162,27 +162,28 @@ def test_code_of_a_manifest_is_enabled_by_allow_code_alone(tmp_path: Path, monke
 def test_changed_credentials_are_kept_at_once_and_masked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     spec = {"type": "object", "properties": {"password": {"airbyte_secret": True}}}
-    control = {"password": "rotated-one"}
-    said = [{"type": "LOG", "log": {"level": "INFO", "message": "now rotated-one"}}, status("orders", "COMPLETE")]
-    made = config(tmp_path, *said, spec=spec, own={"control": control}, config_file=".secrets/c.json")
+    now = f"{SECRET}-rotated"
+    said = [{"type": "LOG", "log": {"level": "INFO", "message": f"now {now}"}}, status("orders", "COMPLETE")]
+    made = config(tmp_path, *said, spec=spec, own={"rotate": ["password"]}, config_file=".secrets/c.json")
     source = make_source("airbyte", made, tmp_path)
     read(source, "orders")
     kept = json.loads((tmp_path / ".secrets/c.json").read_text())["config"]
-    assert kept["password"] == "rotated-one"
+    assert kept["password"] == f"{now}-rotated", "discovery has changed it, then the read"
     assert not [key for key in kept if key.startswith("__injected")]
-    assert "now ***" in caplog.text
+    assert "now ***\n" in caplog.text
     caplog.clear()
     read(make_source("airbyte", made, tmp_path), "orders")
-    assert "the password is ***" in caplog.text
-    assert "rotated-one" not in caplog.text
+    assert "the password is ***\n" in caplog.text
 
 
 def test_changed_credentials_without_a_file_are_an_error(tmp_path: Path) -> None:
     spec = {"type": "object", "properties": {"password": {"airbyte_secret": True}}}
-    source = source_of(tmp_path, spec=spec, own={"control": {"password": "rotated-one"}})
+    source = source_of(tmp_path, spec=spec, own={"rotate": ["password"]})
     with pytest.raises(ConnectorConfigError, match="name a file for them by `config_file"):
         source.check()
     source_of(tmp_path, spec=spec, own={"control": {"migrated": True}}).check()
+    moved = {"password": "tell-nobody", "login": "tell-nobody"}
+    source_of(tmp_path, spec={"properties": {"login": {"airbyte_secret": True}}}, own={"control": moved}).check()
 
 
 def test_a_stream_that_is_offered_in_full_only_cannot_be_read_from_a_state(tmp_path: Path) -> None:

@@ -80,7 +80,10 @@ class Logged:
 
     def merged(self, table: str) -> list[tuple[Any, ...]]:
         """Return a merged table in the destination, by its first column."""
-        query = f"select * from {table} order by 1"
+        return self.query(f"select * from {table} order by 1")
+
+    def query(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the destination."""
         if self.connector == "duckdb":
             with duckdb.connect(self.folder / "out.duckdb", read_only=True) as connection:
                 return connection.execute(query).fetchall()

@@ -52,23 +52,12 @@ def test_a_merge_reads_past_columns_that_come_go_and_change(
     assert "column 'b' is called 'bb' now, where records that do not change have NULL" in " ".join(told)
     logged.succeed()
     columns = "select id, a, bb, c, r, moment from t order by id"
-    assert query(logged, columns) == logged.sql(columns)
+    assert logged.query(columns) == logged.sql(columns)
     # What has gone stays as it was, where a record has not changed since.
-    assert query(logged, "select id, b, gone from t order by id") == [(n, None, None) for n in (1, 2, 5, 33)]
+    assert logged.query("select id, b, gone from t order by id") == [(n, None, None) for n in (1, 2, 5, 33)]
     logged.sql("alter table t add n int", "insert into t values (6, 6, 'b6', 6, 6, null, 6)")
     logged.succeed()
-    assert query(logged, "select id, n from t where id > 4 order by id") == [(5, None), (6, 6), (33, None)]
-
-
-def query(logged: Logged, statement: str) -> list[tuple[Any, ...]]:
-    import duckdb
-    import psycopg
-
-    if logged.connector == "duckdb":
-        with duckdb.connect(logged.folder / "out.duckdb", read_only=True) as connection:
-            return connection.execute(statement).fetchall()
-    with psycopg.connect(logged.document["destination"]["config"]["url"]) as connection:
-        return connection.execute(statement.encode()).fetchall()
+    assert logged.query("select id, n from t where id > 4 order by id") == [(5, None), (6, 6), (33, None)]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +148,7 @@ def test_a_large_value_that_the_table_lacks_under_a_new_name_is_never_null(tmp_p
     logged.succeed()
     logged.sql("alter table t rename big to large", "update t set v = 10 where id = 2")
     assert "the table has no large in the record of its key (id = 2)" in logged.refused()
-    assert query(logged, "select id, v from t") == [(1, 1), (2, 2)]
+    assert logged.query("select id, v from t") == [(1, 1), (2, 2)]
 
 
 def test_a_name_is_not_taken_by_another_column_in_a_later_run(tmp_path: Path, log_url: str) -> None:
@@ -170,7 +159,7 @@ def test_a_name_is_not_taken_by_another_column_in_a_later_run(tmp_path: Path, lo
     logged.succeed()
     logged.sql("alter table t add v text", "insert into t values (3, 'new')")
     assert "'v' was the name of another column, which was dropped or renamed" in logged.refused()
-    assert query(logged, "select id, v from t order by id") == [(1, "old"), (2, None)]
+    assert logged.query("select id, v from t order by id") == [(1, "old"), (2, None)]
 
 
 def test_generated_columns_are_left_out_and_partitions_refused(tmp_path: Path, log_url: str, run_cli: RunCLI) -> None:
@@ -201,3 +190,35 @@ def test_generated_columns_are_left_out_and_partitions_refused(tmp_path: Path, l
     assert "other tables inherit from it, whose changes are not those of its log" in logged.refused()
     logged.document["streams"] = [{"stream": "public.parted_1", **LOG_BASED}]
     assert "public.parted_1" in logged.refused()
+
+
+@pytest.mark.full
+def test_on_schema_change_says_what_becomes_of_the_table(tmp_path: Path, log_url: str) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.sql(
+        "create table frozen (id int primary key, v text)", "create table ignoring (id int primary key, v text, w text)"
+    )
+    said = {"frozen": "freeze", "ignoring": "ignore"}
+    logged.document["streams"] = [
+        {"stream": f"public.{name}", "replication_method": "LOG_BASED", "on_schema_change": word}
+        for name, word in said.items()
+    ]
+    logged.succeed()
+    logged.sql("insert into frozen values (1, 'a')", "alter table frozen rename v to w")
+    assert "`on_schema_change: freeze` allows no change" in logged.refused()
+    logged.sql("alter table frozen rename w to v", "alter table ignoring add n int; alter table ignoring drop w")
+    logged.sql("insert into ignoring values (1, 'a', 1)", "alter table ignoring drop n")
+    logged.sql("alter table ignoring add m int", "insert into ignoring values (2, 'b', 2)")
+    assert "the table was altered more than once since the last run" in logged.refused()
+    logged.succeed(streams=["public.ignoring"], full_refresh=True)
+    logged.sql("alter table ignoring add o int; update ignoring set o = id where id = 2")
+    logged.succeed()
+    assert logged.merged("frozen") == [(1, "a")]
+    assert logged.merged("ignoring") == [(1, "a", None), (2, "b", 2)]
+
+
+def test_filling_new_columns_is_refused_by_name(tmp_path: Path, log_url: str) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.sql("create table t (id int primary key)")
+    logged.document["streams"][0]["fill_new_columns"] = True
+    assert "`fill_new_columns` is not built for LOG_BASED yet" in logged.refused()

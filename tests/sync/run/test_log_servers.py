@@ -302,3 +302,15 @@ def test_a_server_that_says_nothing_any_more_is_given_up(logged: Logged) -> None
     logged.sql("drop table filler", "insert into t values (2, 2)")
     logged.succeed()
     assert numbers(logged) == {1: 1, 2: 2}
+
+
+def test_operations_that_were_not_published_for_a_while_are_noticed(logged: Logged) -> None:
+    logged.succeed()
+    logged.succeed()
+    ((publication,),) = logged.sql("select pubname from pg_publication")
+    logged.sql(
+        f"alter publication {publication} set (publish = 'insert')",
+        "delete from t",
+        f"alter publication {publication} set (publish = 'insert, update, delete, truncate')",
+    )
+    assert "or that one altered: changes may be missing: `syncblocks state reset public.t` copies" in logged.refused()

@@ -104,3 +104,55 @@ def test_where_is_refused_where_it_is_not_built(tmp_path: Path, log_url: str, se
     logged.document["streams"] = [{"stream": "public.users", **said}]
     logged.sql(USERS)
     assert "`where` is not built for LOG_BASED with" in logged.refused()
+
+
+def merging(tmp_path: Path, log_url: str, **settings: Any) -> Logged:
+    logged = Logged(tmp_path, log_url, "duckdb")
+    method = {"replication_method": "LOG_BASED", "destination_table": "people", **settings}
+    logged.document["streams"] = [{"stream": "public.users", **method}]
+    logged.document["retries"] = 0
+    return logged
+
+
+def test_a_record_that_fails_a_check_fails_the_stream_and_one_of_warn_checks_is_told(
+    tmp_path: Path, log_url: str
+) -> None:
+    checks = {"age": {"<=": 200}, "big": {"is_null": False}}
+    logged = merging(tmp_path, log_url, checks=checks, warn_checks={"name": {"min_length": 2}})
+    logged.sql(USERS)
+    logged.succeed()
+    # What is deleted, and what keeps a large value, has NULL in these columns of the log.
+    logged.sql("delete from users where id = 1", "update users set name = 'y' where id = 2")
+    result = logged.run()
+    assert result.status == "success"
+    assert [row[0:3:2] for row in logged.merged("people")][:2] == [(2, "y"), (3, "user 3")]
+    logged.sql("update users set age = 201 where id = 3")
+    assert "age" in logged.refused()
+    logged.sql("update users set age = 3 where id = 3")
+    del logged.document["streams"][0]["checks"]
+    logged.succeed()
+    assert logged.merged("people")[1][1] == 3
+
+
+@pytest.mark.parametrize("deletes", ["hard", "soft"])
+def test_columns_have_other_names_and_more_are_added(tmp_path: Path, log_url: str, deletes: str) -> None:
+    logged = merging(tmp_path, log_url, deletes=deletes, add_columns={"origin": "crm"})
+    logged.document["transformers"] = [{"block": "named", "rename": {"id": "person", "big": "Large"}}]
+    logged.document["destination"]["naming"] = "snake_case"
+    logged.sql(USERS)
+    logged.succeed()
+    logged.sql(
+        "update users set name = 'kept' where id = 2",
+        "begin; update users set id = 30, age = 3 where id = 3; update users set name = 'moved' where id = 30; commit",
+        "delete from users where id = 4",
+        "insert into users values (7, 70, 'new', 'n')",
+    )
+    logged.succeed()
+    live = "where _deleted_at is null" if deletes == "soft" else ""
+    assert logged.merged(f"(select person, age, name, large, origin from people {live})") == logged.sql(
+        "select id, age, name, big, 'crm' from users order by 1"
+    )
+    ((found,), _) = compared(load_pipeline(logged.file), (), with_repairs=False)
+    assert found.verdict == "equal", found
+    logged.document["transformers"] = [{"block": "named", "rename": {"name": "_op"}}]
+    assert "'_op' is a name that it gives a column" in logged.refused()
