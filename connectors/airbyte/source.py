@@ -209,7 +209,7 @@ class AirbyteSource:
                     text = manifest.read_in_turn() if is_in_turn else manifest.text
                     command += ["--manifest-path", str(files.write_bytes("manifest.yaml", text))]
                 if settings.components:
-                    command += ["--components-path", str(resolve_path(settings.components, self._folder))]
+                    command += ["--components-path", str(_demand_file(settings.components, self._folder))]
             if catalog is not None:
                 command += ["--catalog", str(files.write("catalog.json", catalog))]
             if state:
@@ -293,7 +293,8 @@ class AirbyteSource:
             return manifest.spec
         if self._spec is None:
             kept = kept_file(plugins_folder(self._folder), "spec", self._place())
-            found = _kept_value(kept)
+            # The code behind a program may change, that of an installed package does not.
+            found = _kept_value(kept) if self._settings.package else None
             if not isinstance(found, dict):
                 self._mask(secrets_of(self._settings.config, {}, {}))  # until its secrets are known
                 answer = self._asked("spec", "SPEC").spec
@@ -418,7 +419,7 @@ def _states(streams: Collection[AirbyteStream], bookmarks: Mapping[str, Bookmark
     found = []
     for each in streams:
         name, bookmark = each.stream.name, bookmarks[each.stream.name]
-        if not bookmark:
+        if not bookmark or bookmark.get(STATE, "") is None:
             continue
         if STATE not in bookmark:
             raise ConnectorConfigError(
@@ -432,6 +433,15 @@ def _states(streams: Collection[AirbyteStream], bookmarks: Mapping[str, Bookmark
         held = {"stream_descriptor": descriptor, "stream_state": bookmark[STATE]}
         found.append({"type": "STREAM", "stream": held})
     return found
+
+
+def _demand_file(components: str, folder: Path) -> Path:
+    path = resolve_path(components, folder)
+    if not path.is_file():
+        raise ConnectorConfigError(
+            f"config of connector 'airbyte': components: no file {path}", connector="airbyte", key="components"
+        )
+    return path
 
 
 def _kept_value(path: Path) -> Any:
