@@ -24,6 +24,9 @@ from tests.zygote import Process, Zygote
 
 WRITERS = 3
 
+#: A run of these tests is over before it would confirm anything on its way.
+OFTEN = {"syncblocks.connectors.postgres.log.connection.ALIVE_S": 0.02}
+
 _WORDS = {b"I": "insert", b"U": "update", b"D": "delete", b"T": "truncate"}
 
 Change = tuple[str, str, str]
@@ -81,6 +84,7 @@ class Watched:
 
     def start(self, *words: str, **settings: Any) -> Process:
         """Start a command, or a run of the file as it is now."""
+        settings.setdefault("constants", OFTEN)
         return self.zygote.start(self.logged.folder, words or ("run", self.logged.file.name), **settings)
 
     def run(self, *words: str, **settings: Any) -> Process:

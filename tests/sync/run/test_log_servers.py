@@ -314,3 +314,25 @@ def test_operations_that_were_not_published_for_a_while_are_noticed(logged: Logg
         f"alter publication {publication} set (publish = 'insert, update, delete, truncate')",
     )
     assert "or that one altered: changes may be missing: `syncblocks state reset public.t` copies" in logged.refused()
+
+
+@pytest.mark.parametrize("point", ["log.made:1", "stream.after_commit:1", "log.confirm:1"])
+def test_a_run_that_wakes_up_behind_another_one_changes_nothing(logged: Logged, zygote: Zygote, point: str) -> None:
+    """The other one has a run store of its own: only ledger and slot keep them apart."""
+    logged.succeed()
+    logged.sql("insert into t values (2, 2)", "update t set n = 3 where id = 1")
+    frozen = zygote.start(logged.folder, ("run", logged.file.name), failpoint=f"{point}:stop")
+    while Path(f"/proc/{frozen.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        pass
+    other = logged.folder / "other"
+    other.mkdir()
+    shutil.copy(logged.file, other)
+    run = zygote.start(other, ("run", logged.file.name))
+    assert run.wait() == 0, run.log()
+    logged.sql("delete from t where id = 2")
+    frozen.signal(signal.SIGCONT)
+    assert frozen.wait() in (0, 1)
+    run = zygote.start(other, ("run", logged.file.name))
+    assert run.wait() == 0, run.log()
+    assert numbers(logged) == {1: 3}
+    assert [each["_op"] for each in logged.changes("t")] == ["read", "insert", "update", "delete"]
