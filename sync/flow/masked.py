@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, TypeVar, cast
@@ -9,10 +10,10 @@ from typing import Any, TypeVar, cast
 import pyarrow as pa
 from msgspec import Struct
 
-from syncblocks.connectors.arrow.masking import masked, masked_stream, unmasked_stream
+from syncblocks.connectors.arrow.masking import masked, masked_stream, rule_of, unmasked_stream
 from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.errors import ConnectorError
-from syncblocks.connectors.log_based import LogLag, LogLook, LogMoment, OpenLog, plain_stream
+from syncblocks.connectors.log_based import OLD_KEY, LogLag, LogLook, LogMoment, OpenLog, plain_stream
 from syncblocks.connectors.protocols import (
     FindsStreams,
     FindsTypes,
@@ -26,6 +27,7 @@ from syncblocks.connectors.protocols import (
     TracksFiles,
 )
 from syncblocks.connectors.ranges import OpenRanges, Range
+from syncblocks.connectors.read_spec import Masks
 from syncblocks.connectors.stream import Block, Bookmark, Ended, Event, FileRead, LedgerRow, Rejected, Stream
 from syncblocks.connectors.struct_helpers import replace
 
@@ -319,7 +321,8 @@ class _MaskedOpenLog(Struct, frozen=True):
             own = plain_stream(stream).schema.names
             others = found.schema.names[len(own) :]
             batch = masked(found.select(own), masks)
-            arrays = [*batch.columns, *found.select(others).columns]
+            extra = [_keyless(found.column(each), masks) if each == OLD_KEY else found.column(each) for each in others]
+            arrays = [*batch.columns, *extra]
             return name, pa.RecordBatch.from_arrays(arrays, schema=stream.schema)
 
         own = [_unmasked_changes(stream) for stream in group]
@@ -332,6 +335,18 @@ class _MaskedOpenLog(Struct, frozen=True):
     def lag(self, stream: str) -> LogLag:
         """See `OpenLog`."""
         return self.inner.lag(stream)
+
+
+def _keyless(old_keys: pa.Array, masks: Masks) -> pa.Array:
+    """Hide masked columns of former keys: a replica identity may have other columns than the primary key."""
+    if old_keys.null_count == len(old_keys):
+        return old_keys
+    found = []
+    for text in old_keys.storage.to_pylist():
+        key = {} if text is None else json.loads(text)
+        shown = {name: value if rule_of(masks, name) is None else None for name, value in key.items()}
+        found.append(None if text is None else json.dumps(shown, ensure_ascii=False))
+    return pa.ExtensionArray.from_storage(old_keys.type, pa.array(found, pa.string()))
 
 
 def _unmasked_changes(stream: Stream) -> Stream:

@@ -65,6 +65,9 @@ def check_log(
         reason = (
             "its log was dropped, or another replication method wrote its table: run once with `run --full-refresh`"
         )
+    masks = stream.stream.read.masks
+    if masked := sorted(set(stream.stream.locator.get("key", ())) & set(() if masks is None else masks.fields)):
+        reason = f"its key ({', '.join(masked)}) is masked, which is not built for it: leave out that mask"
     if stream.write.disposition is WriteDisposition.MERGE:
         reason = reason or _why_no_merge(pipeline, stream, connectors, others)
     if reason:
@@ -78,10 +81,6 @@ def _why_no_merge(pipeline: Pipeline, stream: SelectedStream, connectors: Connec
     own_key = stream.stream.locator.get("key", ())
     if not own_key:
         return "its table has no primary key, by which it is merged: add one, or say `write_disposition: append`"
-    if masked := sorted(
-        set(own_key) & set(() if stream.stream.read.masks is None else stream.stream.read.masks.fields)
-    ):
-        return f"its key ({', '.join(masked)}) is masked, which is not built for it: leave out that mask"
     if set(stream.stream.key_properties) != set(own_key):
         return f"it is merged by its table's primary key ({', '.join(own_key)}): say no other key"
     if others:

@@ -54,9 +54,6 @@ def check_settings(stream: Stream, settings: Mapping[str, Any], disposition: str
         raise fail("where", text)
     if settings.get("on_rejected") == "keep":
         raise fail("on_rejected", "`keep` is not built for LOG_BASED yet: leave it out")
-    if disposition == "append" and settings.get("columns") is not None and settings["columns"].mask:
-        # A former key stands there as the log has it.
-        raise fail("columns", "`mask` is not built for LOG_BASED with `append`: leave it out, or exclude the columns")
     ours = {*(field.name for field in LOG_FIELDS), *(f"_old_{name}".casefold() for name in stream.key_properties)}
     ours |= {DELETED_AT} if deletes is not None and deletes.is_soft else set()
     taken = ours.intersection(name.casefold() for name in stream.schema.names)

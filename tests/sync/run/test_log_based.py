@@ -236,7 +236,6 @@ def test_a_server_without_a_logical_log_is_refused(tmp_path: Path, postgres_url:
         ({"deletes": "hard"}, "`deletes` is not built"),
         ({"deletes": "soft"}, "`deletes` is not built"),
         ({"limit": 5}, "`limit` is not built"),
-        ({"columns": {"mask": {"name": None}}}, "`mask` is not built for LOG_BASED with `append`"),
         ({"verify": True}, "`verify` is not built"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from syncblocks import load_pipeline
 from syncblocks.sync.api import compared
-from tests.sync.run.log_based import Logged
+from tests.sync.run.log_based import LOG_BASED, Logged
 from tests.sync.run.test_log_writers import TABLES, writing
 
 USERS = """create table users (id bigint primary key, age int, name text, big text);
@@ -156,3 +157,24 @@ def test_columns_have_other_names_and_more_are_added(tmp_path: Path, log_url: st
     assert found.verdict == "equal", found
     logged.document["transformers"] = [{"block": "named", "rename": {"name": "_op"}}]
     assert "'_op' is a name that it gives a column" in logged.refused()
+
+
+def test_masked_columns_are_masked_in_each_appended_change_and_in_former_keys(tmp_path: Path, log_url: str) -> None:
+    logged = Logged(tmp_path, log_url)
+    entry = {"stream": "public.users", **LOG_BASED, "columns": {"mask": {"name": "hash", "b*": None}}}
+    logged.document |= {"mask_key": "k" * 32, "streams": [entry]}
+    logged.sql(USERS, "alter table users alter name set not null", "create unique index users_name on users (id, name)")
+    logged.sql("alter table users replica identity using index users_name")
+    logged.succeed()
+    logged.sql("update users set name = 'other' where id = 2", "delete from users where id = 3")
+    logged.succeed()
+    found = logged.changes("users")
+    assert [each["_op"] for each in found] == [*["read"] * 6, "update", "delete"]
+    assert "other" not in str(found)
+    assert "user 2" not in str(found)
+    assert {each["big"] for each in found} == {None}
+    old_key = found[6]["_old_key"]
+    assert (json.loads(old_key) if isinstance(old_key, str) else old_key) == {"id": "2", "name": None}
+    assert found[7]["name"] == found[2]["name"] != found[6]["name"]
+    entry["columns"]["mask"]["id"] = "hash"
+    assert "its key (id) is masked, which is not built for it" in logged.refused()
