@@ -4,7 +4,7 @@ A callback file needs no import: the loader puts the decorators into its namespa
 gives the same decorators to editors and type checkers.
 """
 
-if __name__ != "syncblocks.callbacks":  # else its errors would be two classes each
+if __name__ != "syncblocks.callbacks":  # otherwise its error classes would exist twice
     raise ImportError("import syncblocks.callbacks, not callbacks")
 
 from .decorator import callback, on_cancelled, on_failure, on_success, transformer

@@ -1,4 +1,4 @@
-"""Bind a function's signature: which arguments it gets, and whether it needs the parent's data. Pure.
+"""Bind a function's signature: which arguments it gets, and whether it needs the parent's data. It has no side effects.
 
 1. The first positional parameter that is not named like a keyword argument (`*args` counts) receives the data.
 2. A parameter named like a keyword argument receives this argument, by position or by keyword.
@@ -204,6 +204,6 @@ def _unfillable(name: str, known: frozenset[str], can_fill: frozenset[str], *, i
         )
     known_names = ", ".join(sorted(can_fill))
     return (
-        f"nothing can fill parameter {name!r}{nearest(name, can_fill)}; the first positional parameter receives the "
-        f"parent's data, others must have a default or be named like one of: {known_names}"
+        f"nothing can fill parameter {name!r}{nearest(name, can_fill)}; the first positional parameter receives "
+        f"the parent's data, all others need a default or one of these names: {known_names}"
     )

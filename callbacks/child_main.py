@@ -1,9 +1,9 @@
 """The code of a child process, which runs the functions of one callback block.
 
-Protocol: JSON lines over two pipes of its own, separate from what functions print. The parent sends
-`{"id", "file", "function", "kwargs", "data", "wants_value"}`, or `{"id", "function", "hook"}`, and gets back `{"id",
-"kind", "error", "notes", "value", "is_sound", "threads", "fds"}`. Meanwhile a function may ask the engine:
-`{"ask"}` gets `{"reply"}`, both texts. `{"exit": true}` ends the child after its exit handlers.
+Protocol: JSON lines over two separate pipes, apart from the output of functions. The parent sends `{"id", "file",
+"function", "kwargs", "data", "wants_value"}`, or `{"id", "function", "hook"}`, and gets back `{"id", "kind", "error",
+"notes", "value", "is_sound", "threads", "fds"}`. Meanwhile a function may ask the engine: `{"ask"}` gets `{"reply"}`,
+both texts. `{"exit": true}` ends the child after its exit handlers.
 
 Variables in `kwargs` and settings in `hook` are resolved: secrets pass through this pipe only, never through
 arguments or the environment. The child isolates crashes but is no sandbox: it runs the user's code with the user's
@@ -39,8 +39,8 @@ from .invoke import FunctionCache, perform
 from .mage import install
 from .triggers import connect
 
-# Everything that serves a call is bound here, before the user's code can replace it: builtins of this module,
-# functions, the scanner of JSON.
+# Everything that serves a call is bound here, before user code can replace it: builtins of this module, functions, the
+# JSON scanner.
 _BUILTINS = dict(vars(builtins))
 globals()["__builtins__"] = dict(_BUILTINS)
 _scan = JSONDecoder().scan_once  # type: ignore[attr-defined]
@@ -82,7 +82,7 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int, *, imports: Sequen
             answer = perform(functions, request, _untraced)
         except BaseException:  # the function has broken something that `perform` needs
             _untraced()
-            answer = Answer(kind="raised", error="the function changed its interpreter, so there is no result")
+            answer = Answer(kind="raised", error="the function changed its interpreter's state, so there is no result")
         process.end_if_forked()
         process.flush()
         process.send(
@@ -100,7 +100,7 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int, *, imports: Sequen
 
 
 def _untraced() -> None:
-    """Remove the function's profile and trace functions; one that raises is removed by the interpreter itself."""
+    """Remove the function's profile and trace functions; the interpreter removes one that raises."""
     for remove in (setprofile, settrace, setprofile, settrace):
         try:
             remove(None)
@@ -148,7 +148,7 @@ class _Process:
             _exit(0)
 
     def is_sound(self) -> bool:
-        """Tell whether the state is unchanged, so that the child can serve another call."""
+        """Return whether the state is unchanged, so that the child can serve another call."""
         try:
             folder = getcwd()  # noqa: PTH109
         except OSError:

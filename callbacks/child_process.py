@@ -302,7 +302,7 @@ class Child:
     def _post_mortem(self, has_exited: bool) -> str:
         code = self._process.returncode
         if not has_exited:
-            return "the function closed, or wrote into, the pipes of its process, so there is no answer"
+            return "the function closed the pipes of its process, or wrote into them, so there is no answer"
         if code is not None and code < 0:
             with suppress(ValueError):
                 return f"the process of the callback was killed by {signal.Signals(-code).name}"

@@ -54,7 +54,7 @@ class Mark(Struct, frozen=True, kw_only=True):
     is_legacy: bool = False
     #: Whether it marks a test of the output, which no run calls.
     is_test: bool = False
-    #: Of a transformer: columns to rename, old: new.
+    #: For a transformer: columns to rename, old: new.
     rename_columns: Mapping[str, str] | None = None
     #: Line of the decorator in the user's file.
     line: int
@@ -121,7 +121,7 @@ def output_test(function: Function, /) -> Function:
 
 
 def left_alone(function: Any = None, /, *arguments: Any, **settings: Any) -> Any:
-    """Return the function unchanged: a decorator of Mage whose functions are not called here."""
+    """Return the function unchanged: a Mage decorator for functions that are not called here."""
     return function if callable(function) else lambda marked: marked
 
 

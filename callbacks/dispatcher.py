@@ -1,7 +1,7 @@
 """The dispatcher: takes due deliveries from the outbox, calls the functions, and records the outcomes.
 
-Each callback block has its own thread and a reusable child process, so no block waits for another. Whatever a function
-does, even killing its process, becomes an `Outcome`; it never raises here and never stops a stream.
+Each callback block has its own thread and a reusable child process, so no block waits for another. Any failure of a
+function, even the death of its process, becomes an `Outcome`; it never raises here and never stops a stream.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Dispatcher:
             resolve: turns recorded references of runtime variables into values, just before the call.
             prepare: called before each call with the resolved kwargs; evaluates `when` and fills in a hook.
             redact: masks secrets in errors and output of functions.
-            ask: called before each call; answers what the function asks (`trigger_pipeline`).
+            ask: called before each call; answers the function's questions (`trigger_pipeline`).
             on_outcome: called after each delivery is marked, with the outcome and the result of `mark`.
             inline: call functions (not hooks) in this process, on one thread for all blocks, without deadline or
                 isolation, so that `breakpoint()` has the terminal.
@@ -217,7 +217,7 @@ class _Queue:
             self._failures = 0
         except Exception:
             self._failures += 1
-            dispatcher.log.exception("callback block %s: the outbox cannot be read; trying again", block)
+            dispatcher.log.exception("callback block %s: the outbox cannot be read; it is tried again", block)
             return min(5.0, 0.2 * 2.0**self._failures)
         if isinstance(leased, Delivery):
             self._set(block, drain, "work")

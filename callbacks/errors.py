@@ -36,7 +36,7 @@ class HookFailed(CallbackError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return `Type: message` of an error of the user's code; its own `__str__` may raise."""
+    """Return `Type: message` of an error in user code; its own `__str__` may raise."""
     kind = type(error).__name__
     try:
         message = str(error)
@@ -54,7 +54,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def choice(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'? Allowed: ...` for a word that is none of the known ones."""
+    """Return `; did you mean 'x'? Allowed: ...` for an unknown word."""
     allowed = list(known)
     near = nearest(word, allowed)
     return f"{near}{' Allowed: ' if near else '; allowed: '}{', '.join(allowed)}"

@@ -47,4 +47,4 @@ def _run(hook: Mapping[str, Any]) -> None:
 
         run(hook["command"], hook["event"], folder=hook["folder"], variables=hook["variables"])
     else:
-        raise HookFailed(f"there is no hook {kind!r}")
+        raise HookFailed(f"unknown hook {kind!r}")

@@ -91,7 +91,7 @@ def invoke(
     """
     path = Path(file)
     if not path.exists():
-        return Answer(kind="missing", error=f"callback file {file} is gone")
+        return Answer(kind="missing", error=f"callback file {file} does not exist any more")
     try:
         function = functions.find(path, name, frozenset(recorded) - RESERVED)
     except CallbackLoadError as error:
@@ -164,7 +164,7 @@ def read_data(path: str, note: Callable[[str], None]) -> Any:
 
 def _opened(path: str) -> Any:
     if "://" in path:
-        import fsspec  # only streams on other machines write their data there
+        import fsspec  # only streams on other machines write data to such a URL
 
         return fsspec.open(path, "rb")
     import pyarrow as pa

@@ -148,9 +148,9 @@ class IntegrationKwargs(TypedDict):
 
     #: Source stream.
     stream: str
-    #: Table it goes to.
+    #: Destination table of the stream.
     destination_table: str
-    #: Place of the parent block run in the order in which the block runs of its type ended in this attempt, from 0;
+    #: Position of the parent block run in the order in which block runs of its type ended in this attempt, from 0;
     #: None for `retry` and `schema_changed`, whose block run has not ended.
     index: int | None
     #: True for the last block run of that block type.
@@ -166,7 +166,7 @@ class PipelineKwargs(TypedDict):
     never_started: list[str]
     #: Sums over the attempt: streams, success, failure, cancelled, rows, bytes.
     totals: dict[str, int]
-    #: One dict a failed stream: stream, block, type, message.
+    #: One dict for each failed stream: stream, block, type, message.
     failed_streams: list[dict[str, Any]]
     #: Names of synced streams that the source no longer offers.
     missing_streams: list[str]
@@ -231,7 +231,7 @@ def fillable(*, statuses: frozenset[str], parents: frozenset[str] | None) -> fro
 
 
 def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recorded keyword arguments of one delivery; pure.
+    """Return the recorded keyword arguments of one delivery; no side effects.
 
     Args:
         event: JSON values. Needed: `block_uuid`, `parent_block_uuid`, `execution_date` (ISO text or datetime),
@@ -291,7 +291,7 @@ def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_variables(recorded: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the variables that a run does not know to recorded keyword arguments; pure.
+    """Add variables that a run does not know to recorded keyword arguments; no side effects.
 
     They were added to the pipeline file after the run began. The run's own values stay.
     """
@@ -315,7 +315,7 @@ def trigger_name(attempt: int | None, trigger: str | None) -> str:
 
 
 def hydrate(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn recorded keyword arguments into those of a function, without `__input`; pure."""
+    """Turn recorded keyword arguments into a function's arguments, without `__input`; no side effects."""
     kwargs = {**recorded, "logger": UserLogger()}
     if "execution_date" in kwargs:
         kwargs["execution_date"] = _aware(kwargs["execution_date"])

@@ -290,7 +290,7 @@ def _refuse_uncallable(path: Path, line: int, name: str, function: Callable[...,
         raise CallbackLoadError(path, line, f"{name!r} is a method of {owner}: mark a function instead")
     body = _body(function)
     if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
-        raise CallbackLoadError(path, line, f"function {name!r} holds `yield`: calling it would do nothing")
+        raise CallbackLoadError(path, line, f"function {name!r} contains `yield`: calling it would do nothing")
 
 
 def _body(function: Callable[..., Any]) -> Any:
@@ -305,7 +305,7 @@ class ExitCalled(BaseException):
 
 @contextmanager
 def _no_exit() -> Iterator[None]:
-    """Let `os._exit` in the file raise: otherwise the syncing process would end silently, with the file's exit code.
+    """Make `os._exit` in the file raise: otherwise the syncing process would end silently, with the file's exit code.
 
     Other threads, and processes that the file forks, do end.
     """

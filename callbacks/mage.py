@@ -25,14 +25,14 @@ _users = 0
 
 
 def install() -> None:
-    """Let this process import them: a child, whose functions may do so in any call."""
+    """Allow imports in this process: a child, whose functions may import them in any call."""
     if not _is_installed():
         sys.modules.update(_modules())
 
 
 @contextmanager
 def mage_modules() -> Iterator[None]:
-    """Let the executed file or the called function import them; afterwards remove them from `sys.modules`."""
+    """Allow the executed file or the called function to import them; afterwards remove them from `sys.modules`."""
     global _users
     with _lock:
         if _is_installed():  # use Mage's own modules

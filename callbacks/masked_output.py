@@ -1,4 +1,4 @@
-"""What functions print in the engine's own process, with secrets masked."""
+"""Output of functions in the engine's own process, with secrets masked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MaskedOutput:
 
     @property
     def buffer(self) -> MaskedBytes:
-        """The same stream for bytes, where the replaced one has one."""
+        """The same stream for bytes, if the replaced stream has one."""
         return MaskedBytes(self._stream.buffer, self)
 
     def write(self, text: str) -> int:

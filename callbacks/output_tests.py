@@ -24,10 +24,10 @@ def run_tests(
     Args:
         tests: functions by name.
         records: makes the frame.
-        file: in which the functions stand.
+        file: the file of the functions.
 
     Returns:
-        Name -> what the function raised, with its line; None: it passed.
+        Name -> the function's error, with its line; None: it passed.
     """
     with mage_modules(), redirect_stdout(sys.stderr):
         return {name: _failure(test, records(), file) for name, test in tests.items()}

@@ -13,7 +13,7 @@ _TERMINAL_CODE = re.compile(
 
 
 def plain_text(text: str) -> str:
-    """Take terminal codes out; escape NUL and lone surrogates, which databases do not store.
+    """Remove terminal codes; escape NUL and lone surrogates, which databases do not store.
 
     Call it before secrets are masked: a secret may contain such codes.
     """

@@ -1,4 +1,4 @@
-"""Values and protocols of the delivery of one event to one function."""
+"""Values and protocols for delivering one event to one function."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Delivery:
     kwargs: Mapping[str, Any] = field(repr=False)
     #: Path of an Arrow IPC file with the parent's output.
     data: str | None
-    #: For logs: `<block>:<stream>`.
+    #: Name in logs: `<block>:<stream>`.
     label: str
     #: Whether the outcome includes the function's result.
     wants_value: bool = False
@@ -110,7 +110,7 @@ class NothingOpen(Struct, frozen=True):
     """A queue has no open delivery."""
 
 
-#: What `Outbox.lease` returns: the leased delivery, or why there is none.
+#: Result of `Outbox.lease`: the leased delivery, or why there is none.
 LeaseResult = Delivery | NotDue | NothingOpen
 
 

@@ -87,7 +87,7 @@ class ChildRunner:
     def _retire(self, child: Child, worn: str | None) -> None:
         """End a child in the background, so the next call does not wait for it."""
         if worn is not None:
-            self._log.info("callback block %s: its process is replaced: %s", self._block, worn)
+            self._log.info("callback block %s: its process is replaced because %s", self._block, worn)
         self._retiring = [(old, thread) for old, thread in self._retiring if thread.is_alive()]
         thread = threading.Thread(
             target=child.exit, args=(self._kill_grace_s,), name=f"callbacks-exit-{self._block}", daemon=True

@@ -55,11 +55,11 @@ def run(
 
 
 def _missing(program: str) -> str:
-    return f"there is no program {program[:100]!r}; install it, or write its full path"
+    return f"the shell finds no program {program[:100]!r}; install it, or write its full path"
 
 
 def _unknown_program(command: str, folder: str, environment: Mapping[str, str]) -> str | None:
-    """Return the first program of a command that the shell does not know; None: it is not to be seen."""
+    """Return the first program of a command that the shell does not find; None: it cannot be determined."""
     for part in re.split(r"[;&|()\n]+", command):
         word = next((word for word in part.split() if "=" not in word), "")
         if not _PROGRAM.fullmatch(word):

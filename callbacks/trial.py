@@ -31,7 +31,7 @@ class Trial:
     status: str
     #: Its keyword arguments -> `repr`, shortened. Without the data.
     received: Mapping[str, str]
-    #: Size and columns of its data, such as `3 rows: id int64, name string`, or why it got none.
+    #: Size and columns of its data, such as `3 rows: id int64, name string`, or the reason why it got none.
     data: str
     #: Keyword arguments that it uses and that do not exist.
     unknown: tuple[UnknownName, ...]
@@ -181,7 +181,7 @@ def _data_note(item: CallbackFunction, status: str, recorded: Mapping[str, Any],
     if item.binding.needs is None:
         return "none: the function asks for no data"
     if not item.needs_data(status, recorded["parent_block_uuid"]):
-        return "None: there is data only for success of a block or a stream"
+        return "None: only success of a block or a stream has data"
     how = f"as {item.binding.positional!r}" if item.binding.needs == "data" else "in `__input`"
     return f"{shape}, {how}"
 

@@ -93,7 +93,7 @@ def connect(ask: Ask) -> None:
 
 @contextmanager
 def asking(ask: Ask) -> Iterator[None]:
-    """Send questions to an engine while a function is called."""
+    """Send questions to an engine during a function's call."""
     _ask.append(ask)
     try:
         yield

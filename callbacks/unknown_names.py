@@ -20,7 +20,7 @@ from .loader import CallbackFunction
 _SIMILARITY = 0.75
 #: Names of the parameter that receives the data, which may resemble a variable's.
 _DATA_NAMES = frozenset({"parent_block_data", "data", "df"})
-#: Names that are neither the data's nor a keyword argument -> where to find the value.
+#: Names that are neither data nor keyword arguments -> where to find the value.
 _OTHER_WORDS = {
     "status": "block_run.status",
     "exception": "__error",

@@ -1,4 +1,4 @@
-"""Dates and times that Python cannot hold (infinity, years past 9999): a DataFrame fails when it shows one."""
+"""Dates and times that Python cannot hold (infinity, years past 9999): displaying such a DataFrame fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def without_odd_times(table: pa.Table, note: Callable[[str], None]) -> pa.Table:
 
 
 def _kept(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
-    """Return a column without odd values; None if its type has none."""
+    """Return a column without such values; None if its type has none."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,8 +1,9 @@
 """Webhook: POST an event to a URL as JSON, signed if there is a secret.
 
-Headers: `Content-Type: application/json`; `Idempotency-Key`, the same for every delivery of one event; with a secret
-`X-Syncblocks-Timestamp` (Unix seconds of this try) and `X-Syncblocks-Signature: sha256=<hex>`, the HMAC-SHA256 of the
-timestamp, a full stop and the body. The time is signed too, so that a receiver can refuse a replayed request.
+Headers: `Content-Type: application/json`, and `Idempotency-Key`, the same for every delivery of one event. With a
+secret also `X-Syncblocks-Timestamp` (Unix seconds of this attempt) and `X-Syncblocks-Signature: sha256=<hex>`: the
+HMAC-SHA256 of the timestamp, a full stop and the body. The time is signed too, so that a receiver can refuse a replayed
+request.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from .errors import HookFailed
 
-#: Most bytes of an answer that are shown.
+#: Maximum of an answer's bytes that are shown.
 _SHOWN_BYTES = 2000
 
 
@@ -55,7 +56,7 @@ def post(
         return
     if said:
         print(said.decode("utf-8", "replace"))  # noqa: T201 (the output of the call)
-    hint = "; redirects are not followed: use the address that it leads to" if 300 <= status < 400 else ""
+    hint = "; redirects are not followed: use the address to which it redirects" if 300 <= status < 400 else ""
     raise HookFailed(f"webhook: the receiver answered {status} {http.client.responses.get(status, '')}".rstrip() + hint)
 
 

@@ -151,7 +151,7 @@ def listed_by(connector: type[Any]) -> frozenset[Capability]:
     given = getattr(connector, "capabilities", ())
     if isinstance(given, str) or (unknown := [str(each) for each in given if each not in list(Capability)]):
         wrong = repr(given) if isinstance(given, str) else ", ".join(map(repr, unknown))
-        text = f"class {connector.__name__}: `capabilities` has {wrong}; allowed in the set: {', '.join(Capability)}"
+        text = f"class {connector.__name__}: `capabilities` contains {wrong}; allowed: {', '.join(Capability)}"
         raise ConnectorConfigError(text)
     return frozenset(each for each in Capability if each in given)
 

@@ -102,8 +102,8 @@ def opening(path: Path) -> Iterator[None]:
     with lock:
         if _fast_readers.total() and path.exists() and _fast_readers[_inode(path)]:
             raise RetriableError(
-                f"{path} is read by another pipeline of this process, and cannot be opened meanwhile: run them one "
-                "after the other, or each in a process of its own",
+                f"{path} is in use by another pipeline of this process: run them one after the other, or in "
+                "separate processes",
                 connector="sqlite",
             )
         yield

@@ -124,9 +124,9 @@ def null_in_key(
     """Make the error for a record without a key: what can be done about it is the same in all systems."""
     aside = "set them aside by `on_rejected: keep`, " if keeps_rejected else ""
     error = FatalConnectorError(
-        f"column {column!r} of the key is NULL in a record: the record could not be found again. Name other "
-        f"`{stream_key}`, leave such records out by `where: {{{column}: {{is_null: false}}}}`, {aside}"
-        "or write without a key by `write_disposition: append`",
+        f"column {column!r} of the key is NULL in a record, so the record could not be found again. Set another "
+        f"`{stream_key}`, filter such records by `where: {{{column}: {{is_null: false}}}}`, {aside}or write "
+        "without a key by `write_disposition: append`",
         stream=stream,
         has_no_values=True,
     )

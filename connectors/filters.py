@@ -40,7 +40,7 @@ def literal_of(value: Any, field: pa.Field) -> pa.Scalar:
     """
     kind, types = field.type, pa.types
     if value is None:
-        raise ValueError("NULL is equal to nothing: say {is_null: true}")
+        raise ValueError("nothing equals NULL: write {is_null: true}")
     if _is_uuid(field):
         if not isinstance(value, str) or not _UUID.fullmatch(value.lower()):
             raise ValueError("write a UUID like '123e4567-e89b-12d3-a456-426614174000'")
@@ -56,9 +56,9 @@ def literal_of(value: Any, field: pa.Field) -> pa.Scalar:
         return _typed(_number(value), kind, "which this number does not fit exactly")
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         if not isinstance(value, str):
-            raise ValueError("write it in quotes: the column holds texts")
+            raise ValueError("write it in quotes: the column contains texts")
         if "\0" in value or (not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value)):
-            raise ValueError("no database takes a text with NUL or half a surrogate pair")
+            raise ValueError("no database accepts a text with NUL or half a surrogate pair")
         return pc.constant(str(value), kind)
     if types.is_timestamp(kind):
         return _typed(_moment(value, kind), kind, f"write it like 2024-01-31T23:59:00{'Z' if kind.tz else ''}")
@@ -114,7 +114,7 @@ def _moment(value: Any, kind: pa.DataType) -> str:
     if kind.tz and not is_zoned:
         return f"{text}+00:00"
     if is_zoned and not kind.tz:
-        raise ValueError("the column's times have no zone: write it without one")
+        raise ValueError("the column's times have no zone: write the time without one")
     return text
 
 

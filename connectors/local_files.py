@@ -31,7 +31,7 @@ def inside(path: Path, root: Path, allowed: Path | None = None) -> Path:
     real = Path(os.path.realpath(path))
     if real.is_relative_to(os.path.realpath(root)) or real == allowed:
         return real
-    raise ConnectorConfigError(f"{path} leads to {real}, outside of {root}; name that path itself", key="path")
+    raise ConnectorConfigError(f"{path} is a link to {real}, outside of {root}; name that path itself", key="path")
 
 
 def open_inside(path: Path, root: Path, allowed: Path | None = None) -> BinaryIO:
@@ -48,7 +48,9 @@ def open_inside(path: Path, root: Path, allowed: Path | None = None) -> BinaryIO
         if not stat.S_ISREG(real.stat().st_mode):  # opening a pipe would wait for its writer
             raise ConnectorConfigError(f"{path}: not a regular file", key="path")
         if is_used(real):  # closing it would drop the database's locks
-            raise ConnectorConfigError(f"{path} is a database that this process has open: read it as one", key="path")
+            raise ConnectorConfigError(
+                f"{path} is a database that this process has opened: read it as a database", key="path"
+            )
         descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         file = os.fdopen(descriptor, "rb", buffering=0)
         try:
@@ -70,7 +72,7 @@ def demand_writable(path: Path, *beside: Path) -> None:
         ConnectorConfigError: a file, or the nearest folder around the first that exists, may not be written.
     """
     if (closed := unwritable(path, *beside)) is not None:
-        raise ConnectorConfigError(f"{closed}: no permission to write there", key="path")
+        raise ConnectorConfigError(f"{closed}: no permission to write to it", key="path")
 
 
 def unwritable(path: Path, *beside: Path) -> Path | None:

@@ -16,8 +16,8 @@ CONNECT_TIMEOUT_S = 30
 #: Seconds without an answer after which a connection is closed.
 NETWORK_TIMEOUT_S = 60
 
-CONNECT_TIMEOUT = "Seconds until a connection has to be there, login included"
-NETWORK_TIMEOUT = "Seconds after which a connection is given up whose other end answers no keepalive, whatever it does"
+CONNECT_TIMEOUT = "Maximum of seconds for a connection, including login"
+NETWORK_TIMEOUT = "Seconds without an answer to keepalives until a connection is given up"
 
 #: Unanswered probes after which a connection is closed.
 _PROBES = 3

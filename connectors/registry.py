@@ -104,7 +104,7 @@ def connector_class(name: str, role: str, folder: Path | None = None) -> type[An
     if is_of_file(name):
         found = class_of_file(name, folder or Path.cwd())
         if missing := lacks(found, role):
-            text = f"class {found.__name__} is no {role}: it lacks {', '.join(missing)}"
+            text = f"class {found.__name__} is not a {role}: it lacks {', '.join(missing)}"
             raise ConnectorConfigError(text, connector=name)
         return _listing(found)
     path = reader or CONNECTORS.get(name, (None, None))[0 if role == "source" else 1]

@@ -157,7 +157,7 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
 def resolve_path(path: str, folder: Path) -> Path:
     """Return the absolute path; a relative path counts from `folder`, the pipeline file's. The only resolver."""
     if "\0" in path:
-        raise ConnectorConfigError(f"a path may not hold a NUL: {path!r}")
+        raise ConnectorConfigError(f"a path must not contain a NUL: {path!r}")
     expanded = Path(path).expanduser()
     return Path.absolute(expanded if expanded.is_absolute() else folder / expanded)
 
@@ -228,6 +228,6 @@ def url_scheme(path: str) -> str:
     scheme = path.partition("://")[0].lower()
     if scheme not in FILE_SCHEMES:
         raise ConnectorConfigError(
-            f"URLs of scheme {scheme!r} are not opened{choice(scheme, FILE_SCHEMES)}", key="path"
+            f"URLs of scheme {scheme!r} are not supported{choice(scheme, FILE_SCHEMES)}", key="path"
         )
     return scheme

@@ -49,7 +49,7 @@ def open_sftp(url: str, options: Mapping[str, Any], folder: Path) -> tuple[Any, 
     rest = Config(options)
     said, files = rest.pop("host_key", None), rest.pop("known_hosts", None)
     if said is not None and files is not None:
-        raise ConnectorConfigError("host_key and known_hosts: give one of them", key=_OPTIONS)
+        raise ConnectorConfigError("host_key and known_hosts exclude each other: set one of them", key=_OPTIONS)
     if files is not None and not (isinstance(files, str) and files):
         raise ConnectorConfigError("known_hosts must be the path of a file", key=_OPTIONS)
     # The keyword arguments of a file system are what fsspec shares connections by.
@@ -121,18 +121,18 @@ class _HostKeys:
             return
         line = f"`{self._name} {key.get_name()} {b64encode(blob).decode()}`"
         if revoked:
-            why, way_out = f"is revoked ({revoked[0].place})", "Ask whoever runs it for another one"
+            why, way_out = f"is revoked ({revoked[0].place})", "Ask the server's administrator for another one"
         elif self._known:
-            why = f"is not the known one, {' or '.join(map(str, self._known))}"
+            why = f"is not the known key, {' or '.join(map(str, self._known))}"
             way_out = (
-                "Somebody may have taken the server's place, or it has a new key: ask whoever runs it. Only then put "
-                f"the new one in the place of the known one: {line}"
+                "Another machine may be impersonating the server, or the server has a new key: ask its "
+                f"administrator. Only then replace the known key by the new one: {line}"
             )
         else:
             why = f"is not in {' or '.join(map(str, self._files))}"
             way_out = (
-                f"Ask whoever runs it whether this is its key. Then add the line {line} to {self._files[0]}, or give "
-                "its last two words as `host_key` in `storage_options`"
+                f"Ask the server's administrator whether this is its key. Then add the line {line} to "
+                f"{self._files[0]}, or set its last two words as `host_key` in `storage_options`"
             )
         raise ConnectorConfigError(
             f"the key of {self._name} {why}, so no login was sent. The server shows {key.get_name()} "
@@ -175,8 +175,8 @@ def _line(said: Any) -> str:
     except ValueError:
         pass
     raise ConnectorConfigError(
-        "host_key must be the server's public key, `ssh-ed25519 AAAA...`: what `ssh-keyscan HOST` prints behind the "
-        "host's name. A fingerprint does not tell which of its keys to ask for",
+        "host_key must be the server's public key, `ssh-ed25519 AAAA...`: the text after the host's name in the "
+        "output of `ssh-keyscan HOST`. A fingerprint does not show which of its keys to request",
         key=_OPTIONS,
     )
 

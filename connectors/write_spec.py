@@ -1,4 +1,4 @@
-"""How one stream is written; no I/O."""
+"""How one stream is written; opens nothing."""
 
 from __future__ import annotations
 
@@ -19,64 +19,66 @@ class WriteDisposition(StrEnum):
     REPLACE = "replace"
     MERGE = "merge"
     REPLACE_RANGE = "replace_range"
-    #: Every version of a record is kept, with the time from which and up to which it was the current one.
+    #: Keeps every version of a record, with the times from and until which it was current.
     HISTORY = "history"
 
 
 class ConflictMethod(StrEnum):
-    """What a merge does with a record whose key is already there. Source: Mage."""
+    """What a merge does with a record whose key exists. Source: Mage."""
 
     UPDATE = "UPDATE"
     IGNORE = "IGNORE"
-    #: As UPDATE, but a record whose key is not there yet is left out (`UpdatesOnly`).
+    #: Like UPDATE, but a record whose key does not exist is skipped (`UpdatesOnly`).
     UPDATE_ONLY = "UPDATE_ONLY"
 
 
 class WrittenRange(Struct, frozen=True, kw_only=True):
-    """What REPLACE_RANGE deletes before it inserts: an interval, some files, or the values that arrive."""
+    """Records that REPLACE_RANGE deletes before it inserts: an interval, some files, or the arriving values."""
 
-    #: Column of `Load.stream` that decides whether a record is within.
+    #: Column of `Load.stream` that decides whether a record is in the range.
     column: str
-    #: Aware start and end; the end is not in it. Records outside of it are an error. None: there is no interval.
+    #: Aware start and end; the end is exclusive. Records outside of it are an error. None: there is no interval.
     interval: tuple[datetime, datetime] | None = None
-    #: The records of `Checkpoint.files` are deleted; the column holds their paths.
+    #: The records of `Checkpoint.files` are deleted; the column has their paths.
     is_by_files: bool = False
-    #: What the source calls the column, if no other column arrives under that name: its rejected records have it.
+    #: The column's name in the source, if no other column arrives under that name: rejected records use it.
     source_column: str = ""
 
 
 class WriteSpec(Struct, frozen=True, kw_only=True):
-    """How one stream is written, in the names of its columns as they arrive; the plan makes it once."""
+    """How one stream is written, by the arriving names of its columns; the plan builds it once."""
 
     disposition: WriteDisposition
-    #: Of MERGE.
+    #: For MERGE.
     conflict_method: ConflictMethod = ConflictMethod.UPDATE
-    #: MERGE and HISTORY into a destination that `KeepsLatest`: of the records of a key the one with the highest value
-    #: of this column counts, and none takes the place of a newer one; NULL is older than any value. REPLACE_RANGE: the
-    #: same among the records that arrive. Empty: the last one counts, in REPLACE_RANGE a second one is refused.
+    #: MERGE and HISTORY into a destination that `KeepsLatest`: of the records of a key, the one with the highest value
+    #: of this column counts; an older record never replaces a newer one, and NULL is older than any value.
+    # REPLACE_RANGE: the
+    #: same among the arriving records. Empty: the last record counts; REPLACE_RANGE refuses a second one.
     latest_by: str = ""
-    #: Of `latest_by`, the lowest value counts in place of the highest one; NULL still counts less than any value.
+    #: In `latest_by`, the lowest value counts instead of the highest; NULL still loses against any value.
     latest_is_lowest: bool = False
-    #: MERGE, and REPLACE in its place, into a destination that `DropsDeleted`: a record that meets it is not kept, nor
-    #: is the table's of its key, if it is the record of the key that counts. None: no record says that it is deleted.
+    #: MERGE, or REPLACE in place of it, into a destination that `DropsDeleted`: a record that meets the condition is
+    #: deleted, also from the table, if it is the record of its key that counts. None: no record is marked as deleted.
     deleted_when: Condition | None = None
-    #: Of REPLACE_RANGE: what is deleted.
+    #: For REPLACE_RANGE: the records to delete.
     written_range: WrittenRange | None = None
-    #: MERGE into a destination that `KeepsFirst`: columns that stay as they are in a record that is there.
+    #: MERGE into a destination that `KeepsFirst`: columns that keep their value in an existing record.
     kept: tuple[str, ...] = ()
-    #: MERGE into a destination that `APPLIES_CHANGES`: what arrives are changes, see `log_based.changes_stream`.
+    #: MERGE into a destination that `APPLIES_CHANGES`: the arriving records are changes, see
+    # `log_based.changes_stream`.
     changes: bool = False
-    #: So many rejected records are kept, see `connectors/rejected`; None: the first one is an error.
+    #: Maximum of rejected records, see `connectors/rejected`; None: the first one is an error.
     max_rejected: int | None = None
 
     @property
     def deciding(self) -> frozenset[str]:
-        """The columns whose values decide what becomes of a record, beside its key."""
+        """The columns, besides the key, whose values decide how a record is written."""
         found = {self.latest_by, "" if self.deleted_when is None else self.deleted_when.field.name}
         return frozenset(found - {""})
 
     def renamed(self, rename: Callable[[str], str]) -> WriteSpec:
-        """Return it with other names of the columns."""
+        """Return it with renamed columns."""
         condition = self.deleted_when
         if condition is not None:
             condition = replace(condition, field=condition.field.with_name(rename(condition.field.name)))

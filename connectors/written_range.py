@@ -44,10 +44,10 @@ def bound(moment: datetime, kind: pa.DataType) -> pa.Scalar:
     if pa.types.is_date(kind):
         days, rest = divmod(since, 86_400_000_000)
         if rest:
-            raise ValueError(f"it holds days, and {moment.isoformat()} is not at 00:00 UTC")
+            raise ValueError(f"it is a date, and {moment.isoformat()} is not at 00:00 UTC")
         return pc.cast(pc.cast(pc.constant(days), pa.int32()), pa.date32()).cast(kind)
     if not pa.types.is_timestamp(kind):
-        raise ValueError(f"it is {type_text(kind)}, and an interval has no bounds in it")
+        raise ValueError(f"it is {type_text(kind)}, which an interval cannot limit")
     number = -(-since * _PARTS[kind.unit] // 10**6)
     if not -(2**63) < number < 2**63:
         raise ValueError(f"it is {type_text(kind)}, which does not reach {moment.isoformat()}")
@@ -84,7 +84,7 @@ class RangeWatch:
             FatalConnectorError: a transformer has dropped it.
         """
         if self.range.column not in schema.names:
-            raise self._error(f"no such column arrives, but {', '.join(schema.names)}")
+            raise self._error(f"no such column arrives; the arriving columns are {', '.join(schema.names)}")
         return schema.field(self.range.column)
 
     def check(self, batch: pa.RecordBatch) -> None:
@@ -100,12 +100,14 @@ class RangeWatch:
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         if column.null_count:
-            raise self._error("a record has NULL there: it belongs to no range, and would be written again by each run")
+            raise self._error(
+                "a record has NULL in it: the record belongs to no range, and each run would write it again"
+            )
         if self.range.interval is not None:
             self._check_interval(column, self.range.interval)
         elif not has_values(column.type):
             raise self._error(
-                f"it arrives as {type_text(column.type)}: only days, integers and texts are deleted by value"
+                f"it arrives as {type_text(column.type)}: only dates, integers and texts can be deleted by value"
             )
         elif self.range.is_by_files:
             self._paths.update(pc.unique(column).to_pylist())
@@ -128,7 +130,7 @@ class RangeWatch:
         """
         paths = [each.path for each in files]
         if strange := sorted(self._paths.difference(paths)):
-            raise self._error(f"a record has {strange[0]!r}, which is none of the files that were read")
+            raise self._error(f"a record has {strange[0]!r}, which is not one of the files of this read")
         return paths
 
     def deleted(self, held: pa.Array, arrived: pa.Array, paths: Iterable[str]) -> pa.Array:

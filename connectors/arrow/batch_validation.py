@@ -22,7 +22,7 @@ def demand_valid(batch: pa.RecordBatch) -> None:
     """
     for field in batch.schema:
         if is_odd(field.type):
-            raise pa.ArrowInvalid(f"column {field.name!r} is of a type that nobody has: {field.type}")
+            raise pa.ArrowInvalid(f"column {field.name!r} has an unsupported type: {field.type}")
     batch.validate(full=True)
     for column in batch.columns:
         for dictionary in _dictionaries(column):

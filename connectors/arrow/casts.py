@@ -40,7 +40,8 @@ def cast_array(array: pa.Array, kind: pa.DataType, column: str, stream: str) -> 
     except (pa.ArrowException, ValueError, OverflowError) as error:
         raise FatalConnectorError(
             f"column {column!r}: a value of type {type_text(array.type)} does not fit {type_text(kind)}: "
-            f"{_first_line(error)}; change the column's type in the destination, or exclude it with `columns`",
+            f"{_first_line(error)}; change the column's type in the destination, or exclude the column with "
+            "`columns`",
             stream=stream,
         ) from error
 
@@ -96,8 +97,8 @@ def refuse_nanoseconds(batch: pa.RecordBatch, stream: str) -> None:
             rest = pc.subtract(nanos, pc.multiply(pc.divide(nanos, 1000), 1000))
             if pc.any(pc.and_(array.is_valid(), pc.not_equal(rest, 0))).as_py():
                 raise FatalConnectorError(
-                    f"column {field.name!r}: an interval is finer than the microseconds of its column; cut it off in a "
-                    "transformer, or exclude the column with `columns`",
+                    f"column {field.name!r}: an interval is finer than the microseconds of its column; round it in "
+                    "a transformer, or exclude the column with `columns`",
                     stream=stream,
                 )
 
@@ -115,8 +116,8 @@ def refuse_infinite(batch: pa.RecordBatch, stream: str, *, is_kept: bool) -> Non
     for field, array in zip(batch.schema, batch.columns, strict=True):
         if has_leaf(array, is_odd):
             raise FatalConnectorError(
-                f"column {field.name!r} holds {problem}, and the destination does not take it; read it through a view "
-                "that casts it to text, mend it in a transformer, or exclude the column with `columns`",
+                f"column {field.name!r} contains {problem}, which the destination cannot store; read it through a "
+                "view that casts it to text, correct it in a transformer, or exclude the column with `columns`",
                 stream=stream,
             )
 

@@ -71,7 +71,7 @@ def fitting(value: Decimal, kind: Any) -> Decimal:
         ValueError: the type cannot hold all digits.
     """
     if not value.is_finite():
-        raise ValueError(f"{value} is no number of {type_text(kind)}")
+        raise ValueError(f"{value} is not a number of {type_text(kind)}")
     value = bounded(value)
     if not value:
         return Decimal(0)
@@ -81,7 +81,7 @@ def fitting(value: Decimal, kind: Any) -> Decimal:
         exponent = normal.as_tuple().exponent
         if normal == value and isinstance(exponent, int) and -exponent <= kind.scale:
             return normal
-    raise ValueError(f"{type_text(kind)} has no room for {_shown(value)}")
+    raise ValueError(f"{type_text(kind)} has too few digits for {_shown(value)}")
 
 
 def from_texts(texts: pa.Array, kind: Any) -> pa.Array:

@@ -41,8 +41,8 @@ def read_as(array: pa.Array, said: pa.DataType, column: str) -> pa.Array:
     except (pa.ArrowException, ValueError, ArithmeticError) as error:
         value = python_value(array[first_invalid(array, lambda part: _read(part, said, column))])
         raise FatalConnectorError(
-            f"column {column!r}: {shown(value)} is no {type_text(said)}, the type that `types` declares; "
-            "declare another one"
+            f"column {column!r}: {shown(value)} is not a {type_text(said)}, the type that `types` declares; "
+            "declare another type"
         ) from error
 
 
@@ -97,7 +97,7 @@ def decoded(array: pa.Array, form: str, column: str) -> pa.Array:
     wrong = pc.fill_null(pc.invert(pc.match_substring_regex(texts, DECODED[form])), False)
     if pc.any(wrong).as_py():
         value = texts.filter(wrong)[0].as_py()
-        raise FatalConnectorError(f"column {column!r}: {shown(value)} is no {form}, as `decode` says")
+        raise FatalConnectorError(f"column {column!r}: {shown(value)} is not {form}, the form that `decode` declares")
     if form == "hex":
         texts = pc.replace_substring_regex(texts, r"^(?:\\x|0x)", "")
     read = base64.b64decode if form == "base64" else binascii.unhexlify

@@ -47,8 +47,8 @@ def collision(where: str, first: Path, second: Path) -> str:
     """Return the message for two values that would be one column."""
     one, other = (".".join(json.dumps(name, ensure_ascii=False) for name in path) for path in (first, second))
     return (
-        f"{where}: `nested: {{flatten: ...}}` makes the column {column_of(first)!r} of two, of {one} and of {other}: "
-        "flatten fewer levels, or say `nested: text`"
+        f"{where}: `nested: {{flatten: ...}}` would give two columns the name {column_of(first)!r}: {one} and "
+        f"{other}. Flatten fewer levels, or use `nested: text`"
     )
 
 

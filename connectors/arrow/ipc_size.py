@@ -44,11 +44,11 @@ def check_decompressed(raw: IO[bytes], most_bytes: int) -> None:
                 size, what = sum(dictionaries.values()), "dictionaries"
             if size > most_bytes:
                 raise ValueError(
-                    f"batch {number}: {what} of {size:,} bytes once decompressed; at most {most_bytes:,} are read: "
+                    f"batch {number}: {what} of {size:,} bytes after decompression; the maximum is {most_bytes:,}: "
                     "write smaller record batches"
                 )
     except (struct.error, OverflowError) as error:
-        raise ValueError("the metadata of the Arrow file are damaged") from error
+        raise ValueError("the metadata of the Arrow file is damaged") from error
     raw.seek(0)
 
 

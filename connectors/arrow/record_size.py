@@ -23,7 +23,7 @@ def too_wide(what: str, most_bytes: int, *ways: str, stream: str = "", has_no_va
         has_no_values: `what` and `ways` hold no value of a record.
     """
     mend = ", or ".join(("raise `memory` in the pipeline file", *ways))
-    message = f"{what} is larger than all of `memory`, {megabytes(most_bytes)}: {mend}"
+    message = f"{what} is larger than `memory`, {megabytes(most_bytes)}: {mend}"
     return RecordTooWide(message, stream=stream, has_no_values=has_no_values)
 
 

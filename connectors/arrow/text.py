@@ -112,7 +112,7 @@ def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa
         return _each(column, lambda text: revive(json.loads(text, parse_float=Decimal), kind), kind)
     if types.is_null(kind):
         if column.null_count < len(column):
-            raise ValueError("a value where there is none")
+            raise ValueError("a value where none is expected")
         return pa.nulls(len(column))
     return _floats(column, kind) if types.is_floating(kind) else column.cast(kind)
 
@@ -146,7 +146,7 @@ def _floats(column: pa.Array, kind: pa.DataType) -> pa.Array:
     wide = found.cast(pa.float32()) if pa.types.is_float16(kind) else found  # Arrow has no kernels for half floats
     odd = column.filter(pc.or_(pc.is_inf(wide), pc.equal(wide, constant(0))))
     if pc.any(pc.match_substring_regex(odd, "^[^eE]*[1-9]")).as_py():
-        raise ValueError(f"a number that no {type_text(kind)} holds")
+        raise ValueError(f"a number that does not fit any {type_text(kind)}")
     return found
 
 
@@ -188,7 +188,7 @@ def to_text(column: pa.Array, name: str) -> pa.Array:
         _check_years(column, name)
         return column.cast(pa.date32()).cast(pa.string())
     if types.is_time(kind) and is_past_day(column):
-        raise FatalConnectorError(f"column {name!r} holds 24:00, which text cannot keep; Parquet can")
+        raise FatalConnectorError(f"column {name!r} contains the time 24:00, which text cannot store; Parquet can")
     if types.is_decimal(kind):
         return _plain(column)
     if types.is_duration(kind):
@@ -360,7 +360,7 @@ def _check_years(column: pa.Array, name: str) -> None:
     first, last = ((_FIRST - _EPOCH).days * unit, ((_LAST - _EPOCH).days + 1) * unit)
     if found["min"] < first or found["max"] >= last:
         raise FatalConnectorError(
-            f"column {name!r} holds a date outside of the years 1 to 9999, which text cannot keep; Parquet can; "
+            f"column {name!r} contains a date outside the years 1 to 9999, which text cannot store; Parquet can. "
             "`on_rejected: keep` sets such records aside"
         )
 
@@ -387,7 +387,7 @@ def read_interval(text: str) -> tuple[int, int, int]:
     """
     match = _INTERVAL.fullmatch(text)
     if match is None:
-        raise ValueError(f"no interval of the form P1M2DT3.5S: {text!r}")
+        raise ValueError(f"not an interval of the form P1M2DT3.5S: {text!r}")
     months, days, sign, seconds, rest = match.groups()
     nanoseconds = int(seconds or 0) * 10**9 + int((rest or "").ljust(9, "0"))
     return int(months or 0), int(days or 0), -nanoseconds if sign else nanoseconds

@@ -59,14 +59,14 @@ def _notice(column: str, numbers: Numbers) -> str:
     if numbers.special:
         named = ", ".join(f"{value} in {count:,}" for value, count in numbers.special)
         return (
-            f"column {column!r} is text: no decimal holds {named} of its records; for numbers without them say "
+            f"column {column!r} is read as text: no decimal holds {named} of its records. To read numbers, set "
             f'`types: {{{name}: double}}`, or `types: {{{name}: "decimal(38,{min(digits.least_fraction, 9)})"}}` '
-            "and `on_rejected: keep`, with --full-refresh"
+            "with `on_rejected: keep`, and run once with --full-refresh"
         )
     return (
-        f"column {column!r} is text: its numbers have up to {digits.whole} digits before and {digits.least_fraction} "
-        f"after the point, and a decimal has {MOST_DIGITS}; for numbers say `types: {{{name}: double}}`, with "
-        "--full-refresh"
+        f"column {column!r} is read as text: its numbers have up to {digits.whole} digits before and "
+        f"{digits.least_fraction} after the point, and a decimal has at most {MOST_DIGITS}. To read numbers, set "
+        f"`types: {{{name}: double}}`, and run once with --full-refresh"
     )
 
 
@@ -113,9 +113,9 @@ def explained(
             value = _misfit(array, field)
             if value is not None:
                 raise FatalConnectorError(
-                    f"column {field.name!r}: {shown(value)} does not fit its {type_text(field.type)}, which can "
-                    f"be widened to {MOST_DIGITS} digits; "
-                    f"say `types: {{{yaml_text(field.name)}: string}}` in this stream, with --full-refresh",
+                    f"column {field.name!r}: {shown(value)} does not fit its {type_text(field.type)}, which can be "
+                    f"widened to {MOST_DIGITS} digits only; set `types: {{{yaml_text(field.name)}: string}}` in "
+                    "this stream, and run once with --full-refresh",
                     stream=stream.name,
                 ) from error
         raise

@@ -135,7 +135,7 @@ def _form(
     names = natives[0] or type_text(source.type), natives[1] or type_text(destination.type)
     if is_text and not pa.types.is_interval(source.type):  # its text is the one that it is compared by
         is_plain = right.family == "text" and not right.is_own and not is_key
-        return _Chosen(TextForm.TEXT) if is_plain else f"the destination has it as {names[1]}"
+        return _Chosen(TextForm.TEXT) if is_plain else f"the destination stores it as {names[1]}"
     if not is_key:
         if is_same and systems == ("postgres", "postgres"):
             return _Chosen(TextForm.NATIVE)
@@ -147,7 +147,7 @@ def _form(
         or _shared(left, right, source, destination, systems, is_same=is_same)
     )
     if form is None:
-        return f"{names[0]} and {names[1]} have no form in common"
+        return f"{names[0]} and {names[1]} have no common form"
     if is_key and form.form not in KEY_FORMS:
         return f"a key of type {type_text(source.type)} has no order that all systems share"
     return form

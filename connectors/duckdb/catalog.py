@@ -32,11 +32,11 @@ class DuckDBCatalog(Catalog):
         return found
 
     def exists(self, session: Session, name: TableName) -> bool:
-        """Tell whether there is a table or view of that name."""
+        """Return whether there is a table or view of that name."""
         return _own(session).describe(name) is not None
 
     def identify(self, session: Session, table: Table) -> str:
-        """Look it up in the list of all tables, which takes longer the more there are."""
+        """Look it up in the list of all tables, which takes longer for more tables."""
         if table.identity or not table.is_table:
             return table.identity
         rows = session.query(
@@ -56,7 +56,7 @@ class DuckDBCatalog(Catalog):
         return [TableName(str(schema), str(name)) for schema, name in rows]
 
     def unique_keys(self, session: Session, table: Table) -> Collection[frozenset[str]]:
-        """Return those of constraints, and of unique indexes on columns alone."""
+        """Return the column sets of constraints, and of unique indexes that have no expressions."""
         written = {text: column.name for column in table.columns for text in (column.name, quote(column.name))}
         rows = session.query(
             "select expressions::varchar[] from duckdb_indexes() where database_name = current_database() "
@@ -91,10 +91,10 @@ class DuckDBCatalog(Catalog):
         ]
 
 
-#: Up to so many tables are read one by one: DuckDB's functions list every table of the file.
+#: Up to this many tables are read one by one: DuckDB's functions list every table of the file.
 _FEW_TABLES = 8
 
-#: Whether an index, or a trigger (`_TRIGGERED`), hangs on a table.
+#: Whether a table has an index, or a trigger (`_TRIGGERED`).
 _INDEXES = (
     "select 1 from duckdb_indexes() where database_name = current_database() "
     "and lower(schema_name) = lower($1) and lower(table_name) = lower($2)"
@@ -106,7 +106,7 @@ _TRIGGERED = (
 
 
 def _read_table(session: Session, name: TableName) -> Table | None:
-    """Read one table; only what more than its columns belongs to is looked up in the lists of all tables."""
+    """Read one table; the lists of all tables are searched only if it has more than columns."""
     described = _own(session).describe(name)
     if described is None:
         return None
@@ -124,7 +124,7 @@ def _read_table(session: Session, name: TableName) -> Table | None:
 
 
 def read_catalog(session: Session, names: Sequence[str] | None = None) -> list[Table]:
-    """Read tables and views of the file, all or those of the given names (case does not count)."""
+    """Read all tables and views of the file, or those with the given names (ignoring case)."""
     texts = None if names is None else [name.casefold() for name in names]
     kinds = _own(session).records(
         "select schema_name, table_name as name, true as is_table, index_count, table_oid from duckdb_tables() "
@@ -207,7 +207,7 @@ def _trigger(row: Mapping[str, object]) -> Trigger:
 def constraints_by_table(
     session: Session, names: Sequence[str] | None = None
 ) -> dict[tuple[object, object], list[Mapping[str, object]]]:
-    """Read the constraints of tables, and the foreign keys that refer to them, by schema and table, in their order."""
+    """Read the constraints of tables and the foreign keys to them, by schema and table, in their order."""
     condition = _named("table_name", names, "referenced_table")
     return _by_table(session, "duckdb_constraints()", condition, "order by constraint_index")
 
@@ -225,7 +225,7 @@ def _by_table(
 
 
 def _named(column: str, names: Sequence[str] | None, *others: str) -> str:
-    """Write the condition that a column, or another one, has one of the names; None: any."""
+    """Write the condition that one of two columns has one of the names; None: any name."""
     if names is None or len(names) > _FEW_TABLES:
         return ""
     listed = ", ".join(f"lower({literal(name)})" for name in names)
@@ -237,7 +237,7 @@ def _own(session: Session) -> DuckDBSession:
 
 
 def unique_indexes(session: Session, naming: Naming, name: TableName) -> list[UniqueIndex]:
-    """Read those that are no constraint's."""
+    """Read the indexes that belong to no constraint."""
     table = f"{naming.table(name)} as {naming.quote(name.name)}"
     found = []
     for index, expressions in session.query(

@@ -1,4 +1,4 @@
-"""Canonical texts in DuckDB's SQL, for checksums: of its own tables, and of records that come as Arrow batches."""
+"""Canonical texts in DuckDB's SQL, for checksums of its own tables and of Arrow batches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DuckDBCanonical(Canonical):
         return f"('0x' || left(md5({text}), 15))::bigint"
 
     def comparable(self, column: str, compared: ComparedColumn) -> str:
-        """Compare as it is: texts are compared by their bytes."""
+        """Compare the column itself: texts are compared by their bytes."""
         return (
             f"({column}::int)"
             if compared.form is TextForm.BOOLEAN
@@ -63,7 +63,7 @@ def _nested(column: str, compared: ComparedColumn) -> str:
     if facts.native_system == "duckdb":
         native = facts.native_type
         read = reading(native).sql
-        # Arrow lacks this type: it is cast to the type that it is read as, which is what the copy holds.
+        # Arrow lacks this type: it is cast to the type in which it is read and copied.
         column = column if read == native else f"cast({column} as {read})"
     if compared.form is TextForm.LIST:
         return list_text(column, compared)

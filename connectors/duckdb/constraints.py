@@ -1,6 +1,6 @@
-"""Which staged records violate a table's constraints: asked before they go in, since DuckDB has no savepoints.
+"""Finds staged records that violate a table's constraints, before they are inserted: DuckDB has no savepoints.
 
-After a constraint has refused a record, DuckDB lets nothing more happen in the transaction.
+After a constraint has refused a record, DuckDB refuses all further statements of the transaction.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from msgspec import Struct
 from ..sql.identifiers import SEQUENCE, Naming, TableName
 from ..sql.tables import Column, StagingTable, Table
 
-#: Columns of a staged record's place and number, beside those of the target.
+#: Columns for a staged record's rank and number, beside the target's columns.
 _PLACE, _NUMBER = "_syncblocks_place", "_syncblocks_number"
 
-#: Prefixes of the columns of keys, and of unique values.
+#: Prefixes of key columns and of unique values.
 _KEY, _VALUE = "_syncblocks_key", "_syncblocks_value"
 
 
 class UniqueIndex(Struct, frozen=True, kw_only=True):
-    """An index of the target that CREATE UNIQUE INDEX has made."""
+    """A unique index of the target, made by CREATE UNIQUE INDEX."""
 
     name: str
-    #: Columns or expressions of the index, as the catalog writes them.
+    #: Columns or expressions of the index, as text from the catalog.
     on: Sequence[str]
-    #: Their types.
+    #: Types of the columns or expressions.
     types: Sequence[str]
 
     def columns(self, table: Table) -> set[str]:
@@ -38,18 +38,18 @@ class UniqueIndex(Struct, frozen=True, kw_only=True):
 
 
 class Violations(Struct, frozen=True, kw_only=True):
-    """Conditions on staged records `s` for one way to write them."""
+    """Conditions on staged records `s` for one way of writing them."""
 
     naming: Naming
-    #: Derived table of the staged record of each key that counts; of a merge.
+    #: Derived table with the staged record of each key that counts; for a merge.
     latest: str
     target: Table
     staged: StagingTable
-    #: Of a merge.
+    #: For a merge.
     key: Sequence[str]
-    #: Records whose key is there already are left alone.
+    #: Existing keys keep their records unchanged.
     is_ignoring: bool
-    #: The target will be emptied before.
+    #: The target is emptied first.
     is_emptied: bool
 
     @property
@@ -59,11 +59,11 @@ class Violations(Struct, frozen=True, kw_only=True):
     def conditions(
         self, constraints: Sequence[Mapping[str, Any]], indexes: Sequence[UniqueIndex]
     ) -> Iterator[tuple[str, str]]:
-        """Yield a condition and what is wrong with records that meet it.
+        """Yield conditions on records, each with the reason for its rejection.
 
         Args:
-            constraints: of the target, as `duckdb_constraints()` has them.
-            indexes: of the target.
+            constraints: the target's, from `duckdb_constraints()`.
+            indexes: the target's.
         """
         is_new = f" and not exists ({self._known('s')})" if self.is_ignoring else ""
         for condition, reason in self._conditions(constraints, indexes):
@@ -77,7 +77,7 @@ class Violations(Struct, frozen=True, kw_only=True):
             if self.staged.types[column.name] != column.type:
                 value = f"s.{self.naming.quote(column.name)}"
                 condition = f"{value} is not null and try_cast({value} as {column.type}) is null"
-                yield condition, f"column {column.name!r} is {column.type}, which does not hold its value"
+                yield condition, f"column {column.name!r} is {column.type}, which cannot hold this value"
         for constraint in sorted(constraints, key=lambda each: _ORDER.get(each["constraint_type"], 0)):
             names = list(constraint["constraint_column_names"])
             condition = self._condition(constraint, names, arriving) if arriving & set(names) else ""
@@ -86,7 +86,9 @@ class Violations(Struct, frozen=True, kw_only=True):
                 yield condition, f"{constraint['constraint_text']}{of} is not met"
         for index in indexes:
             if not self.key or index.columns(self.target) != set(self.key):
-                reason = f"another record has the same in the unique index {index.name!r} on ({', '.join(index.on)})"
+                reason = (
+                    f"another record has the same values in the unique index {index.name!r} on ({', '.join(index.on)})"
+                )
                 yield self._repeated(index.on, index.types), reason
 
     def _condition(self, constraint: Mapping[str, Any], names: list[str], arriving: Collection[str]) -> str:
@@ -105,11 +107,11 @@ class Violations(Struct, frozen=True, kw_only=True):
         return self._repeated([self.naming.quote(name) for name in names], [types[name] for name in names])
 
     def _unchecked(self, expression: str) -> str:
-        """Evaluate a CHECK over what the target's columns will hold; it may name the table."""
+        """Evaluate a CHECK over the target's future values; it may name the table."""
         return f"s.rowid in (select {_PLACE} from {self._as_target()} where not ({expression}))"
 
     def _as_target(self, *, is_latest: bool = False) -> str:
-        """Write staged records (or the one of each key that counts) as a table of the target's name and columns."""
+        """Write staged records (or the one that counts of each key) as a table with the target's name and columns."""
         naming = self.naming
         arriving = {column.name for column in self._columns}
         fields = [self._field(column) if column.name in arriving else _null(column) for column in self.target.columns]
@@ -122,7 +124,7 @@ class Violations(Struct, frozen=True, kw_only=True):
         return f"(select {', '.join([*places, *named])} from {source} as s) as {naming.quote(self.target.name.name)}"
 
     def _field(self, column: Column) -> str:
-        """Write a staged value as the target will hold it; NULL if it cannot."""
+        """Write a staged value in the target's type; NULL if it cannot be converted."""
         value = f"s.{self.naming.quote(column.name)}"
         return value if self.staged.types[column.name] == column.type else f"try_cast({value} as {column.type})"
 
@@ -138,11 +140,11 @@ class Violations(Struct, frozen=True, kw_only=True):
         return " and ".join(parts)
 
     def _repeated(self, values: Sequence[str], types: Sequence[str]) -> str:
-        """Write the condition of staged records whose values another record has: of the target, or staged earlier.
+        """Write the condition that another record, of the target or staged earlier, has a staged record's values.
 
         Args:
-            values: expressions over the target's columns; NULL is like nothing else.
-            types: of them.
+            values: expressions over the target's columns; NULL equals nothing.
+            types: types of the values.
         """
         naming = self.naming
         shown = [
@@ -152,7 +154,7 @@ class Violations(Struct, frozen=True, kw_only=True):
         keys = [f"{self._exact(naming.quote(name), name)} as {_KEY}{place}" for place, name in enumerate(self.key)]
         listed = ", ".join([*keys, *shown])
         same = " and ".join(f"o.{_VALUE}{place} = n.{_VALUE}{place}" for place in range(len(values)))
-        # Of the records that stay as they are, the first one of a key counts: a later one is left out.
+        # If records of existing keys stay unchanged, the first staged record of a key counts.
         is_first = self.is_ignoring and self.staged.is_numbered
         counts = f" where {_NUMBER} in (select {naming.quote(SEQUENCE)} from {self.latest})" if is_first else ""
         staged = f"(select {_PLACE}, {_NUMBER}, {listed} from {self._as_target()}{counts})"
@@ -169,12 +171,12 @@ class Violations(Struct, frozen=True, kw_only=True):
         return f"s.rowid in ({' union all '.join(found)})"
 
     def _stays(self, staged: str) -> str:
-        """Write the condition that a record `o` of the target stays, and so refuses a staged one `n`."""
+        """Write the condition that a record `o` of the target stays, and so refuses a staged record `n`."""
         if not self.key:
             return ""
         if self.is_ignoring or self.target.is_referenced or self.target.has_triggers:
             return f" where not ({self._same_key('o', 'n')})"
-        # A merge by DELETE and INSERT frees what the old records of its keys have.
+        # A merge by DELETE and INSERT frees the unique values of the old records with its keys.
         return f" where not exists (select 1 from {staged} as r where {self._same_key('r', 'o')})"
 
     def _same_key(self, one: str, other: str) -> str:
@@ -196,13 +198,13 @@ class Violations(Struct, frozen=True, kw_only=True):
         )
 
     def _exact(self, value: str, name: str) -> str:
-        """Write a value of one of the target's columns as `exact` does."""
+        """Write a value of a target column as `exact` does."""
         column = self.target.column(name)
         return value if column is None else exact(value, column.type)
 
 
 def exact(value: str, kind: str) -> str:
-    """Write a value so that the collation of its column does not count: DuckDB's indexes know none."""
+    """Write a value so that its column's collation is ignored, as in DuckDB's indexes."""
     return f"({value}) collate c" if kind.upper() == "VARCHAR" else value
 
 
@@ -210,7 +212,7 @@ def _null(column: Column) -> str:
     return f"cast(null as {column.type})"
 
 
-#: Unique and foreign keys are checked after the other constraints.
+#: Unique and foreign keys are checked after other constraints.
 _ORDER = {"UNIQUE": 1, "PRIMARY KEY": 1, "FOREIGN KEY": 2}
 
 

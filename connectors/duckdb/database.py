@@ -1,7 +1,7 @@
-"""One DuckDB instance a file and process, shared by every source and destination on it.
+"""One DuckDB instance for each file and process, shared by all its sources and destinations.
 
-DuckDB locks the file for the process; within it, all connections are cursors of one instance. The last connector that
-closes ends the instance, and with it the lock: only then can another process (a callback) open the file.
+DuckDB locks the file for the process; all connections within the process are cursors of one instance. The last
+connector that closes ends the instance and its lock: only then can another process (a callback) open the file.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ from ..errors import (
 from .settings import MEMORY_LIMIT, MEMORY_LIMIT_BYTES, DuckDBSettings
 from .unfinished import MARK, delete_unfinished
 
-#: Lifts the limit for a merge, until the session releases the commit lock.
+#: Lifts the limit for a merge until the session releases the commit lock.
 MORE_MEMORY = "reset global memory_limit"
 
-#: From this version on, what is appended after a checkpoint begins a row group of its own.
+#: From this version, an append after a checkpoint begins a new row group.
 _PIECES_SINCE = (1, 5, 3)
 
-#: Tables have triggers since this version.
+#: From this version, tables have triggers.
 _TRIGGERS_SINCE = (2, 0, 0)
 
-#: The same for tables with an index; at the checkpoint, 1.5 has too little memory for it.
+#: From this version, tables with an index too; DuckDB 1.5 runs out of memory in the checkpoint.
 _INDEXED_PIECES_SINCE = (2, 0, 0)
 
-#: Wide records are staged in pieces of this size, or of a quarter of a smaller budget.
+#: Size of the pieces in which wide records are staged, or a quarter of a smaller budget.
 _PIECE_BYTES = 48_000_000
 
-#: In which DuckDB says its limit, each 1,024 of the one before.
+#: Units in which DuckDB shows its limit; each is 1,024 of the previous one.
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
-#: Copies of a wide record that one transaction holds at its end.
+#: Number of copies of a wide record that one transaction has in memory at its end.
 _COPIES = 3
 
-#: Comment of tables with wide records: a checkpoint would join their row groups, and hold all of them in memory.
+#: Comment on tables with wide records: a checkpoint would join their row groups, with all of them in memory.
 WIDE = "has short row groups, since its records are wide: SET max_vacuum_tasks = 0 keeps checkpoints from joining them"
 
 _DAMAGED = (
-    "it is damaged or cut off, as after a full disk or a copy of a file that was written: take a copy from before, or "
-    "export with DuckDB what can still be read"
+    "it is damaged or incomplete, for example after a full disk or a copy during a write: use an earlier copy, or "
+    "export the readable part with DuckDB"
 )
 
-#: What DuckDB says of a file that it cannot read -> what to do.
+#: DuckDB's message about a file that it cannot read -> remedy.
 _WAYS_OUT = {
-    "we can only read storage versions": "a newer DuckDB has written it: install that one here (`pip install -U "
-    "duckdb`), or have it copy the tables into a new file (`ATTACH 'new.duckdb' (STORAGE_VERSION 'v1.0.0'); COPY FROM "
-    "DATABASE`)",
-    "encrypted database": "encrypted files are not supported: copy the tables into one that is not (`ATTACH "
+    "we can only read storage versions": "a newer DuckDB has written it: install that version here (`pip install -U "
+    "duckdb`), or copy the tables with it into a new file (`ATTACH 'new.duckdb' "
+    "(STORAGE_VERSION 'v1.0.0'); COPY FROM DATABASE`)",
+    "encrypted database": "encrypted files are not supported: copy the tables into an unencrypted file (`ATTACH "
     "'plain.duckdb'; COPY FROM DATABASE`)",
     "sqlite_scanner": "it is a SQLite database: use `connector: sqlite`",
     "Corrupt database file": _DAMAGED,
@@ -75,7 +75,7 @@ _registry_lock = threading.Lock()
 
 
 def open_database(path: Path) -> DuckDBInstance:
-    """Return this process's database of a file; opens nothing."""
+    """Return this process's database of a file, without opening it."""
     real = path.resolve()
     with _registry_lock:
         database = _registry.get(real)
@@ -86,10 +86,10 @@ def open_database(path: Path) -> DuckDBInstance:
 
 
 class ConstrainedTables:
-    """Tables that have a constraint, asked once: DuckDB lists the constraints of all tables.
+    """Tables that have a constraint, read once: DuckDB lists the constraints of all tables.
 
-    No other process can write the open file, and our own statements add no constraints but primary keys. Whoever lets a
-    user's statement run says `forget` after it.
+    No other process can write the open file, and our own statements add only primary keys. Call `forget` after each
+    user's statement.
     """
 
     def __init__(self) -> None:
@@ -97,12 +97,12 @@ class ConstrainedTables:
         self._statements = 0
 
     def forget(self) -> None:
-        """Ask again."""
+        """Read the constraints again at the next call."""
         self._statements += 1
         self._places = None
 
     def has(self, schema: str, name: str, ask: Callable[[], Iterable[tuple[str, str]]]) -> bool:
-        """Tell whether a table is one of them; `ask` returns schema and name of all, casefolded."""
+        """Return whether a table has a constraint; `ask` returns schema and name of all such tables, casefolded."""
         places, statements = self._places, self._statements
         if places is None:
             places = frozenset(ask())
@@ -116,9 +116,9 @@ class DuckDBInstance:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        #: Held from the first write to a target or the ledger to the commit. DuckDB's own transactions find out about
-        #: conflicts at the end and fail; and two updates of different columns of one row do not even conflict, so
-        #: that a ledger row could be written by two owners.
+        #: Locked from the first write to a target or the ledger until the commit. DuckDB's own transactions detect
+        #: conflicts only at the end and fail; two updates of different columns of one row are no conflict at all, so
+        #: that two owners could write one ledger row.
         self.commit_lock = threading.Lock()
         self._lock = threading.Lock()
         self._root: Any = None
@@ -126,34 +126,34 @@ class DuckDBInstance:
         self._holders: weakref.WeakSet[object] = weakref.WeakSet()
         self._writers: weakref.WeakSet[object] = weakref.WeakSet()
         self._cursors = 0
-        #: DuckDB's `memory_limit` while records are read and staged, and for merges (empty: DuckDB's own default).
+        #: DuckDB's `memory_limit` for reading and staging records, and for merges (empty: DuckDB's default).
         self.memory_limit = MEMORY_LIMIT
         self.merge_memory_limit = ""
         self._budget_bytes = 0
         self._limit_bytes = MEMORY_LIMIT_BYTES
-        #: What the user has set instead; 0: nothing.
+        #: The user's own limit; 0: none.
         self._set_bytes = 0
-        #: An append runs in several transactions, or an unfinished one could not be deleted; `commit_lock` guards it.
+        #: An append uses several transactions, or an unfinished one could not be deleted; `commit_lock` guards it.
         self.has_unfinished = False
-        #: A merge has more memory than that.
+        #: A merge has more memory than this.
         self._is_lifted = False
         #: See `ConstrainedTables`.
         self.constrained = ConstrainedTables()
 
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
-        """Give the instance at most so much; if it is strict, merges no more than that."""
+        """Limit the instance's memory to this size; a strict limit also applies to merges."""
         self._limit_bytes = min(size_bytes, MEMORY_LIMIT_BYTES)
         self.memory_limit = f"{self._limit_bytes}B"
         self.merge_memory_limit = f"{size_bytes}B" if is_strict else ""
         self._budget_bytes = size_bytes
 
     def ensure_memory(self, size_bytes: int, *, most_bytes: int = 0, is_bounded: bool = False) -> None:
-        """Raise the limit, for records that need more than most.
+        """Raise the limit, for records that need more memory than most.
 
         Args:
-            size_bytes: what they need.
-            most_bytes: the limit goes up to this, or to the budget if that is more.
-            is_bounded: a budget that is not strict bounds it, too.
+            size_bytes: memory that they need.
+            most_bytes: maximum of the new limit, or the budget if that is higher.
+            is_bounded: also apply a budget that is not strict.
         """
         with self._lock:
             if self._root is None or self._set_bytes:
@@ -168,30 +168,30 @@ class DuckDBInstance:
                 self._root.execute(f"set global memory_limit = '{self.memory_limit}'")
 
     def lacks(self, size_bytes: int) -> bool:
-        """Tell whether a size exceeds the memory of loads."""
+        """Return whether a size exceeds the memory of loads."""
         with self._lock:
             return size_bytes > (self._set_bytes or self._limit_bytes)
 
     def holds(self, size_bytes: int) -> bool:
-        """Tell whether one transaction may hold this size, by the user's limit or else the budget."""
+        """Return whether one transaction may use this much memory, by the user's limit or else the budget."""
         with self._lock:
             most_bytes = self._set_bytes or (self._budget_bytes and max(self._budget_bytes, self._limit_bytes))
             return not most_bytes or _COPIES * size_bytes <= most_bytes
 
     @property
     def can_lift_limit(self) -> bool:
-        """Tell whether the limit may be lifted: the user has set none."""
+        """Return whether the limit may be lifted: the user has set none."""
         return not self._set_bytes
 
     def lift_limit(self) -> str:
-        """Return the statement that gives a merge its memory; until `restore_limit` no load changes that."""
+        """Return the statement that gives a merge its memory; no load changes the limit until `restore_limit`."""
         with self._lock:
             self._is_lifted = True
             most_bytes = max(self._budget_bytes, self._limit_bytes)
         return f"set global memory_limit = '{most_bytes}B'" if self.merge_memory_limit else MORE_MEMORY
 
     def restore_limit(self) -> None:
-        """End what `lift_limit` began; raises if some of the memory is in use still."""
+        """Restore the limit after `lift_limit`; raises if too much memory is still in use."""
         with self._lock:
             self._is_lifted = False
             if self._root is not None:
@@ -199,27 +199,27 @@ class DuckDBInstance:
 
     @property
     def cuts_pieces(self) -> bool:
-        """Tell whether this version lets a load of wide records be staged in pieces."""
+        """Return whether this version can stage wide records in pieces."""
         return _version() >= _PIECES_SINCE
 
     @property
     def cuts_indexed_pieces(self) -> bool:
-        """Tell whether it writes pieces of a table that has an index, each into the file."""
+        """Return whether it writes each piece of a table with an index to the file."""
         return _version() >= _INDEXED_PIECES_SINCE
 
     @property
     def piece_bytes(self) -> int:
-        """Bytes of wide records to commit together."""
+        """Size in bytes of wide records for one commit."""
         most_bytes = self._set_bytes or (self._budget_bytes if self.merge_memory_limit else 0)
         return min(_PIECE_BYTES, most_bytes // 4) if most_bytes else _PIECE_BYTES
 
     @contextmanager
     def writing_through(self, *, has_pending: bool) -> Iterator[None]:
-        """Have the commit within write its piece into the file; the caller holds `commit_lock`.
+        """Make the commit inside this context write its piece to the file; the caller holds `commit_lock`.
 
         Args:
-            has_pending: pieces were committed and not checkpointed. Then this one goes into the log as well: for all
-                of them a checkpoint may have too little memory, and DuckDB ends for good if it is all a commit has.
+            has_pending: earlier pieces were committed but not checkpointed. Then this piece goes to the log as well: a
+                checkpoint of all pieces may run out of memory, and DuckDB then ends for good.
         """
         settings = ["checkpoint_threshold = '1B'"]
         if not has_pending:
@@ -241,11 +241,11 @@ class DuckDBInstance:
             return int(self._root.execute("select current_setting('threads')").fetchone()[0])
 
     def add_writer(self, writer: object) -> None:
-        """Note that a destination on this file lives: then sources open it for writing too."""
+        """Note that a destination on this file exists: sources then open it for writing too."""
         self._writers.add(writer)
 
     def cursor(self, holder: object, settings: DuckDBSettings, *, is_writer: bool) -> Any:
-        """Open the file if need be and return a cursor of its own for one session; `release` it in the end."""
+        """Open the file if needed and return a new cursor for one session; the caller calls `release`."""
         with self._lock:
             needs_writing = is_writer or bool(self._writers)
             if self._root is not None and self._is_read_only and needs_writing and not self._cursors:
@@ -259,7 +259,7 @@ class DuckDBInstance:
                     f"this process has {self.path} open read-only; it can write the file when that is closed"
                 )
             if not is_writer and not settings.external_access:
-                # A stranger's view must not read the files that this process can read.
+                # Views in an unknown file must not read files that this process can read.
                 self._root.execute("set global enable_external_access = false")
             self._holders.add(holder)
             self._cursors += 1
@@ -273,7 +273,7 @@ class DuckDBInstance:
             self._end_if_unused()
 
     def let_go(self, holder: object) -> None:
-        """Note that a connector was closed; after the last one and its sessions, unlock the file."""
+        """Note that a connector was closed; after the last connector and its sessions, unlock the file."""
         with self._lock:
             self._holders.discard(holder)
             self._end_if_unused()
@@ -290,11 +290,11 @@ class DuckDBInstance:
 
 
 def configuration(settings: DuckDBSettings, memory_limit: str = MEMORY_LIMIT) -> dict[str, Any]:
-    """Return what the instance is opened with: whoever opens the same file in this process must say the same."""
+    """Return the settings of the instance; every connector on this file in this process must use the same."""
     config: dict[str, Any] = {
         "memory_limit": settings.memory_limit or memory_limit,
         "preserve_insertion_order": False,
-        # A stranger's view must not fetch extensions over the network.
+        # Views in an unknown file must not load extensions over the network.
         "autoinstall_known_extensions": False,
     }
     return config if settings.threads is None else {**config, "threads": settings.threads}
@@ -312,7 +312,7 @@ def _connect(path: Path, settings: DuckDBSettings, memory_limit: str, *, read_on
             root.close()
             raise _no_database(path)
         root.execute("set global TimeZone = 'UTC'")
-        # Off, or a table that is missing would be looked for among our Python variables.
+        # Off: otherwise DuckDB looks for a missing table among our Python variables.
         root.execute("set global python_enable_replacements = false")
         found = "select 1 from duckdb_tables() where ends_with(comment, $1) or contains(sql, $2)"
         if not read_only and root.execute(found, [WIDE, MARK]).fetchone():
@@ -326,11 +326,11 @@ def _connect(path: Path, settings: DuckDBSettings, memory_limit: str, *, read_on
 
 
 def _make(path: Path) -> None:
-    """Make a file as a whole: of a full disk, or a kill, DuckDB would leave one that it does not open again."""
+    """Create a file atomically: after a full disk or a kill, DuckDB could leave a file that it cannot open."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.new")
     try:
         duckdb.connect(str(draft)).close()
-        # Another process may have made it first; and where the file system has no links, DuckDB makes it in its place.
+        # Another process may have created it first; if the file system has no links, DuckDB creates it in place.
         with suppress(OSError):
             path.hardlink_to(draft)
     except duckdb.Error as error:
@@ -342,15 +342,15 @@ def _make(path: Path) -> None:
 def _no_database(path: Path) -> ConnectorConfigError:
     """Return the error for a CSV, JSON or Parquet file, which DuckDB opens as views of a database in memory."""
     return ConnectorConfigError(
-        f"{path} is a file of records, not a DuckDB database: DuckDB would keep in memory what is written. Use the "
-        "connector of its format (csv, json, jsonl or parquet), or name another file",
+        f"{path} is a data file, not a DuckDB database: DuckDB would keep the written records in memory only. Use "
+        "the connector of its format (csv, json, jsonl or parquet), or name another file",
         connector="duckdb",
         key="path",
     )
 
 
 def has_triggers() -> bool:
-    """Tell whether this version of DuckDB knows triggers."""
+    """Return whether this version of DuckDB has triggers."""
     return _version() >= _TRIGGERS_SINCE
 
 
@@ -359,14 +359,14 @@ def _version() -> tuple[int, ...]:
 
 
 def _limit_bytes(root: Any) -> int:
-    """Return the limit of an instance; DuckDB says it as `244.1 MiB`, or without a fraction."""
+    """Return the memory limit of an instance; DuckDB shows it as `244.1 MiB`, or without a fraction."""
     (text,) = root.execute("select current_setting('memory_limit')").fetchone()
     number, unit = text.split()
     return int(float(number) * 1024 ** _UNITS.index(unit))
 
 
 def sort_error(error: BaseException, path: Path) -> ConnectorError:
-    """Turn a driver's error into one that says what to do."""
+    """Turn a driver's error into one that tells the caller what to do."""
     text = str(error).strip()
     first = text.partition("\n")[0]
     if isinstance(error, duckdb.InterruptException):
@@ -375,7 +375,8 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
         return ConnectorConfigError(f"{path} is a folder: name a file in it", connector="duckdb", key="path")
     if "Could not set lock on file" in text or "being used by another process" in text:
         return RetriableError(
-            f"{path} is locked: another process has it open ({first}); close that, DuckDB takes one writer",
+            f"{path} is locked: another process has opened it ({first}); close that process, since DuckDB allows "
+            "only one writer",
             connector="duckdb",
         )
     if "same database file with a different configuration" in text:

@@ -1,4 +1,4 @@
-"""DuckDB as a destination: records are staged side by side, targets and ledger written one after the other."""
+"""DuckDB as a destination: loads stage records concurrently, and write targets and ledger one after the other."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .settings import DuckDBSettings, read_settings
 class DuckDBDestination(SqlDestination):
     """Writes tables of one DuckDB file, which is created by the first write.
 
-    A commit of more wide records than fit in memory is several transactions, of which the last writes the ledger
-    (`DuckDBWrites.move`). The lock that fences one owner of a ledger row off another is within the process: DuckDB
-    lets only one process write a file.
+    A commit with more wide records than fit in memory is several transactions; the last one writes the ledger
+    (`DuckDBWrites.move`). The lock that separates two owners of a ledger row is within the process: DuckDB lets only
+    one process write a file.
     """
 
     capabilities = SqlDestination.capabilities | {Capability.APPLIES_CHANGES}
@@ -43,7 +43,7 @@ class DuckDBDestination(SqlDestination):
         )
 
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
-        """Give DuckDB at most so much; if it is strict, merges no more than that."""
+        """Limit DuckDB's memory to this size; a strict limit also applies to merges."""
         self._database.limit_memory(size_bytes, is_strict=is_strict)
 
     def connect(self) -> DuckDBSession:
@@ -54,7 +54,7 @@ class DuckDBDestination(SqlDestination):
         return session
 
     def check(self) -> None:
-        """Prove that the file can be read and written; its log comes beside it."""
+        """Check that the file can be read and written; its log is beside it."""
         demand_writable(self._path)
         super().check()
 
@@ -63,25 +63,25 @@ class DuckDBDestination(SqlDestination):
         return f"duckdb://{self._path}"
 
     def place(self) -> Place:
-        """One process at a time has the file."""
+        """Only one process at a time can open the file."""
         return "process"
 
     def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
-        """Run one statement while nobody commits: DuckDB would let the other one's commit fail."""
+        """Run one statement while no commit runs: otherwise DuckDB would fail the commit."""
         assert isinstance(session, DuckDBSession)
         return session.execute_alone(sql, values)
 
     def is_there(self) -> bool:
-        """Tell whether the file exists; it is not created to look into it."""
+        """Return whether the file exists; the check does not create it."""
         return self._path.exists()
 
     def close(self) -> None:
-        """Close every session; the file's lock is gone when nothing else of this process uses it."""
+        """Close every session; the file is unlocked when this process no longer uses it."""
         super().close()
         self._database.let_go(self)
 
     def _ensure_ledger(self, lease: SessionLease, ledger: TableName) -> None:
-        """Begin a transaction that has the commit lock, and in which the ledger exists."""
+        """Begin a transaction that holds the commit lock, and in which the ledger exists."""
         lease.begin()
         self.dialect.tables.lock_creation(lease.session, ledger)
         if not self.dialect.catalog.exists(lease.session, ledger):

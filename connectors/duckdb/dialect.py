@@ -12,13 +12,13 @@ from .types import DuckDBTypes
 from .write_statements import DuckDBWrites
 
 _FACTS = Facts(
-    # Naive UTC: Python cannot read a DuckDB time with zone without another package before 2.0.
+    # Naive UTC: before DuckDB 2.0, Python needs another package to read a time with zone.
     timestamp_type="TIMESTAMP",
     now="current_timestamp::timestamp",
     text_type="VARCHAR",
     bigint_type="BIGINT",
-    # A transaction that is as old as its first record cannot be fenced off: DuckDB lets it update a ledger row that
-    # another one has replaced since (by INSERT ... ON CONFLICT), and sees no conflict between different columns.
+    # A transaction as old as its first record cannot be fenced off. DuckDB lets it update a ledger row that another one
+    # has replaced since (by INSERT ... ON CONFLICT), and sees no conflict between different columns.
     appends_directly=False,
     arrival="rowid",
     keys_replacements=False,
@@ -27,17 +27,17 @@ _FACTS = Facts(
 
 
 class DuckDBNaming(Naming):
-    """Names are the same without regard to case."""
+    """Names ignore case."""
 
     name = "duckdb"
     default_schema = "main"
 
     def __init__(self) -> None:
-        #: Name of the file's catalog; known from the first connection on.
+        #: Name of the file's catalog; known after the first connection.
         self.catalog = ""
 
     def schema(self, name: str) -> str:
-        """Quote a schema's full name, with the catalog: a schema may be named like it."""
+        """Quote a schema's full name, with the catalog: a schema may have the catalog's name."""
         return ".".join(self.quote(part) for part in (self.catalog, name) if part)
 
     def table(self, name: TableName) -> str:
@@ -45,17 +45,17 @@ class DuckDBNaming(Naming):
         return f"{self.schema(name.schema or self.default_schema)}.{self.quote(name.name)}"
 
     def fold(self, name: str) -> str:
-        """Names are the same without regard to case."""
+        """Names ignore case."""
         return name.casefold()
 
 
 def dialect(naming: DuckDBNaming, *, is_limited: bool = False, has_primary_key: bool = False) -> Dialect:
-    """Put DuckDB's parts together; of 1.4 and later.
+    """Build the dialect of DuckDB 1.4 and later.
 
     Args:
-        naming: learns the file's catalog from the first connection.
-        is_limited: the user has set a limit of memory, which merges keep, too.
-        has_primary_key: tables that are made get a primary key.
+        naming: gets the file's catalog from the first connection.
+        is_limited: the user has set a memory limit, which also applies to merges.
+        has_primary_key: new tables get a primary key.
     """
     facts = replace(_FACTS, keys_replacements=has_primary_key)
     return Dialect(

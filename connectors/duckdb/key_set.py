@@ -1,4 +1,4 @@
-"""A set of keys in DuckDB, as canonical texts: which records of the other side have a key in it."""
+"""A set of keys in DuckDB, as canonical texts: finds records of the other side whose keys are in it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..errors import FatalConnectorError
 from .checksums import DuckDBCanonical
 from .record_checksums import MEMORY_BYTES, carry, numbered, scratch_database
 
-#: Column of a record's place in its batch.
+#: Column with a record's position in its batch.
 _PLACE = "place"
 
 
 @contextmanager
 def open_key_set(key: Sequence[ComparedColumn], memory_bytes: int = MEMORY_BYTES) -> Iterator[KeySet]:
-    """Open an empty set; it ends with the context.
+    """Open an empty set; the context closes it.
 
     Args:
-        key: the key's columns, of the side whose keys are put in.
-        memory_bytes: what may be held before it goes to disk.
+        key: key columns of the side whose keys are added.
+        memory_bytes: memory limit before it spills to disk.
     """
     with scratch_database(memory_bytes) as connection:
         yield KeySet(connection, key)
@@ -39,7 +39,7 @@ class KeySet:
         self._canonical = DuckDBCanonical()
 
     def fill(self, batches: Iterable[pa.RecordBatch]) -> int:
-        """Put the keys of some records in, in place of all that are there; return the number of records."""
+        """Replace the set by the keys of some records; return the number of records."""
         count = 0
         columns = ", ".join(f"k{number} varchar" for number in range(len(self._key)))
         self._run(f"create or replace table keys ({columns})")
@@ -49,21 +49,21 @@ class KeySet:
         return count
 
     def remove(self, batch: pa.RecordBatch, key: Sequence[ComparedColumn]) -> None:
-        """Take the keys of some records of the other side out; arguments as those of `contains`."""
+        """Remove the keys of some records of the other side; arguments as in `contains`."""
         texts = ", ".join(f"{text} as k{number}" for number, text in enumerate(self._texts_of(key)))
         same = " and ".join(f"i.k{number} = k.k{number}" for number in range(len(key)))
         self._over(batch, key, f"delete from keys as k using (select {texts} from incoming as t) as i where {same}")
 
     def count(self) -> int:
-        """Return how many keys are in."""
+        """Return the number of keys."""
         return int(self._run("select count(*) as number from keys")["number"][0])
 
     def contains(self, batch: pa.RecordBatch, key: Sequence[ComparedColumn]) -> pa.Array:
-        """Tell of each record of the other side whether its key is in the set.
+        """Return for each record of the other side whether its key is in the set.
 
         Args:
             batch: the records.
-            key: the other side's columns of the key, in the order of the set's.
+            key: the other side's key columns, in the order of the set's.
         """
         import numpy as np
 
@@ -86,7 +86,7 @@ class KeySet:
         return [self._canonical.text(f"t.{column.name}", column) for column in numbered(key, 0)]
 
     def _over(self, batch: pa.RecordBatch, key: Sequence[ComparedColumn], sql: str) -> Any:
-        """Run a statement over the keys of some records, `incoming`; return its result, None if there are none."""
+        """Run a statement over the keys of some records, `incoming`; return its result, None without records."""
         if not batch.num_rows:
             return None
         columns = numbered(key, 0)

@@ -1,4 +1,4 @@
-"""How much memory a load needs: what DuckDB cannot spill to disk. A lower limit makes the load fail."""
+"""Memory that a load needs and DuckDB cannot spill to disk. A lower limit makes the load fail."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import pyarrow as pa
 
 from ..sql.identifiers import literal
 
-#: Each thread writes its own row group: blocks of 256 KiB of each column, before and behind compression.
+#: Each thread writes its own row group: blocks of 256 KiB for each column, before and after compression.
 COLUMN_BYTES = 640 << 10
 
-#: Records that DuckDB works on at once, with all their values.
+#: Number of records that DuckDB processes at once, with all their values.
 VECTOR_RECORDS = 2048
 
-#: What a load of narrow records needs besides.
+#: Base memory of a load, even with narrow records.
 _BASE_BYTES = 64_000_000
 
 
 class MemoryNeed:
-    """Memory that one load needs, by the batches that it has sent so far."""
+    """Memory that one load needs, estimated from the batches so far."""
 
     def __init__(self, schema: pa.Schema, threads: int) -> None:
         self._columns_bytes = sum(map(_columns, schema.types)) * threads * COLUMN_BYTES
         self._records = VECTOR_RECORDS * threads
         self._sent_bytes = 0
-        #: Average of the batch with the widest records.
+        #: Average record size of the batch with the widest records.
         self._width_bytes = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -36,7 +36,7 @@ class MemoryNeed:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes that DuckDB needs for it."""
+        """Bytes that DuckDB needs for the load."""
         wide_bytes = min(self._sent_bytes, self._records * self._width_bytes)
         return max(self._columns_bytes, _BASE_BYTES + wide_bytes + wide_bytes // 4)
 
@@ -47,16 +47,17 @@ class MemoryNeed:
 
 
 def _columns(kind: pa.DataType) -> int:
-    """Return how many columns DuckDB stores for a type; a nested type has several."""
+    """Return how many columns DuckDB stores for a type; a nested type has more than one."""
     return 1 + sum(_columns(kind.field(place).type) for place in range(kind.num_fields))
 
 
 def widths(table: str, columns: Sequence[str]) -> str:
-    """Write the query of a table's row groups: records, and bytes of its widest texts by the file's own statistics.
+    """Write the query of a table's row groups: number of records, and bytes of the widest texts by the file's
+    statistics.
 
     Args:
-        table: quoted.
-        columns: names.
+        table: the quoted name.
+        columns: their names.
     """
     listed = ", ".join(map(literal, columns))
     length = r"regexp_extract(stats::varchar, '(?i)max.string.length\D+(\d+)', 1)"
@@ -68,7 +69,7 @@ def widths(table: str, columns: Sequence[str]) -> str:
 
 
 def read_bytes(row_groups: Sequence[tuple[Any, ...]], threads: int) -> int:
-    """Return what reading needs at most: each thread reads so many records at once, with all their values, twice."""
+    """Return the maximum that reading needs: each thread reads this many records at once, with all values, twice."""
     return _BASE_BYTES + 2 * max(
         (min(records * (width or 0), threads * VECTOR_RECORDS * (width or 0)) for records, width in row_groups),
         default=0,

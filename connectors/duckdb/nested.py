@@ -1,4 +1,4 @@
-"""Lists, structs and maps as JSON in DuckDB's SQL, for checksums: word for word as `arrow.text.to_json` writes them."""
+"""Lists, structs and maps as JSON in DuckDB's SQL, for checksums: exactly the texts of `arrow.text.to_json`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..sql.identifiers import literal
 
 
 class _Style(Struct, frozen=True):
-    """What stands between values, and how the rest differs."""
+    """Separators and other differences between the forms of JSON."""
 
     comma: str = ","
     colon: str = ":"
-    #: As jsonb writes it: keys by their length, then by their bytes; floats without an exponent.
+    #: The form of jsonb: keys by length, then by bytes; floats without an exponent.
     is_jsonb: bool = False
 
 
@@ -27,7 +27,7 @@ _JSONB = _Style(", ", ": ", is_jsonb=True)
 
 
 def list_text(column: str, compared: ComparedColumn) -> str:
-    """Write a list of scalars, all sides with as many digits of a second as the source has."""
+    """Write a list of scalars; all sides use the source's number of decimal places in seconds."""
     zone = getattr(compared.field.type.value_type, "tz", None)
     assert compared.item is not None
     item = _scalar("x", compared.item, compared.digits, is_zoned=zone is not None)
@@ -37,12 +37,12 @@ def list_text(column: str, compared: ComparedColumn) -> str:
 
 
 def nested_text(column: str, kind: pa.DataType, *, is_jsonb: bool) -> str:
-    """Write whatever is nested.
+    """Write any nested value.
 
     Args:
         column: a quoted name.
-        kind: its type, of those that `checksums.nested.is_carried` knows.
-        is_jsonb: as jsonb writes it anew.
+        kind: its type, one that `checksums.nested.is_carried` accepts.
+        is_jsonb: in the form that jsonb writes.
     """
     return _value(column, kind, _JSONB if is_jsonb else _PLAIN, 0)
 
@@ -58,7 +58,7 @@ def interval_text(value: str) -> str:
 
 
 def decimal_text(value: str, kind: pa.DataType) -> str:
-    """Write a decimal; DuckDB leaves out the zero before the point where its type has no digit there."""
+    """Write a decimal; DuckDB omits the zero before the point if its type has no digit there."""
     text = f"{value}::varchar"
     if not pa.types.is_decimal(kind) or kind.scale < kind.precision:
         return text
@@ -66,7 +66,7 @@ def decimal_text(value: str, kind: pa.DataType) -> str:
 
 
 def any_interval(value: str, kind: pa.DataType, condition: str, depth: int = 0) -> str:
-    """Write whether one of the intervals in a value meets a condition; empty: its type has none."""
+    """Write the condition that one interval in a value meets a condition; empty: its type has none."""
     types, name = pa.types, f"x{depth}"
     if types.is_interval(kind):
         return f"({condition.format(value)})"
@@ -87,7 +87,7 @@ def any_interval(value: str, kind: pa.DataType, condition: str, depth: int = 0) 
 
 
 def _value(value: str, kind: pa.DataType, style: _Style, depth: int) -> str:
-    """Write a value; NULL for NULL. Each level of lists names its items otherwise."""
+    """Write a value; NULL for NULL. Each level of lists uses other names for its items."""
     types, name = pa.types, f"x{depth}"
     if types.is_struct(kind):
         return _struct(value, kind, style, depth)
@@ -117,7 +117,7 @@ def _struct(value: str, kind: pa.DataType, style: _Style, depth: int) -> str:
 
 
 def _concat(parts: Sequence[str], items: Sequence[str]) -> str:
-    """Put items between the parts of a text."""
+    """Insert items between the parts of a text."""
     found = [literal(parts[0])]
     for item, part in zip(items, parts[1:], strict=True):
         found += [f"coalesce({item}, 'null')", literal(part)]
@@ -126,7 +126,7 @@ def _concat(parts: Sequence[str], items: Sequence[str]) -> str:
 
 def _joined(items: str, name: str, item: str, style: _Style) -> str:
     joined = f"array_to_string(list_transform({items}, lambda {name}: coalesce({item}, 'null')), '{style.comma}')"
-    # Of an empty list DuckDB before 2.0 makes NULL.
+    # DuckDB before 2.0 turns an empty list into NULL.
     return f"case when {items} is not null then '[' || coalesce({joined}, '') || ']' end"
 
 
@@ -152,7 +152,7 @@ def _scalar(value: str, form: TextForm, digits: int, *, is_zoned: bool) -> str:
 
 
 def _without_exponent(written: str, value: str) -> str:
-    """Write a float's digits in full, as numeric does, which has no negative zero either."""
+    """Write all digits of a float, as numeric does, which also lacks a negative zero."""
     text = f"abs({value}::double)::varchar"
     digits = f"replace(split_part({text}, 'e', 1), '.', '')"
     power = f"split_part({text}, 'e', 2)::int"
@@ -169,7 +169,7 @@ def _without_exponent(written: str, value: str) -> str:
 
 
 def _fraction(text: str, digits: int) -> str:
-    """Leave out those digits of a second that the source's type does not have, if they are zeros."""
+    """Omit decimal places of seconds that the source's type does not have, if they are zeros."""
     if digits < 6:
         zeros, kept = ("000", r"(\.[0-9]{3})") if digits else (r"\.000000", "()")
         text = f"regexp_replace({text}, '{kept}{zeros}(Z?)$', '\\1\\2')"

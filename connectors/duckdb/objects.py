@@ -14,7 +14,7 @@ FLAT = "flat"
 
 
 def flat_columns(schema: pa.Schema, quote: Callable[[str], str]) -> dict[str, str]:
-    """Return what is selected for each column."""
+    """Return the select expression of each column."""
     found = {}
     for field in schema:
         first, *rest = path_of(field)

@@ -1,6 +1,6 @@
-"""Stages wide records in pieces of a few dozen megabytes, each committed and checkpointed.
+"""Stages wide records in pieces of a few dozen megabytes; each piece is committed and checkpointed.
 
-DuckDB writes a column from memory in vectors of 2,048 records, however wide they are; only the end of a row group ends
+DuckDB writes a column from memory in vectors of 2,048 records, even for wide records; only the end of a row group ends
 a vector earlier. Records that are appended after a checkpoint begin a new row group.
 """
 
@@ -14,12 +14,12 @@ import pyarrow as pa
 from .database import DuckDBInstance
 from .memory import MemoryNeed
 
-#: A batch of a single wide record needs so many times its size in DuckDB.
+#: A batch with a single wide record needs this multiple of its size in DuckDB.
 _COPIES = 8
 
 
 class Pieces:
-    """Cuts batches into pieces, and raises the memory limit for each; narrow records are one piece, however many."""
+    """Cuts batches into pieces, and raises the memory limit for each; narrow records are always one piece."""
 
     def __init__(
         self, batches: Iterator[pa.RecordBatch], schema: pa.Schema, database: DuckDBInstance, *, is_cut: bool
@@ -30,26 +30,26 @@ class Pieces:
         self._database = database
         self._is_cut = is_cut
         self._threads = database.threads()
-        #: Memory for what no checkpoint has written yet.
+        #: Memory for data that no checkpoint has written yet.
         self._need = self._empty()
         self._whole = self._empty()
-        # The statement that asks for the first batch holds something of each column by then.
+        # The statement that asks for the first batch already uses memory for each column.
         database.ensure_memory(self._need.size_bytes)
         self._is_over = False
-        #: A committed piece is in the log only: another load keeps the checkpoint from running.
+        #: A committed piece is only in the log: another load prevents the checkpoint.
         self.has_pending = False
 
     @property
     def whole_bytes(self) -> int:
-        """Bytes that DuckDB needs to work on all that came so far."""
+        """Bytes that DuckDB needs to process all batches so far."""
         return self._whole.size_bytes
 
     def has_more(self) -> bool:
-        """Tell whether the last piece was cut; the next one may be empty all the same."""
+        """Return whether the last piece was cut; the next one may still be empty."""
         return not self._is_over
 
     def is_wide(self) -> bool:
-        """Wait for the first batch, and tell by its records whether what comes will be cut."""
+        """Wait for the first batch, and return whether its records are wide enough to be cut."""
         first = next(self._batches, None)
         if first is None:
             return False
@@ -59,7 +59,7 @@ class Pieces:
         return self._is_cut and need.vector_bytes >= self._database.piece_bytes
 
     def piece(self) -> Iterator[pa.RecordBatch]:
-        """Yield batches up to where they must be committed, or to the end."""
+        """Yield batches up to the next necessary commit, or to the end."""
         size_bytes = 0
         for batch in self._batches:
             size_bytes += batch.nbytes
@@ -67,14 +67,14 @@ class Pieces:
             self._need.add(batch)
             self._database.ensure_memory(self._need.size_bytes, most_bytes=_COPIES * batch.nbytes)
             yield pa.RecordBatch.from_arrays(batch.columns, schema=self._schema)
-            del batch  # not held while the next one is made
+            del batch  # released before the next batch is made
             most_bytes = self._database.piece_bytes
             if self._is_cut and size_bytes >= most_bytes and self._need.vector_bytes >= most_bytes:
                 return
         self._is_over = True
 
     def note_commit(self, *, is_checkpointed: bool) -> None:
-        """Note a commit: after a checkpoint DuckDB holds nothing of the earlier batches."""
+        """Note a commit: after a checkpoint DuckDB has nothing of the earlier batches in memory."""
         self.has_pending = not is_checkpointed
         if is_checkpointed:
             self._need = self._empty()

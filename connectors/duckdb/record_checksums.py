@@ -1,4 +1,4 @@
-"""Checksums of a source that computes none itself: its records go through DuckDB."""
+"""Checksums for a source that cannot compute them: its records go through DuckDB."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from ..stream import Checkpoint, Event, Rejected, Stream
 from ..struct_helpers import replace
 from .checksums import DuckDBCanonical
 
-#: What DuckDB may hold of keys and hashes before it goes to disk, in bytes: unless told otherwise, and at least.
+#: Memory limit of DuckDB for keys and hashes before they spill to disk, in bytes: default, and minimum.
 MEMORY_BYTES, _LEAST_BYTES = 512_000_000, 16_000_000
-#: For each of DuckDB's threads, which hold batches and buffers of their own beside what the limit counts.
+#: Added for each of DuckDB's threads: their batches and buffers are not counted by the limit.
 _THREAD_BYTES = 64_000_000
 
-#: Columns of the records as DuckDB sees them: their own names may differ in nothing but case.
+#: Columns of the records in DuckDB: the original names may differ only by case.
 _PAST, _HASH, _SIZE = "past", "h", "size"
 
-#: Bytes of records that DuckDB is given at once: it makes several copies of what it hashes.
+#: Bytes of records given to DuckDB at once: it makes several copies while hashing.
 _SLICE_BYTES = 4_000_000
 
 
 @contextmanager
 def checksums_of_records(source: Source, side: Side, memory_bytes: int = MEMORY_BYTES) -> Iterator[RecordChecksums]:
-    """Open checksums of what a source reads; they end with the context.
+    """Open checksums over a source's records; the context closes them.
 
     Args:
         source: reads the records.
         side: the side to compute.
-        memory_bytes: what may be held of keys and hashes before it goes to disk.
+        memory_bytes: memory limit for keys and hashes before they spill to disk.
     """
     with scratch_database(memory_bytes) as connection:
         yield RecordChecksums(connection, source, side)
@@ -53,10 +53,10 @@ def checksums_of_records(source: Source, side: Side, memory_bytes: int = MEMORY_
 
 @contextmanager
 def scratch_database(memory_bytes: int = MEMORY_BYTES) -> Iterator[Any]:
-    """Open a DuckDB database in memory, for keys and hashes of records; it ends with the context.
+    """Open an in-memory DuckDB database for keys and hashes of records; the context closes it.
 
     Args:
-        memory_bytes: what it may hold before it goes to disk.
+        memory_bytes: memory limit before it spills to disk.
     """
     try:
         import duckdb
@@ -76,7 +76,7 @@ def scratch_database(memory_bytes: int = MEMORY_BYTES) -> Iterator[Any]:
     )
     try:
         connection.execute("set global TimeZone = 'UTC'")
-        # In a notebook DuckDB refuses to set it, even to false, where ipywidgets is missing.
+        # In a notebook without ipywidgets, DuckDB refuses to set it, even to false.
         if connection.execute("select current_setting('enable_progress_bar')").fetchone() != (False,):
             connection.execute("set enable_progress_bar = false")
         connection.execute("set global python_enable_replacements = false")
@@ -87,7 +87,7 @@ def scratch_database(memory_bytes: int = MEMORY_BYTES) -> Iterator[Any]:
 
 
 class RecordChecksums:
-    """Reads the records once for all digests: a key and a hash of each are kept. Rows are read again."""
+    """Reads the records once for all digests, and keeps a key and a hash of each. Rows are read a second time."""
 
     def __init__(self, connection: Any, source: Source, side: Side) -> None:
         self._connection = connection
@@ -97,25 +97,25 @@ class RecordChecksums:
         self._key = numbered(side.key, 0)
         self._columns = numbered(side.columns, len(side.key))
         self._kept: SqlChecksums | None = None
-        #: Rejected records of the stream, which it sets aside: they are in no digest.
+        #: Rejected records of the stream: they are in no digest.
         self.rejected = 0
-        #: Why the records could not be read, where DuckDB asked for them.
+        #: Reason why the source failed while DuckDB read its records.
         self._failure: ConnectorError | None = None
 
     def digests(self, ranges: Sequence[KeyRange]) -> list[Digest]:
-        """Return one digest a range."""
+        """Return one digest for each range."""
         return self._records().digests(ranges)
 
     def sample(self, records: int) -> list[Key]:
-        """Return nothing: all records are read before the first key is known, and none is hashed twice."""
+        """Do nothing: all records are read before the first key is known, and each is hashed once."""
         return []
 
     def boundaries(self, ranges: Sequence[tuple[KeyRange, int]]) -> list[list[Key]]:
-        """Return the keys at which each range falls into pieces."""
+        """Return the keys that split each range."""
         return self._records().boundaries(ranges)
 
     def sizes(self, ranges: Sequence[KeyRange]) -> list[int]:
-        """Return the characters of the records of each range."""
+        """Return the number of characters in the records of each range."""
         return self._records().sizes(ranges)
 
     def rows(self, ranges: Sequence[KeyRange]) -> list[Row]:
@@ -123,7 +123,7 @@ class RecordChecksums:
         schema, condition = self._schema(), self._over("incoming as t").within(ranges)
         names = [column.name for column in self._key]
         with closing(self._batches(schema)) as batches:
-            # A query over all batches would hold on to each from which it has taken a record.
+            # A query over all batches would keep every batch in memory.
             found = [
                 batch.take(self._places([batch.column(name) for name in names], batch.num_rows, condition))
                 for batch in batches
@@ -132,7 +132,7 @@ class RecordChecksums:
             return self._over("incoming as t").rows(ranges)
 
     def mask(self, batch: pa.RecordBatch, ranges: Sequence[KeyRange]) -> pa.Array:
-        """Tell of each record whether its key is in one of the ranges."""
+        """Return for each record whether its key is in one of the ranges."""
         keys = [carry(batch.column(own.name), column) for own, column in zip(self._side.key, self._key, strict=True)]
         condition = self._over("incoming as t").within(ranges)
         flags = bytearray(batch.num_rows)
@@ -141,8 +141,8 @@ class RecordChecksums:
         return pc.equal(pa.Array.from_buffers(pa.uint8(), batch.num_rows, [None, pa.py_buffer(flags)]), 1)
 
     def _places(self, keys: Sequence[pa.Array], records: int, condition: str) -> pa.Array:
-        """Return the places of the records that meet a condition over their keys, in any order; empty: all."""
-        import numpy as np  # comes with DuckDB's results
+        """Return the positions of the records that meet a condition over their keys, in any order; empty: all."""
+        import numpy as np  # installed with DuckDB's results
 
         places = pa.array(np.arange(records))
         if not condition or not records:
@@ -211,13 +211,13 @@ class RecordChecksums:
 
     @contextmanager
     def _incoming(self, data: pa.Table | pa.RecordBatchReader) -> Iterator[None]:
-        """Let DuckDB see data as the table `incoming`."""
+        """Make data visible to DuckDB as the table `incoming`."""
         with self._sorted_errors():
             self._connection.register("incoming", data)
             try:
                 yield
             finally:
-                # After a fatal error the database does nothing more: sorted as well.
+                # After a fatal error the database accepts no statement: sorted as well.
                 self._connection.unregister("incoming")
 
     def _schema(self) -> pa.Schema:
@@ -250,12 +250,12 @@ class RecordChecksums:
 def events_within(
     source: Source, stream: Stream, side: Side, ranges: Sequence[KeyRange], memory_bytes: int = MEMORY_BYTES
 ) -> Iterator[Event]:
-    """Read a whole table's stream, but only the records of some ranges of keys.
+    """Read a whole table's stream, limited to the records of some key ranges.
 
     Args:
-        source: the side's.
-        stream: with the columns to read, the key's among them.
-        side: has the key.
+        source: the source of this side.
+        stream: with the columns to read, including the key.
+        side: gives the key.
         ranges: ascending and disjoint.
         memory_bytes: as for `checksums_of_records`.
     """
@@ -267,7 +267,7 @@ def events_within(
 
 
 def canonical_keys(source: Source, side: Side, batches: Iterable[pa.RecordBatch]) -> Iterator[list[Key]]:
-    """Yield the keys of each batch of a side's records, as texts that are the same on the other side."""
+    """Yield the keys of each batch of a side's records, as texts that both sides write equally."""
     with checksums_of_records(source, side) as checksums:
         for batch in batches:
             yield checksums.keys(batch)
@@ -275,12 +275,12 @@ def canonical_keys(source: Source, side: Side, batches: Iterable[pa.RecordBatch]
 
 def _events(source: Source, stream: Stream) -> Iterator[Event]:
     for _, event in source.read([stream], {stream.name: None}):
-        assert isinstance(event, pa.RecordBatch | Checkpoint | Stream | Rejected)  # the wire is "arrow"
+        assert isinstance(event, pa.RecordBatch | Checkpoint | Stream | Rejected)  # the transfer format is "arrow"
         yield event
 
 
 def numbered(columns: Sequence[ComparedColumn], first: int) -> tuple[ComparedColumn, ...]:
-    """Return columns under the names and in the types in which DuckDB takes them."""
+    """Return columns with the names and types that DuckDB accepts."""
     return tuple(
         replace(column, name=f"c{number}", field=column.field.with_type(_carried(column.field.type, column.form)))
         for number, column in enumerate(columns, start=first)
@@ -292,7 +292,7 @@ _WRITTEN: dict[TextForm, Callable[[str], str]] = {TextForm.JSONB: jsonb_text, Te
 
 
 def _carried(kind: pa.DataType, form: TextForm) -> pa.DataType:
-    """Return the type in which DuckDB takes it."""
+    """Return the type that DuckDB accepts for it."""
     types = pa.types
     if types.is_dictionary(kind):
         return _carried(kind.value_type, form)
@@ -310,7 +310,7 @@ def _carried(kind: pa.DataType, form: TextForm) -> pa.DataType:
 
 
 def carry(array: pa.Array, column: ComparedColumn) -> pa.Array:
-    """Return values in the column's type, or in full as text where DuckDB has no such type."""
+    """Return values in the column's type, or as full text if DuckDB has no such type."""
     kind = column.field.type
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()

@@ -1,4 +1,4 @@
-"""One DuckDB cursor as a session of the SQL base."""
+"""One DuckDB cursor as a `Session`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import duckdb
-import numpy  # which duckdb has imported
+import numpy  # imported by duckdb
 import pyarrow as pa
 from msgspec import Struct
 
@@ -21,10 +21,10 @@ from .database import WIDE, DuckDBInstance, sort_error
 from .pieces import Pieces
 from .unfinished import add_mark, delete_unfinished, drop_mark
 
-#: Name under which a load's batches stand in SQL; each cursor has its own.
+#: Name of a load's batches in SQL; each cursor has its own name.
 _INCOMING = "_syncblocks_incoming"
 
-#: How long a wait for the commit lock goes on before it looks whether it was interrupted.
+#: Seconds that a wait for the commit lock lasts before it checks for an interrupt.
 _LOCK_POLL_S = 0.1
 
 #: Schema and name of every table with a constraint.
@@ -33,27 +33,27 @@ _CONSTRAINED = (
     "where database_name = current_database() and constraint_type <> 'NOT NULL'"
 )
 
-#: How often a statement that was interrupted is tried again at the end of a transaction.
+#: Attempts to run an interrupted statement at the end of a transaction.
 _TRIES = 3
 
-#: No record has this place.
+#: No record has this position.
 _NO_END = (1 << 63) - 1
 
 
 class Described(Struct, frozen=True, kw_only=True):
-    """What the catalog's entry of one table or view says."""
+    """The catalog entry of one table or view."""
 
-    #: Name, type, and whether NULL is refused.
+    #: Name, type, and whether it is NOT NULL.
     columns: Sequence[tuple[str, str, bool]]
-    #: A table without a primary key whose columns have neither defaults nor expressions.
+    #: A table without a primary key, without defaults and without computed columns.
     is_plain: bool
 
 
 class DuckDBSession:
     """A cursor with one transaction at a time; implements `ReadSession`.
 
-    What is written goes to staging tables first, without a lock. `lock` begins the part that must not overlap with
-    another's: target, ledger, commit.
+    Records go to staging tables first, without a lock. `lock` begins the part that only one load may run at a time:
+    target, ledger, commit.
     """
 
     def __init__(self, database: DuckDBInstance, cursor: Any) -> None:
@@ -63,33 +63,33 @@ class DuckDBSession:
         self._is_begun = False
         self._is_cancelled = False
         self._has_more_memory = False
-        #: Committed staging tables, to be dropped at the end of the transaction however it ends.
+        #: Committed staging tables, always dropped at the end of the transaction.
         self._settled: list[str] = []
-        #: Those of which a piece was committed.
+        #: Staging tables of which a piece was committed.
         self._published: set[str] = set()
-        #: Memory that the transaction's staged records need when they are inserted into the target.
+        #: Memory that the transaction's staged records need for their insert into the target.
         self._staged_bytes = 0
-        #: `_staged_bytes` is more than the memory of a load: the commit writes everything to the file.
+        #: `_staged_bytes` exceeds the memory of a load: the commit writes everything to the file.
         self._is_wide = False
         #: Staging tables -> number of the next record; None: not numbered.
         self._numbers: dict[TableName, int | None] = {}
         #: Staging tables -> number of records at the end of each piece.
         self._ends: dict[TableName, list[int]] = {}
-        #: Committed pieces are in the log only: another load keeps the checkpoint from running.
+        #: Committed pieces are only in the log: another load prevents the checkpoint.
         self._has_pending = False
-        #: The table (quoted) whose new records are marked until the commit.
+        #: The quoted table whose new records are marked until the commit.
         self._marked = ""
-        #: Name of the file's catalog: full names need it, since a schema may be named like it.
+        #: Name of the file's catalog: full names need it, since a schema may have the same name.
         self.catalog = str(self.query("select current_database()")[0][0])
 
     def begin(self) -> None:
-        """Start a transaction; its snapshot is that of its first statement."""
+        """Start a transaction; its first statement takes the snapshot."""
         self._is_cancelled = False
         self._run("begin transaction")
         self._is_begun = True
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Run a statement; return the records it changed."""
+        """Run a statement; return how many records it changed."""
         try:
             cursor = self._run(sql, parameters)
         except FatalConnectorError as error:
@@ -107,7 +107,7 @@ class DuckDBSession:
             raise sort_error(error, self._database.path) from error
 
     def demand_select(self, sql: str) -> None:
-        """Parse a text, which has to be one SELECT, and nothing else.
+        """Parse a text that must be exactly one SELECT.
 
         Raises:
             FatalConnectorError: it is not.
@@ -120,7 +120,7 @@ class DuckDBSession:
             raise FatalConnectorError("it is not one SELECT", connector="duckdb")
 
     def records(self, sql: str) -> list[dict[str, Any]]:
-        """Return all rows of a small result, each under its columns' names."""
+        """Return all rows of a small result, as dicts by column name."""
         try:
             cursor = self._run(sql)
             names = [column[0] for column in cursor.description]
@@ -129,9 +129,9 @@ class DuckDBSession:
             raise sort_error(error, self._database.path) from error
 
     def describe(self, table: TableName) -> Described | None:
-        """Read a table's columns from its own entry of the catalog; None: there is no such table or view.
+        """Read a table's columns from its own catalog entry; None: there is no such table or view.
 
-        A statement on a table that is missing would end the transaction; a relation does not.
+        A statement on a missing table would end the transaction; a relation does not.
         """
         full = self._full(table)
         try:
@@ -140,7 +140,7 @@ class DuckDBSession:
         except duckdb.CatalogException as error:
             first = str(error).partition(" does not exist")
             if first[1] and table.name in first[0]:
-                return None  # the table, or its schema; a view may name another one that is missing
+                return None  # the table, or its schema; a view may refer to another missing table
             raise sort_error(error, self._database.path) from error
         except (duckdb.Error, RuntimeError, UnicodeError) as error:
             raise sort_error(error, self._database.path) from error
@@ -150,7 +150,7 @@ class DuckDBSession:
         )
 
     def has_constraints(self, table: TableName) -> bool:
-        """Tell whether a table has a constraint beside NOT NULL; one that foreign keys refer to has one."""
+        """Return whether a table has a constraint besides NOT NULL; a table that foreign keys refer to has one."""
 
         def ask() -> Iterable[tuple[str, str]]:
             ((places,),) = self.query(_CONSTRAINED)
@@ -162,7 +162,7 @@ class DuckDBSession:
         """Yield a result in batches, from one snapshot."""
         try:
             relation = self._cursor.sql(sql)
-            # `fetch_arrow_reader` is what DuckDB 1.4 calls it.
+            # DuckDB 1.4 calls it `fetch_arrow_reader`.
             start = getattr(relation, "to_arrow_reader", None) or relation.fetch_arrow_reader
             reader = start(FETCH_RECORDS)
             try:
@@ -182,7 +182,7 @@ class DuckDBSession:
             names.append(SEQUENCE)
         listed = ", ".join(quote(name) for name in names)
         into = self._full(table)
-        # Names would have to be unique without regard to case in the view that `register` makes.
+        # In the view of `register`, names would have to be unique ignoring case.
         places = [f"c{place}" for place in range(len(names))]
         plain = pa.schema([pa.field(place, field.type) for place, field in zip(places, schema, strict=True)])
         sql = f"insert into {into} ({listed}) select {', '.join(places)} from {_INCOMING}"
@@ -217,7 +217,7 @@ class DuckDBSession:
             raise sort_error(error, self._database.path) from error
 
     def _insert_collected(self, sql: str, schema: pa.Schema, pieces: Pieces) -> int:
-        """Collect a piece without an open transaction, for which the checkpoint of another load's piece would wait."""
+        """Collect a piece outside of a transaction: an open one would block the checkpoint of another load."""
         batches = list(pieces.piece())
         if not batches:
             return 0
@@ -236,7 +236,7 @@ class DuckDBSession:
         self._run("begin transaction")
 
     def _publish(self, into: str, pieces: Pieces) -> None:
-        """Commit a piece of a staging table and have it written into the file, where it leaves memory."""
+        """Commit a piece of a staging table and have it written to the file, which frees its memory."""
         is_first, has_pending = into not in self._published, pieces.has_pending
         self._published.add(into)
         if into not in self._settled:
@@ -246,7 +246,7 @@ class DuckDBSession:
             self._run("commit")
             self._acquire()
             self._run("begin transaction")
-            self._run(f"comment on table {into} is '{WIDE}'")  # only what changes something is checkpointed
+            self._run(f"comment on table {into} is '{WIDE}'")  # only transactions with changes are checkpointed
         pieces.note_commit(is_checkpointed=self._write_through(has_pending=has_pending))
         if is_first:
             self._run(f"comment on table {into} is '{WIDE}'")
@@ -254,16 +254,16 @@ class DuckDBSession:
         self._unlock()
 
     def _write_through(self, *, has_pending: bool) -> bool:
-        """Commit, and tell whether all of it is in the file itself."""
+        """Commit, and return whether everything is in the file itself."""
         with self._database.writing_through(has_pending=has_pending):
             self._run("commit")
         left = self.query("select wal_size from pragma_database_size() where database_name = $1", (self.catalog,))
         return left == [("0 bytes",)]
 
     def commit(self) -> None:
-        """Commit, and let others write."""
+        """Commit, and allow other loads to write."""
         try:
-            # The log would hold copies of wide records, and need as much memory when the file is opened the next time.
+            # The log would have copies of wide records, and need as much memory when the file is next opened.
             with self._database.writing_through(has_pending=self._has_pending) if self._is_wide else nullcontext():
                 self._run("commit")
             self._settled.clear()
@@ -301,7 +301,7 @@ class DuckDBSession:
             self._unlock()
 
     def _execute_again(self, statement: str) -> None:
-        """Execute what an interrupt that comes late must not stop: it hits whatever statement is under way."""
+        """Execute a statement that a late interrupt must not stop: an interrupt hits any running statement."""
         for _ in range(_TRIES):
             with suppress(duckdb.InterruptException):
                 self._cursor.execute(statement)
@@ -309,7 +309,7 @@ class DuckDBSession:
         self._cursor.execute(statement)
 
     def cancel(self) -> None:
-        """Make the statement under way fail soon, or the wait for the lock."""
+        """Make the running statement, or the wait for the lock, fail soon."""
         self._is_cancelled = True
         with suppress(duckdb.Error):
             self._cursor.interrupt()
@@ -319,12 +319,12 @@ class DuckDBSession:
         self._unlock()
         self._database.release(self._cursor)
 
-    # ------------------------------------------------------------- DuckDB's own
+    # ------------------------------------------------------------- only in DuckDB
     def lock(self, staging: str = "") -> None:
-        """Wait until nobody else writes to targets and ledgers of this file, and see what they have written.
+        """Wait until no other load writes to targets and ledgers of this file, and see their commits.
 
         Args:
-            staging: the quoted table that was written so far in the transaction, if any; it is committed.
+            staging: the quoted staging table of the transaction, if any; it is committed.
         """
         if self._holds_lock:
             return
@@ -342,15 +342,15 @@ class DuckDBSession:
         self._run("begin transaction")
 
     def lift_memory_limit(self) -> None:
-        """Allow what the settings allow to a merge, until the end of the transaction."""
+        """Allow a merge the memory of the settings until the end of the transaction."""
         self._has_more_memory = True
         self.execute(self._database.lift_limit())
 
     def spans(self, staging: TableName, *, is_indexed: bool = False) -> list[tuple[int, int]]:
-        """Return the ranges of staged records that are inserted together; empty: all at once.
+        """Return the ranges of staged records to insert one after the other; empty: all at once.
 
-        Each range is the number of its first record, and that of the next range's first. Not every version of DuckDB
-        writes a table with an index in pieces.
+        Each range is the number of its first record and the first number of the next range. Some versions of DuckDB
+        cannot write a table with an index in pieces.
         """
         ends = self._ends.get(staging, [])
         if is_indexed and not self._database.cuts_indexed_pieces:
@@ -360,7 +360,7 @@ class DuckDBSession:
         return list(pairwise([0, *ends[:-1], _NO_END]))
 
     def begin_move(self, table: TableName, *, is_marked: bool) -> None:
-        """Prepare a table for pieces; marked ones are deleted unless `commit` follows."""
+        """Prepare a table for pieces; marked records are deleted unless `commit` follows."""
         into = self._full(table)
         if is_marked:
             self._run(add_mark(into))
@@ -374,14 +374,14 @@ class DuckDBSession:
             self._run(f"comment on table {into} is {literal(f'{comment}; {WIDE}' if comment else WIDE)}")
 
     def commit_piece(self) -> None:
-        """Commit a piece and have it written into the file; nobody else may write yet."""
+        """Commit a piece and write it to the file; other loads still may not write."""
         failpoint("duckdb.piece.inside")
         self._has_pending = not self._write_through(has_pending=self._has_pending)
         failpoint("duckdb.piece.after")
         self._run("begin transaction")
 
     def end_move(self) -> None:
-        """Drop the mark: from the commit on the new records stay."""
+        """Drop the mark: after the commit the new records stay."""
         if self._marked:
             self._run(drop_mark(self._marked))
 
@@ -393,7 +393,7 @@ class DuckDBSession:
         self._database.has_unfinished = False
 
     def execute_alone(self, sql: str, parameters: Sequence[Any]) -> int:
-        """Run a statement outside of a transaction, while nobody commits; return the records it changed."""
+        """Run a statement outside of a transaction while no commit runs; return how many records it changed."""
         self._acquire()
         try:
             return self.execute(sql, parameters)
@@ -405,10 +405,10 @@ class DuckDBSession:
         return f"{quote(self.catalog)}.{quote(table.schema)}.{quote(table.name)}"
 
     def _acquire_now(self) -> bool:
-        """Take the commit lock, if nobody has it.
+        """Take the commit lock if it is free.
 
-        Who has to wait for it commits its staging table before: while that transaction is open, nothing that the
-        other one commits is written into the file, and memory may hold no more than a piece.
+        A load that waits for the lock commits its staging table first. Its open transaction would stop the other load
+        from writing pieces to the file, and memory may have room for one piece only.
         """
         self._holds_lock = self._database.commit_lock.acquire(blocking=False)
         return self._holds_lock
@@ -422,7 +422,7 @@ class DuckDBSession:
     def _run(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         try:
             return self._cursor.execute(sql, list(parameters)) if parameters else self._cursor.execute(sql)
-        except (duckdb.Error, RuntimeError, UnicodeError) as error:  # the latter two: text that is no Unicode
+        except (duckdb.Error, RuntimeError, UnicodeError) as error:  # the latter two: text that is not Unicode
             raise sort_error(error, self._database.path) from error
 
     def _unlock(self) -> None:
@@ -430,12 +430,12 @@ class DuckDBSession:
             self._holds_lock = False
             if self._has_more_memory:
                 self._has_more_memory = False
-                with suppress(duckdb.Error):  # some of it is in use: the next merge's end tries again
+                with suppress(duckdb.Error):  # some memory is in use: the end of the next merge tries again
                     self._database.restore_limit()
             self._database.commit_lock.release()
 
     def _next_number(self, table: TableName) -> int | None:
-        """Return the number of the next record of a numbered staging table; None: it has no numbers."""
+        """Return the number of the next record of a numbered staging table; None: it is not numbered."""
         if table not in self._numbers:
             described = self.describe(table)
             is_numbered = described is not None and any(name == SEQUENCE for name, *_ in described.columns)
@@ -445,7 +445,7 @@ class DuckDBSession:
     def _numbered(
         self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block]
     ) -> Iterator[pa.RecordBatch]:
-        """Number records here: DuckDB reads batches with several threads, and keeps no order."""
+        """Number records here: DuckDB reads batches with several threads, in no fixed order."""
         for batch in map(_arrow, data):
             start = self._numbers[table] or 0
             self._numbers[table] = start + batch.num_rows
@@ -456,7 +456,7 @@ class DuckDBSession:
 
 def _arrow(item: pa.RecordBatch | Block) -> pa.RecordBatch:
     if not isinstance(item, pa.RecordBatch):
-        raise FatalConnectorError("DuckDB takes Arrow batches only", connector="duckdb")
+        raise FatalConnectorError("DuckDB accepts only Arrow batches", connector="duckdb")
     return item
 
 

@@ -1,4 +1,4 @@
-"""Settings of the DuckDB connector, and where the file is."""
+"""Settings of the DuckDB connector, and the path of the file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from ..incremental.bookmarks import CHECKPOINT_RECORDS
 from ..settings import Settings, parse_settings
 from ..sql.files import database_path
 
-#: What DuckDB may hold while records are read and staged: enough to write at full speed, and little enough to be full
-#: after a million records. It keeps what it has written until it is, so that with more the peak grows with the table.
-#: Wide tables and records get more, see `memory.MemoryNeed`; merges, too, see `DuckDBWrites.merge`.
+#: Memory limit of DuckDB while it reads and stages records: enough for full speed, and little enough to be full
+#: after a million records. DuckDB keeps written data in memory up to the limit, so a higher limit lets the peak grow
+# with the table.
+#: Wide tables and records get more, see `memory.MemoryNeed`; so do merges, see `DuckDBWrites.merge`.
 MEMORY_LIMIT_BYTES = 128_000_000
 MEMORY_LIMIT = f"{MEMORY_LIMIT_BYTES}B"
 
@@ -23,30 +24,30 @@ class DuckDBSettings(Settings):
     """Config of `connector: duckdb`."""
 
     path: str | None = Field(default=None, description="Database file; relative to the pipeline file's folder.")
-    url: str | None = Field(default=None, description="The same as a URL: duckdb:///warehouse.duckdb.")
+    url: str | None = Field(default=None, description="The file as a URL: duckdb:///warehouse.duckdb.")
     schema_: str | None = Field(
         default=None, alias="schema", description="Source: offer only this schema. Destination: default schema."
     )
     create_schemas: bool = Field(
-        default=True, description="Destination: create schemas that tables need; false: refuse such a table."
+        default=True, description="Destination: create missing schemas; false: refuse tables in them."
     )
     memory_limit: str | None = Field(
         default=None,
         pattern=r"^[0-9]+(\.[0-9]+)?\s*([kKmMgGtT][iI]?)?[bB]$",
-        description="DuckDB's memory_limit; default: 128MB, more for wide tables and records; merges take DuckDB's "
-        "own default, or half of `memory` if the pipeline file has it.",
+        description="DuckDB's memory_limit; default: 128MB, more for wide tables and records. Merges use DuckDB's own "
+        "default, or half of `memory` if the pipeline file sets it.",
     )
     checkpoint_records: int = Field(
         default=CHECKPOINT_RECORDS, ge=1, description="Source: records between two checkpoints of INCREMENTAL."
     )
     primary_key: bool = Field(
         default=False,
-        description="Destination: new tables have their key as PRIMARY KEY; its index makes loads slower.",
+        description="Destination: new tables get their key as PRIMARY KEY; its index slows down loads.",
     )
     external_access: bool = Field(
         default=False, description="Source: views may read other files of this machine, and URLs."
     )
-    threads: int | None = Field(default=None, ge=1, description="DuckDB's threads; default: one per processor.")
+    threads: int | None = Field(default=None, ge=1, description="DuckDB's threads; default: one for each processor.")
 
 
 def read_settings(config: Mapping[str, Any], folder: Path) -> tuple[DuckDBSettings, Path]:

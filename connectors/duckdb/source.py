@@ -33,7 +33,7 @@ from .settings import DuckDBSettings, read_settings
 if TYPE_CHECKING:
     from ..compared_values import Checksums, KeyRange, Side
 
-#: Arrow counts an interval's nanoseconds, and DuckDB silently changes a longer one.
+#: Arrow stores an interval's nanoseconds, and DuckDB silently changes a longer one.
 _TOO_LONG = (
     "abs(datepart('hour', {0})::hugeint * 3600000000 + datepart('minute', {0}) * 60000000 "
     "+ datepart('microsecond', {0})) > 9223372036854775"
@@ -41,7 +41,7 @@ _TOO_LONG = (
 
 
 class DuckDBSource(QuerySource):
-    """Reads tables and views of one DuckDB file; for reading only, unless this process writes it as well."""
+    """Reads tables and views of one DuckDB file; read-only unless this process also writes it."""
 
     connector: ClassVar[str] = "duckdb"
     settings: ClassVar[type[DuckDBSettings]] = DuckDBSettings
@@ -50,7 +50,7 @@ class DuckDBSource(QuerySource):
         self._config, self._path = read_settings(config, folder)
         self._database = open_database(self._path)
         self._naming = DuckDBNaming()
-        #: Name of a stream -> down to how many levels its structs become columns.
+        #: Name of a stream -> number of levels of structs that become columns.
         self._levels: Callable[[str], int] = lambda _: 0
         super().__init__(
             dialect(self._naming),
@@ -59,7 +59,7 @@ class DuckDBSource(QuerySource):
         )
 
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
-        """Give DuckDB at most so much; if it is strict, merges no more than that."""
+        """Limit DuckDB's memory to this size; a strict limit also applies to merges."""
         self._database.limit_memory(size_bytes, is_strict=is_strict)
 
     def connect(self) -> DuckDBSession:
@@ -69,7 +69,7 @@ class DuckDBSource(QuerySource):
             ConnectorConfigError: there is no such file.
         """
         if not self._path.exists():
-            raise ConnectorConfigError(f"there is no database {self._path}", connector="duckdb", key="path")
+            raise ConnectorConfigError(f"the database {self._path} does not exist", connector="duckdb", key="path")
         cursor = self._database.cursor(self, self._config, is_writer=False)
         session = DuckDBSession(self._database, cursor)
         self._naming.catalog = session.catalog
@@ -80,11 +80,11 @@ class DuckDBSource(QuerySource):
         return f"duckdb://{self._path}"
 
     def place(self) -> Place:
-        """One process at a time has the file."""
+        """Only one process at a time can open the file."""
         return "process"
 
     def close(self) -> None:
-        """Close every session; the file's lock is gone when nothing else of this process uses it."""
+        """Close every session; the file is unlocked when this process no longer uses it."""
         super().close()
         self._database.let_go(self)
 
@@ -103,7 +103,7 @@ class DuckDBSource(QuerySource):
         yield from super()._batches(lease, stream, bookmark, bad, changed)
 
     def streams(self, session: Session) -> Sequence[Stream]:
-        """Return what the file holds, without our own tables."""
+        """Return the tables and views of the file, without our own tables."""
         schema = self._config.schema_
         return [
             self._flattened(session, _stream(table))
@@ -116,7 +116,7 @@ class DuckDBSource(QuerySource):
         self._levels = levels
 
     def _flattened(self, session: Session, stream: Stream) -> Stream:
-        """Return a stream with the values of its structs as columns, which DuckDB selects by itself."""
+        """Return a stream with the fields of its structs as columns, selected by DuckDB."""
         flat = flat_schema(stream.schema, self._levels(stream.name), f"stream {stream.name!r}")
         if all(len(path_of(field)) == 1 for field in flat):
             return stream
@@ -142,35 +142,35 @@ class DuckDBSource(QuerySource):
             return replace(stream, schema=flat.schema, locator=flat.locator)
 
     def unfiltered(self, stream: Stream) -> str:
-        """Write the table or the query, with the values of structs as columns."""
+        """Write the table or the query, with the fields of structs as columns."""
         whole, columns = super().unfiltered(stream), stream.locator.get(FLAT)
         return flat_relation(columns, whole, self.dialect.naming.quote) if columns else whole
 
     def columns_now(self, lease: SessionLease, stream: Stream) -> Mapping[str, str]:
-        """Describe what is selected of structs as well."""
+        """Include selected fields of structs in the description."""
         if FLAT not in stream.locator:
             return super().columns_now(lease, stream)
         rows = lease.session.query(f"describe {self.unfiltered(stream)}")
         return {str(name): str(kind) for name, kind, *_ in rows}
 
     def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
-        """Ask what it is; as a subquery some of its names would be others."""
+        """Describe the query itself; as a subquery it could get other column names."""
         cast("DuckDBSession", session).demand_select(stream.query)
         session.query(f"describe select * from (\n{stream.query}\n) as t")
         rows = session.query(f"describe {stream.query}")
         return [_field(str(name), str(kind), is_nullable=True) for name, kind, *_ in rows]
 
     def table_columns_now(self, lease: SessionLease, stream: Stream) -> Mapping[str, str]:
-        """Ask what the transaction sees."""
+        """Read the columns that the transaction sees."""
         rows = lease.session.query(f"describe {self.dialect.naming.table(self.table(stream))}")
         return {str(name): str(kind) for name, kind, *_ in rows}
 
     def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
-        """Let Arrow refuse the integers that do not fit."""
+        """Rely on Arrow to refuse integers that do not fit."""
         return bool(pa.types.is_integer(field.type) and pa.types.is_integer(types.reading(native).arrow))
 
     def expression(self, field: pa.Field) -> str:
-        """Select what Arrow carries: some types as text, wide integers as decimals, a UUID as its bytes."""
+        """Convert types for Arrow: some to text, wide integers to decimals, a UUID to bytes."""
         column = super().expression(field)
         native = facts_of(field).native_type
         if not native:
@@ -186,19 +186,20 @@ class DuckDBSource(QuerySource):
         return f"case when {is_too_long} then error({error}) else {read} end" if is_too_long else read
 
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
-        """Refuse what Arrow has no value for; other infinite dates and timestamps only DuckDB's destination takes."""
+        """Refuse values without an Arrow form; only DuckDB's destination takes other infinite dates and timestamps."""
         for name, array in zip(batch.schema.names, batch.columns, strict=True):
             if has_leaf(array, _is_unheard_of):
                 raise FatalConnectorError(
-                    f"column {name!r} holds 24:00, or an infinite TIMESTAMP_NS, which Arrow does not have; read it "
-                    "through a view that casts it to text, or exclude the column with `columns`",
+                    f"column {name!r} contains the time 24:00, or an infinite TIMESTAMP_NS, which Arrow cannot "
+                    "hold; read it through a view that casts it to text, or exclude the column with `columns`",
                     connector="duckdb",
                     stream=stream.name,
                 )
         return super().to_schema(batch, stream)
 
     def comparable(self, field: pa.Field) -> str:
-        """Compare the members of a UNION as the texts they arrive as; DuckDB compares which member it is first."""
+        """Compare the members of a UNION as texts, since they arrive as texts; DuckDB would compare the member's tag
+        first."""
         column = super().comparable(field)
         return f"{column}::varchar" if _is_union(field) else column
 
@@ -211,11 +212,11 @@ class DuckDBSource(QuerySource):
         return super().constant(value, field)
 
     def checksum_system(self) -> str:
-        """Return whose SQL they are computed in."""
+        """Return the system whose SQL computes them."""
         return "duckdb"
 
     def keeps_json(self) -> bool:
-        """Tell whether `json` is the text as it was written."""
+        """Return whether `json` keeps the text unchanged."""
         return False
 
     def array_item(self, field: pa.Field) -> pa.Field | None:
@@ -235,30 +236,30 @@ class DuckDBSource(QuerySource):
         return self.within(stream, side, DuckDBCanonical(), ranges)
 
     def tie_breaker(self, field: pa.Field) -> str | None:
-        """Tell texts apart by their bytes, whatever a collation says."""
+        """Distinguish texts by their bytes, whatever the collation."""
         if not pa.types.is_string(field.type):
             return None
         return f"encode(t.{self.dialect.naming.quote(field.name)}::varchar)"
 
     def bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
-        """Return what the marks are compared with: a text's bytes as bytes."""
+        """Return the constants for the marks: a text's bytes as bytes."""
         first, *rest = super().bounds(value, field)
         return [first, *(f"encode({each})" for each in rest)]
 
     def filter_marks(self, field: pa.Field) -> list[str]:
-        """Compare a text by its bytes, but first as DuckDB's statistics have it."""
+        """Compare a text by its bytes, but first by a form that uses DuckDB's statistics."""
         exact = super().filter_marks(field)
         return [self.comparable(field), *exact] if _native(field) == "VARCHAR" else exact
 
     def filter_bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
-        """Return what the marks are compared with; an ENUM knows its labels only, and is compared as text."""
+        """Return the constants for the marks; an ENUM only accepts its labels, so it is compared as text."""
         if not pa.types.is_string(field.type):
             return [self.constant(value, field)]
         text = literal(value.as_py())
         return [text, f"encode({text})"][-len(self.filter_marks(field)) :]
 
     def incomplete(self, field: pa.Field) -> str:
-        """Count NaN among what is no bookmark; here it is above all numbers."""
+        """Treat NaN as no bookmark; DuckDB sorts NaN above all numbers."""
         missing = super().incomplete(field)
         if not pa.types.is_floating(field.type):
             return missing

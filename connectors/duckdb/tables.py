@@ -1,4 +1,4 @@
-"""DuckDB's tables, which get a primary key only where one is asked for, and the file's commit lock."""
+"""DuckDB's tables, with a primary key only on request, and the file's commit lock."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .session import DuckDBSession
 
 
 class DuckDBTables(Tables):
-    """A primary key's index would have to fit in memory, whole, and slows loading down.
+    """A primary key's index must fit in memory completely, and slows loading down.
 
-    So only who asks for one gets one. Keys are NOT NULL, and a merge keeps them unique. A table made by somebody else
-    keeps its key.
+    So tables get one only if the setting asks for it. Keys are NOT NULL, and a merge keeps them unique. A table that
+    another program created keeps its key.
     """
 
     def __init__(self, naming: Naming, *, has_primary_key: bool = False) -> None:
@@ -25,11 +25,11 @@ class DuckDBTables(Tables):
         self._has_primary_key = has_primary_key
 
     def lock_creation(self, session: Session, name: TableName) -> None:
-        """Take the file's commit lock, and see what others have created."""
+        """Take the file's commit lock, and see the tables that others have created."""
         cast("DuckDBSession", session).lock()
 
     def lock(self, name: TableName) -> Action:
-        """Nothing to lock (`Writes.begin_commit` did), but the catalog must be read again."""
+        """There is nothing to lock (`Writes.begin_commit` did it), but the catalog must be read again."""
         return Reread()
 
     def has_schema(self, session: Session, schema: str) -> bool:
@@ -45,7 +45,7 @@ class DuckDBTables(Tables):
         return super().create(name, columns, key, if_not_exists=if_not_exists)
 
     def unique_index(self, name: TableName, columns: Sequence[str]) -> str:
-        """Write an index where tables get a primary key, too: it costs as much."""
+        """Write an index only if tables get a primary key: it costs as much."""
         return super().unique_index(name, columns) if self._has_primary_key else ""
 
     def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:

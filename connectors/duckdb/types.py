@@ -1,4 +1,4 @@
-"""DuckDB's types as its catalog writes them, and what they are in Arrow."""
+"""DuckDB's types, as the catalog names them, and their Arrow types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..sql.dialect.texts import float_text, time_text
 from ..sql.dialect.types import Types, made_of, native_of
 from ..sql.tables import Column, Wire
 
-#: Types whose values Arrow carries as they are.
+#: Types whose values Arrow holds unchanged.
 _PLAIN: dict[str, pa.DataType] = {
     "BOOLEAN": pa.bool_(),
     "TINYINT": pa.int8(),
@@ -59,14 +59,14 @@ _NAMED = re.compile(r'\s*("(?:[^"]|"")*"|[^\s"]+)\s+(.*)', re.DOTALL)
 
 
 class ColumnReading(Struct, frozen=True):
-    """How a column is read: the type selected (its own, or one that Arrow carries), and the Arrow type it gives."""
+    """How a column is read: the selected type (its own, or one that Arrow can hold), and the Arrow type."""
 
     sql: str
     arrow: pa.DataType
 
 
 def reading(native: str) -> ColumnReading:
-    """Say how a column of a type out of the catalog is read; what Arrow has no type for is read as text."""
+    """Return how a column of a catalog type is read; types without an Arrow type are read as text."""
     if native == "UUID":
         return ColumnReading(native, pa.uuid())
     if native == "JSON":
@@ -115,7 +115,7 @@ def _map(native: str) -> ColumnReading:
 
 
 def _split(text: str) -> list[str]:
-    """Split at the commas that stand in no parentheses and no quotes."""
+    """Split at commas outside of parentheses and quotes."""
     parts, depth, start, mark = [], 0, 0, ""
     for place, character in enumerate(text):
         if mark:
@@ -136,7 +136,7 @@ def _made_for(kind: pa.DataType, name: str) -> str:
     """Return the type of a column made for an Arrow type.
 
     Raises:
-        FatalConnectorError: DuckDB has none for it.
+        FatalConnectorError: DuckDB has no such type.
     """
     found = _column_type(kind)
     if found is None:
@@ -174,7 +174,7 @@ def _column_type(kind: pa.DataType) -> str | None:
 
 
 def _is_json(kind: pa.DataType) -> bool:
-    """Tell whether what is nested holds decimals that DuckDB has not, or names that differ by case only."""
+    """Return whether a nested type has decimals that DuckDB lacks, or names that differ only by case."""
     types = pa.types
     if types.is_map(kind):
         parts = [kind.key_type, kind.item_type]
@@ -221,7 +221,7 @@ def _struct_type(kind: pa.DataType) -> str | None:
 
 
 def widen(before: str, after: str) -> str | None:
-    """Return the type that holds the values of both without loss, `before` if it can; None: there is none."""
+    """Return the type that holds both without loss, `before` if possible; None: there is none."""
     before_, after_ = _ALIASES.get(before, before), _ALIASES.get(after, after)
     if before_ == after_ or reading(before_).arrow == reading(after_).arrow:
         return before
@@ -270,24 +270,24 @@ def _digits(native: str) -> tuple[int, int] | None:
 
 
 class DuckDBTypes(Types):
-    """Values travel in the type in which the column would be read; INSERT turns them into its own, exactly."""
+    """Values travel in the type in which the column is read; INSERT converts them exactly."""
 
     def column_type(self, column: pa.Field) -> str:
-        """Return the type of a new column; the source's own if that is DuckDB as well."""
+        """Return the type of a new column; the source's own if the source is DuckDB as well."""
         if native := native_of(column, "duckdb"):
             known = reading(native)
-            # Not the names of user-defined types or ENUMs, which the other database may lack.
+            # Names of user-defined types or ENUMs are excluded: the other database may lack them.
             if known.arrow == column.type and (known.sql == native or native == "HUGEINT"):
                 return native
         return _made_for(made_of(column), column.name)
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
-        """Values travel in the type in which the column would be read; INSERT turns them into its own, exactly."""
+        """Values travel in the type in which the column is read; INSERT converts them exactly."""
         if pa.types.is_duration(arrow):
             return Wire(type=column_type, arrow=pa.duration("us"))
         known = reading(column_type).arrow
         if _made_for(arrow, "") == column_type:
-            # As the stream has it: nested fields of the same types need no casts.
+            # In the stream's form: nested fields of the same types need no casts.
             known = arrow if pa.types.is_nested(arrow) and pa.types.is_nested(known) else known
         return Wire(type=column_type, arrow=known)
 
@@ -296,17 +296,17 @@ class DuckDBTypes(Types):
         return reading(column.type).arrow
 
     def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
-        """Return what it is read in; an interval counts microseconds."""
+        """Return the type in which it is read; an interval has microseconds."""
         if column_type == "INTERVAL" and pa.types.is_duration(arriving):
             return pa.duration("us"), False
         return reading(column_type).arrow, False
 
     def widen(self, before: str, after: str) -> str | None:
-        """Return the type that holds both."""
+        """Return the type that holds the values of both."""
         return widen(before, after)
 
     def text_of(self, column_type: str, name: str) -> str | None:
-        """Write the texts of numbers, booleans, dates, times and timestamps of microseconds."""
+        """Write the texts of numbers, booleans, dates, times and timestamps with microseconds."""
         kind = _ALIASES.get(column_type, column_type)
         if _digits(kind) is not None or kind in ("BOOLEAN", "DATE"):
             return f"cast({name} as varchar)"
@@ -316,7 +316,7 @@ class DuckDBTypes(Types):
             return time_text(name)
         if kind not in ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
             return None
-        # By its microseconds: of zoned ones only an extension writes the text.
+        # By microseconds: only an extension writes the text of a time with zone.
         zone, moment = ("", name) if kind == "TIMESTAMP" else ("Z", f"make_timestamp(epoch_us({name}))")
         text = f"strftime({moment}, '%Y-%m-%dT%H:%M:%S.%f{zone}')"
         is_usual = f"{name} >= '0001-01-01'::timestamp and {name} < '10000-01-01'::timestamp"

@@ -19,7 +19,7 @@ from .constraints import Violations, exact
 from .session import DuckDBSession
 from .unfinished import MARK
 
-#: End of the name under which a piece of a staging table stands.
+#: Suffix of a piece's name.
 _PIECE = "_piece"
 
 
@@ -27,19 +27,19 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
     """Merges by DELETE and INSERT."""
 
     def __init__(self, naming: Naming, facts: Facts, *, is_limited: bool) -> None:
-        """Let merges have more memory than loads, unless the user has set a limit."""
+        """Give merges more memory than loads, unless the user has set a limit."""
         super().__init__(naming, facts)
         self._is_limited = is_limited
 
     def perform(self, session: Session, action: Action) -> None:
-        """Run an action, those of DuckDB included."""
+        """Run an action, including DuckDB's own."""
         if isinstance(action, LiftMemoryLimit):
             _own(session).lift_memory_limit()
         else:
             super().perform(session, action)
 
     def begin_commit(self, session: Session, staging: TableName | None) -> None:
-        """Publish the staged records under their own name, then wait for the turn to write."""
+        """Publish the staged records under their own name, then wait for the commit lock."""
         _own(session).lock(self._table(staging) if staging else "")
 
     def merge(
@@ -52,7 +52,7 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         first = [] if self._is_limited else [LiftMemoryLimit()]
         if method is ConflictMethod.IGNORE:
             return [*first, *super().merge(target, staged, key, method)]
-        # A foreign key refuses to delete, and an update of a list deletes and inserts.
+        # A foreign key refuses the DELETE, and an update of a list is a DELETE and an INSERT.
         if target.is_referenced or target.has_triggers:
             return [*first, *self._write_changed(target, self.latest(staged.name, key), staged, key)]
         columns, same = staged.written_to(target), self._same_key(target.columns, staged.types, key)
@@ -66,16 +66,16 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         ]
 
     def ordered(self, expression: str, column: Column) -> str:
-        """Order texts by their bytes, whatever a column's collation says."""
+        """Order texts by their bytes, whatever the collation."""
         is_text = column.type.upper().startswith(("VARCHAR", "ENUM"))
         return f"encode(cast({expression} as varchar))" if is_text else expression
 
     def equals(self, left: str, right: str, column: Column) -> str:
-        """Compare texts by their characters, whatever the collation of the table's column."""
+        """Compare texts by their characters, whatever the column's collation."""
         return f"{exact(left, column.type)} = {right}"
 
     def differs(self, columns: Sequence[Column], types: Mapping[str, str]) -> str:
-        """Compare values, texts as `equals` does, but intervals as texts: a month is no 30 days."""
+        """Compare texts as `equals` does, but intervals as texts: a month is not 30 days."""
         parts = []
         for column in columns:
             pair = [exact(f"t.{self._quote(column.name)}", column.type), self._value(column, types)]
@@ -85,21 +85,21 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         return " or ".join(parts)
 
     def before_merge(self) -> Sequence[Action]:
-        """Let it have more memory, as merges have."""
+        """Give it the memory of merges."""
         return [] if self._is_limited else [LiftMemoryLimit()]
 
     def moves(self, session: Session, target: Table, staged: StagingTable, key: Sequence[str]) -> bool:
-        """Tell whether a commit has too many wide records for one transaction.
+        """Return whether a commit has too many wide records for one transaction.
 
-        A table with indexes or constraints cannot be altered, as an append would. A merge could fail between two pieces
-        without any fault in the data: two records exchange a unique value, and are in different pieces.
+        A table with indexes or constraints cannot be altered, as an append would do. A merge could fail between two
+        pieces even with valid data: if two records exchange a unique value, and are in different pieces.
         """
         if not _own(session).spans(staged.name, is_indexed=target.has_dependents):
             return False
         return not target.has_dependents or (bool(key) and not self._may_refuse(session, target, key))
 
     def _may_refuse(self, session: Session, target: Table, key: Sequence[str]) -> bool:
-        """Tell whether a constraint beside the merge key can reject a record."""
+        """Return whether a constraint besides the merge key can reject a record."""
         if target.is_referenced or target.has_triggers or (target.key and set(target.key) != set(key)):
             return True
         place = (target.name.schema, target.name.name)
@@ -121,13 +121,13 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         """Insert the pieces one after the other, as they were staged: each begins a row group."""
         own = _own(session)
         own.begin_move(target.name, is_marked=not key)
-        # A transaction that alters a table and fills it continues the last row group, and reads all its records.
+        # A transaction that alters and fills a table continues the last row group, and reads all its records.
         own.commit_piece()
         part = replace(staged, name=TableName(staged.name.schema, staged.name.name + _PIECE))
         piece, source = self._table(part.name), self._table(staged.name)
         number = self._quote(SEQUENCE) if key else self._facts.arrival
         if key and session.query(self.repeated_key(staged.name, key)):
-            # Over all pieces, not in each: no piece may insert a record that another one replaces.
+            # Over all pieces at once: no piece may insert a record that another piece replaces.
             counts = f"{'min' if is_first else 'max'}({number})"
             last = f"select {counts} from {source} group by {self._names(key)}"
             run([f"delete from {source} where {number} not in ({last})"])
@@ -146,7 +146,7 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
     def violations(
         self, session: Session, target: Table, staged: StagingTable, key: Sequence[str], ignores: bool, is_emptied: bool
     ) -> Sequence[tuple[str, str]]:
-        """Ask for each constraint and unique index: after one has refused a record, the transaction is lost."""
+        """Check each constraint and unique index with a query: after a refusal, the transaction is lost."""
         constraints = constraints_by_table(session, [target.name.name])
         found = Violations(
             naming=self._naming,
@@ -161,9 +161,9 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         return list(found.conditions(constraints.get(place, []), unique_indexes(session, self._naming, target.name)))
 
     def latest(self, staging: TableName, key: Sequence[str], *, is_first: bool = False) -> str:
-        """Write a derived table of the last record of each key; only numbers and keys are held in memory.
+        """Write a derived table of the last record of each key; only numbers and keys are in memory.
 
-        A piece is taken as it is: `move` has deleted the other records of each key.
+        A piece is inserted unchanged: `move` has deleted the other records of each key.
         """
         if staging.name.endswith(_PIECE):
             return self._table(staging)

@@ -45,14 +45,12 @@ class ArrowFormat(TypedFormat):
             twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
             found = flat_schema(own_columns(schema), file.levels, file.label)
         except UnicodeDecodeError as error:
-            raise FatalConnectorError(f"{file.label}: the name of a column is no text: {error}") from error
+            raise FatalConnectorError(f"{file.label}: a column's name is not a text: {error}") from error
         if odd is not None:
-            raise FatalConnectorError(
-                f"{file.label}: column {shown(odd.name)} is of a type that nobody has: {odd.type}"
-            )
+            raise FatalConnectorError(f"{file.label}: column {shown(odd.name)} has an unsupported type: {odd.type}")
         if twice:
             raise FatalConnectorError(
-                f"{file.label}: column {shown(twice[0])} is there twice: mend the file where it is made"
+                f"{file.label}: column {shown(twice[0])} exists twice: correct the program that writes the file"
             )
         return found
 
@@ -67,9 +65,9 @@ class ArrowFormat(TypedFormat):
             union = next((field for field in present if has_union(field.type)), None)
             if union is not None:
                 raise FatalConnectorError(
-                    f"{file.label}: column {shown(union.name)} is {union.type}, and unions are not read: write a "
-                    "column for each of its types where the file is made, or leave it out with "
-                    f"`columns: {{exclude: [{yaml_text(union.name)}]}}`"
+                    f"{file.label}: column {shown(union.name)} is {union.type}, and unions cannot be read: write "
+                    "one column for each of its types, or exclude it with `columns: {exclude: "
+                    f"[{yaml_text(union.name)}]}}`"
                 )
             for batch in _batches(file, reader):
                 size = max(1, BLOCK_BYTES * batch.num_rows // max(batch.nbytes, 1))
@@ -123,9 +121,9 @@ def _opened(file: DataFile) -> Iterator[pa.RecordBatchFileReader | pa.RecordBatc
             reader = pa.ipc.open_file(source) if start == _FILE else pa.ipc.open_stream(source)
         except (*DAMAGE, ValueError) as error:
             if start.startswith(_OLD_FEATHER):
-                why = "is a Feather file of version 1: write it anew by pyarrow.feather.write_feather"
+                why = "is a Feather file of version 1: rewrite it with pyarrow.feather.write_feather"
                 raise FatalConnectorError(f"{file.label}: {why}") from error
-            raise FatalConnectorError(f"{file.label}: no Arrow IPC file: {reason(error)}") from error
+            raise FatalConnectorError(f"{file.label}: not an Arrow IPC file: {reason(error)}") from error
         yield reader
 
 

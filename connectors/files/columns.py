@@ -34,7 +34,7 @@ def kept(field: pa.Field, stored: pa.Field, table: TableState, made: Format, *, 
             becomes = stored.type if is_text_now else wider("", held, stored.type)
         except FatalConnectorError:
             held_type, arriving = type_text(held.type), type_text(stored.type)
-            note = f"the table's column is {held_type}, the stream's is {arriving}, and neither holds the other"
+            note = f"the table's column is {held_type}, the stream's is {arriving}, and neither type holds the other"
             return Kept(column=field.name, type=str(before), arrow=None, held=before, note=note)
         if compare(stored.type, becomes) is Fidelity.LOSSY:
             note = "each value is checked; one that does not fit is refused"

@@ -97,8 +97,8 @@ class CSVFormat:
             notices = [facts_of(field).notice, "" if place else numbered]
             if field.name in with_commas and is_text(field.type):
                 notices.append(
-                    f"column {field.name!r} is text: its values look like numbers with a decimal comma, which "
-                    "`decimal: ','` in the source's config reads (and `thousands: '.'` groups of digits)"
+                    f"column {field.name!r} is read as text: its values look like numbers with a decimal comma. "
+                    "Set `decimal: ','` in the source's config (and `thousands: '.'` for grouped digits)"
                 )
             said, repeated = "; ".join(filter(None, notices)), self._lines.repeated.get(field.name, "")
             if said or repeated:
@@ -139,7 +139,7 @@ class CSVFormat:
                     yield self._typed(file, names, part, wanted, done)
                 else:
                     yield from self._fitting(file, part, wanted, done, rejected, invalid)
-                    rejected.demand_room(len(invalid) + ragged.rejected, "of another number of fields, or type")
+                    rejected.demand_room(len(invalid) + ragged.rejected, "different in number of fields, or in type")
                 done += part.num_rows
         if rejected is not None and ragged is not None:
             self._reject(file, names, ragged, invalid, rejected)

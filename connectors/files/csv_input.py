@@ -80,7 +80,7 @@ class Input(io.RawIOBase):
         self._have(len(codecs.BOM_UTF32_LE))
         if self._decoder is None and (marked := marked_encoding(self._buffer)):
             raise FatalConnectorError(
-                f"{file.label}: begins as {marked.upper()} does: set `config.encoding: {marked}`", key="encoding"
+                f"{file.label}: begins like a {marked.upper()} file: set `config.encoding: {marked}`", key="encoding"
             )
         self._buffer = self._buffer.removeprefix(codecs.BOM_UTF8)
 
@@ -222,7 +222,7 @@ class Input(io.RawIOBase):
             self._buffer += text if self._plain is None else self._plain.made(text, is_last=not chunk)
         except UnicodeError as error:
             raise FatalConnectorError(
-                f"{self.file.label}: not encoded as `config.encoding` says: {error}", key="encoding"
+                f"{self.file.label}: does not match `config.encoding`: {error}", key="encoding"
             ) from error
         except UNREADABLE as error:
             if isinstance(error.__cause__, UnicodeError):

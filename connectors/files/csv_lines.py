@@ -88,13 +88,14 @@ class CSVLines:
                 names = list(header)
                 twice = next((name for name, count in collections.Counter(names).items() if count > 1 and name), None)
                 if twice is not None:
-                    raise FatalConnectorError(f"config.header: column {shown(twice)} is there twice", key="header")
+                    raise FatalConnectorError(f"config.header: column {shown(twice)} exists twice", key="header")
             elif header:
                 names = self.read_header(source) or []
                 if len(set(names)) < len(names) and all(map(_looks_like_value, names)):
                     raise FatalConnectorError(
-                        f"{file.label}:{max(1, source.lines_taken)}: two columns have one name, or this is no header: "
-                        "give the names in `config.header`, or say `config.header: false` if the line is a record",
+                        f"{file.label}:{max(1, source.lines_taken)}: two columns have one name, or this is not a "
+                        "header: set the names in `config.header`, or `config.header: false` if the line is a "
+                        "record",
                         key="header",
                         has_no_values=True,
                     )
@@ -148,8 +149,8 @@ class CSVLines:
         for key, mark in (("quote", self._settings.quote), ("escape", self._settings.escape)):
             if found == mark:
                 raise FatalConnectorError(
-                    f"{file.label}: {found!r} is both `config.{key}` and the delimiter: name another `delimiter`, or "
-                    f"another `{key}`",
+                    f"{file.label}: {found!r} is both `config.{key}` and the delimiter: set another `delimiter`, "
+                    f"or another `{key}`",
                     key=key,
                 )
         return found
@@ -215,16 +216,16 @@ class CSVLines:
 
     def not_closed(self, file: DataFile, line: int, text: str) -> FatalConnectorError:
         """Return the error for a field without a closing quote."""
-        what = f"{file.label}:{line}: a quoted field has no end"
+        what = f"{file.label}:{line}: a quoted field does not end"
         return FatalConnectorError(
-            f'{what}: {shown(text)}; close the quote, or say `config.quote: ""` if quotes mean nothing in this file',
+            f'{what}: {shown(text)}; close the quote, or set `config.quote: ""` if quotes have no meaning in this file',
             key="quote",
             without_values=what,
         )
 
     def too_long(self, file: DataFile, line: int, most_bytes: int) -> FatalConnectorError:
         """Return the error for a record that is too long."""
-        ways = ['close a quote that should not reach so far, or say `config.quote: ""`'] if self._settings.quote else []
+        ways = ['close a quote that reaches too far, or set `config.quote: ""`'] if self._settings.quote else []
         if most_bytes >= MAX_RECORD_BYTES:
             mend = ways[0] if ways else "write JSON lines or Parquet"
             what = f"{file.label}:{line}: a record is longer than 1 GiB, the limit of CSV files: {mend}"
@@ -241,15 +242,15 @@ class CSVLines:
 
 def fields_differ(fields: int, columns: int) -> str:
     """Return the reason for a record with another number of fields than the file has columns."""
-    return f"{fields} fields, but there are {columns} columns"
+    return f"{fields} fields for {columns} columns"
 
 
 def _way_out(fields: int, names: list[str]) -> str:
     if names[0].startswith("#") or fields > len(names) == 1:
-        return "name the `config.delimiter`, or pass over the first lines by `config.comment` or `config.skip_lines`"
+        return "set `config.delimiter`, or skip the first lines by `config.comment` or `config.skip_lines`"
     if fields < len(names):
-        return "`config.short_rows: null` takes the last columns as NULL"
-    return "name the missing column in the header, or quote the field with the delimiter in it"
+        return "`config.short_rows: null` reads the last columns as NULL"
+    return "name the missing column in the header, or quote the field that contains the delimiter"
 
 
 def _allow_long_fields() -> None:

@@ -58,21 +58,21 @@ class PlainCSV:
         if place < 0 and not is_last:
             self._held.append(chunk)
             if sum(map(len, self._held)) > _MOST_BYTES:
-                raise self._refused(f"the line has more than {_MOST_BYTES >> 20} MiB, the most that is read")
+                raise self._refused(f"the line has more than {_MOST_BYTES >> 20} MiB, the maximum")
             return b""
         place = len(chunk) if is_last else place + 1
         data = b"".join([*self._held, chunk[:place]])
         self._held = [chunk[place:]]
         if self._separator != self._delimiter and self._separator in data:
             self._line += data[: data.index(self._separator)].count(b"\n")
-            raise self._refused("the character U+001F is found, which is not read")
+            raise self._refused("the character U+001F, which is not supported")
         made = self._quoted(data) if self._quote and (self._is_quoted or self._quote in data) else self._bare(data)
         self._line += data.count(b"\n")
         return made
 
     def _refused(self, reason: str) -> FatalConnectorError:
-        said = "a delimiter of several characters" if self._separator != self._delimiter else "`trim` or `comment`"
-        return FatalConnectorError(f"{self._label}:{self._line}: {reason} with {said}: make the file plain before")
+        said = "a delimiter with several characters" if self._separator != self._delimiter else "`trim` or `comment`"
+        return FatalConnectorError(f"{self._label}:{self._line}: {reason} with {said}: convert the file first")
 
     def _bare(self, data: bytes) -> bytes:
         return self._edited(data if self._comments is None else self._comments.sub(b"", data))

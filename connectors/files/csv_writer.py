@@ -81,15 +81,15 @@ class CSVWriter:
         except UnicodeEncodeError as error:
             letter = error.object[error.start]
             raise FatalConnectorError(
-                f"a text holds {letter!r}, which {self._settings.encoding} does not have: choose another `encoding`",
+                f"a text contains {letter!r}, which {self._settings.encoding} does not have: choose another `encoding`",
                 key="encoding",
             ) from error
 
     @staticmethod
     def _bare(error: Exception) -> FatalConnectorError:
         return FatalConnectorError(
-            f'a text cannot stand without quotes ({shown(str(error))}), as `quote: ""` says: choose another delimiter, '
-            "or leave `quote` out",
+            f'a text needs quotes ({shown(str(error))}), but `quote: ""` turns them off: choose another delimiter, '
+            "or remove `quote`",
             key="quote",
         )
 

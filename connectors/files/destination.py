@@ -169,7 +169,9 @@ class FileDestination:
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
         if wire != "arrow":
-            raise ConnectorConfigError(f"connector {self.connector!r} takes no wire {wire!r}", connector=self.connector)
+            raise ConnectorConfigError(
+                f"connector {self.connector!r} does not accept the transfer format {wire!r}", connector=self.connector
+            )
         storage = self._storage()
         with self._calls.under_way(load.key.stream) as call, translated(storage.label()):
             yield from FilesLoad(self._table(storage, load.key.destination_table), load, call, self._layout).run(events)

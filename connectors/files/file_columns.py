@@ -32,7 +32,7 @@ def with_file_columns(stream: str, schema: pa.Schema, settings: FileSourceSettin
     if taken:
         key = "file_rows" if taken[0] == FILE_ROW else "file_columns"
         raise FatalConnectorError(
-            f"the files of stream {stream!r} have a column {taken[0]!r} of their own: leave `{key}` out", key=key
+            f"the files of stream {stream!r} already have a column {taken[0]!r}: remove `{key}`", key=key
         )
     return pa.schema([*schema, *added])
 
@@ -60,7 +60,7 @@ def filled(batch: pa.RecordBatch, file: DataFile) -> pa.RecordBatch:
                 single = pa.array([values[field.name]], field.type)
             except UnicodeEncodeError as error:
                 raise FatalConnectorError(
-                    f"the name of the file {file.label!r} has bytes that are no UTF-8: rename it", key="file_columns"
+                    f"the name of the file {file.label!r} is not valid UTF-8: rename the file", key="file_columns"
                 ) from error
             column = single.take(pa.repeat(pa.scalar(0), batch.num_rows))
             batch = batch.set_column(place, batch.schema.field(place), column)

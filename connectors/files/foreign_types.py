@@ -13,10 +13,12 @@ from ..field_facts import with_facts
 from .formats import plain
 
 _NAME = b"ARROW:extension:name"
-_INTERVAL = "an INTERVAL of Parquet, and arrives as its 12 bytes: have the maker of the file write a text or a number"
+_INTERVAL = (
+    "a Parquet INTERVAL, and is read as its 12 bytes: let the program that writes the file write a text or a number"
+)
 _VARIANT = (
-    "a VARIANT as Parquet stores it, which nothing decodes, and arrives as a struct of bytes: where its values are "
-    "wanted, have the maker of the file write JSON"
+    "a Parquet VARIANT, which cannot be decoded, and is read as a struct of bytes: if you need its values, let "
+    "the program that writes the file write JSON"
 )
 
 
@@ -57,9 +59,7 @@ def _stored(field: pa.Field, made: pa.Field) -> pa.Field:
     if isinstance(kind, pa.BaseExtensionType):
         name, kind = kind.extension_name, kind.storage_type
     if name:
-        return _said(
-            made.with_type(kind), f"of the type {name}, which is not known here, and arrives as {type_text(kind)}"
-        )
+        return _said(made.with_type(kind), f"of the unknown type {name}, and is read as {type_text(kind)}")
     return _said(made, _VARIANT) if _is_variant(kind) else made
 
 

@@ -137,26 +137,26 @@ def unreadable(file: DataFile, error: Exception) -> FatalConnectorError:
     """Return the error for a file that cannot be read, or not be decompressed."""
     said = reason(error)
     if "sequence of calls to bz2" in said:  # what Arrow says of a member without content that others follow
-        said = "one of the bzip2 files that it is made of is empty: unpack it and compress it anew"
+        said = "one of its bzip2 parts is empty: unpack the file and compress it again"
     return FatalConnectorError(f"{file.label}: cannot be read: {said}")
 
 
 def unfit(where: str, field: pa.Field, value: object) -> FatalConnectorError:
     """Return the error for a value that does not have its column's type, with the value's place."""
     name = yaml_text(field.name)
-    mend = f"`config.types: {{{name}: string}}` takes it as text"
+    mend = f"`config.types: {{{name}: string}}` reads it as text"
     facts = facts_of(field)
     if facts.origin is not TypeOrigin.SOURCE:
         # The stream's own `types` wins over `config.types`, which may be what the value does not fit.
-        mend = f"`types: {{{name}: string}}` in this stream takes it as text"
+        mend = f"`types: {{{name}: string}}` in this stream reads it as text"
     if facts.origin is TypeOrigin.TABLE or facts.precision is Precision.WIDENS:
         mend = f"the table's column decides; {mend}, together with `on_schema_change: widen` or --full-refresh"
         if pa.types.is_integer(field.type) and _INTEGER.fullmatch(str(value)) and -(2**63) <= int(str(value)) < 2**63:
             mend = f"the table's column decides; `types: {{{name}: bigint}}` of the stream makes it wider"
     if pa.types.is_timestamp(field.type) and field.type.tz is not None:
-        mend += ", `config.timezone` is the zone of times without one"
+        mend += ", `config.timezone` sets the zone of times without one"
     elif pa.types.is_timestamp(field.type) and ZONED.search(str(value)):
-        mend += f", `{name}: timestamptz` takes times with a zone"
+        mend += f", `{name}: timestamptz` reads times with a zone"
     return FatalConnectorError(f"{where}: {no_such(field.name, value, field.type)}; {mend}", key="types")
 
 

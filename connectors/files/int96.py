@@ -86,9 +86,9 @@ def _demand_same(label: str, name: str, fine: pa.Array, coarse: pa.Array, *, is_
             said = f"`config.types: {{{yaml_text(name)}: timestamp}}`"
             mend = f"no {ns.type}, which ends in 2262; {said} takes it in microseconds"
             if not 1 <= moment.astype("datetime64[Y]").astype(int) + 1970 <= 9999:
-                mend += "; where the destination holds the years 1 to 9999 only, `on_rejected: keep` sets it aside"
+                mend += "; if the destination only holds the years 1 to 9999, `on_rejected: keep` sets it aside"
             if is_micro:
-                mend = "only a part of what is there: it has nanoseconds; leave the column out of `config.types`"
+                mend = "not fully read, since it has nanoseconds; remove the column from `config.types`"
             raise FatalConnectorError(f"{label}: column {name!r}: {value} is {mend}", key="types")
 
 

@@ -54,10 +54,10 @@ class JSONDocument:
             RecordTooWide: a record has more bytes than it may have.
         """
         if self._peek() is None:
-            raise NoDocument(f"{self._label}: is empty, and no JSON document", key="path", has_no_values=True)
+            raise NoDocument(f"{self._label}: is empty, so not a JSON document", key="path", has_no_values=True)
         yield from self._value(0)
         if self._peek() is not None:
-            raise self._broken("another document follows; `connector: jsonl` reads one object a line")
+            raise self._broken("another document follows; `connector: jsonl` reads one object per line")
 
     def _value(self, level: int) -> Iterator[tuple[int, Any]]:
         """Yield what is at the path within the value that comes next."""
@@ -68,11 +68,11 @@ class JSONDocument:
             elif first == "{":
                 yield SINGLE, self._object()
             else:
-                raise self._not_there(level, f"is {self._shown()}, neither an array nor an object")
+                raise self._not_there(level, f"is {self._shown()}, not an array or an object")
             return
         if first != "{":
             what = "an array" if first == "[" else self._shown()
-            raise self._not_there(level, f"is {what}, in which there is no {self._path[level]!r}")
+            raise self._not_there(level, f"is {what}, and has no {self._path[level]!r}")
         names: list[str] = []
         for name in self._names():
             names.append(name)
@@ -94,7 +94,7 @@ class JSONDocument:
             return
         while True:
             if self._peek() != '"':
-                raise self._unexpected("a name in quotes should come here")
+                raise self._unexpected("expected a name in quotes")
             name = self._name()
             self._take(":")
             yield name
@@ -134,10 +134,10 @@ class JSONDocument:
         while (found := _NAME.match(self._chunk, self._at)) is None:
             more = next(self._chunks, b"")
             if not more:
-                raise self._broken("the document ends within the text that begins there")
+                raise self._broken("the document ends within the text that begins here")
             self._chunk += more
             if len(self._chunk) - self._at > self._most_bytes + SLACK_BYTES:
-                raise too_wide(f"{self._label}: a text beside the records", self._most_bytes)
+                raise too_wide(f"{self._label}: a text outside of the records", self._most_bytes)
         self._at = found.end()
         try:
             return msgspec.json.decode(found[0], type=str)
@@ -231,7 +231,7 @@ class JSONDocument:
         """Return the error for a place where something else should stand, with what is there."""
         at = self._at if at is None else at
         there = self._chunk[at : at + 20].decode(errors="replace")
-        return self._broken(f"{what}, but {f'{shown(there)} is there' if there else 'the document ends'}", at)
+        return self._broken(f"{what}, but {f'found {shown(there)}' if there else 'the document ends'}", at)
 
     def _broken(self, what: str, at: int | None = None) -> NoDocument:
         """Return the error for the place where it is, or one in the chunk."""

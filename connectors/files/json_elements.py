@@ -24,7 +24,7 @@ from ..errors import FatalConnectorError
 #: Reads the text of an array of records at once; None: it is none, or has something that needs more care.
 Whole = Callable[[bytes], "pa.RecordBatch | None"]
 
-HALF_PAIR = "a text holds half a surrogate pair, which is no character"
+HALF_PAIR = "a text contains half a surrogate pair, which is not a character"
 
 #: Most bytes of a record, whatever the memory: the texts of a batch have at most 2 GiB together.
 MOST_BYTES = 2_000_000_000
@@ -174,7 +174,7 @@ class Elements:
         np.frombuffer(lines, np.uint8)[commas] = _LINE_END
         if end is not None:
             if self._is_due:
-                raise self._broken(chunk, end, "an object should come behind the comma")
+                raise self._broken(chunk, end, "expected an object after the comma")
             self._begun += lines
             return self._block(len(self._begun)), end
         cut = len(self._begun) + int(commas[-1]) + 1 if len(commas) else 0
@@ -215,13 +215,13 @@ class Elements:
             if at < size and chunk[at] == _COMMA:
                 commas[each] = at
             elif at < size:
-                raise self._broken(chunk, at, ", or ] should come here")
+                raise self._broken(chunk, at, "expected , or ]")
             else:  # the last one
                 commas, is_ended = np.delete(commas, each), True
         if self._is_ended:
             at = SPACE.match(chunk, 0, size).end()  # type: ignore[union-attr]
             if at < size and chunk[at] != _COMMA:
-                raise self._broken(chunk, at, ", or ] should come here")
+                raise self._broken(chunk, at, "expected , or ]")
             if at < size:
                 commas = np.insert(commas, 0, at)
             is_ended = is_ended or at == size
@@ -266,10 +266,10 @@ class Elements:
                     b"[" + chunk[begin:end].strip(b" \t\r\n,") + b"]", type=list[msgspec.Raw]
                 )
             except (*UNREADABLE, ValueError):
-                return self._broken(chunk, begin, "an object should come here")
+                return self._broken(chunk, begin, "expected an object")
             found = shown(bytes(value).decode(errors="replace"))
         where = self._where(number)
-        message = f"{where} is {found}, and no object: records are objects"
+        message = f"{where} is {found}, not an object: records are objects"
         return NoDocument(message, key="records", without_values=f"{where} is no object")
 
     def _broken(self, chunk: bytes, at: int, what: str) -> NoDocument:

@@ -61,7 +61,7 @@ class JSONFormat(JSONLFormat):
             found = shown(text.strip().decode(errors="replace"))
             where = self._place(file, line)
             return NoDocument(
-                f"{where} is {found}, and no object: records are objects",
+                f"{where} is {found}, not an object: records are objects",
                 key="records",
                 without_values=f"{where} is no object",
             )
@@ -72,7 +72,7 @@ class JSONFormat(JSONLFormat):
 def _chunks(file: DataFile, opened: BinaryIO) -> Iterator[bytes]:
     chunk = next_chunk(file, opened).removeprefix(BOM)
     if said := kind_of_text(chunk, SAVE):
-        raise NoDocument(f"{file.label}: is no JSON document{said}", key="path", has_no_values=True)
+        raise NoDocument(f"{file.label}: is not a JSON document{said}", key="path", has_no_values=True)
     while chunk:
         yield chunk
         chunk = next_chunk(file, opened)
@@ -80,7 +80,7 @@ def _chunks(file: DataFile, opened: BinaryIO) -> Iterator[bytes]:
 
 def _noticed(field: pa.Field) -> pa.Field:
     said = (
-        f"column {field.name!r} is an array of objects in a document that is read as one record: "
-        f"`records: {field.name}` of the source makes each of them a record"
+        f"column {field.name!r} is an array of objects in a document that is read as one record: `records: "
+        f"{field.name}` of the source reads each object as a record"
     )
     return with_facts(field, notice=said)

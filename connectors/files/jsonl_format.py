@@ -73,9 +73,9 @@ _raw_records = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _values = msgspec.json.Decoder(float_hook=Decimal)
 
 
-_NO_OBJECT = "no JSON object in UTF-8"
+_NO_OBJECT = "not a JSON object in UTF-8"
 #: What to do with JSON in another encoding.
-SAVE = "save it in UTF-8, as JSON is"
+SAVE = "save the file in UTF-8, which JSON requires"
 
 
 class JSONLFormat:
@@ -109,7 +109,7 @@ class JSONLFormat:
     def _malformed(self, file: DataFile, line: int, text: bytearray, error: Exception) -> FatalConnectorError:
         what = shown(text.decode(errors="replace"))
         is_document = text.lstrip().startswith(b"[") or text.strip() == b"{"
-        mend = "; JSON lines have one object a line, `connector: json` reads a document"
+        mend = "; JSON lines have one object per line; `connector: json` reads a document"
         said = HALF_PAIR if has_half_pair(text) else error
         if not is_document:
             mend = file.kind_of_text(SAVE)

@@ -68,7 +68,7 @@ class Structs:
         kinds |= {(name,): msgspec.Raw for name in others}
         tree = tree_of(list(kinds.items()))
         if tree is None:
-            raise ValueError("a name stands for objects, and for other values")
+            raise ValueError("a name has objects in some records and other values in others")
         self._getters: dict[Path, list[Callable[[Any], Any]]] = {}
         record = self._struct(tree, (), ())
         self._decoder = msgspec.json.Decoder(record)
@@ -146,7 +146,7 @@ class Structs:
         """Return values as JSON text; `null` is NULL."""
         found = _texts_of(values)
         if len(path_of(field)) <= self._levels and pc.any(pc.starts_with(found, "{")).as_py():
-            raise ValueError("an object whose values are columns of their own")
+            raise ValueError("an object whose fields are separate columns")
         return found
 
     def _floats(self, field: pa.Field, values: Sequence[msgspec.Raw | None]) -> pa.Array:

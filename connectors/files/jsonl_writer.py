@@ -116,7 +116,7 @@ def _refuse_malformed(text: pa.Array, name: str) -> None:
             if value is not None:
                 msgspec.json.decode(value, type=msgspec.Raw)
         except MALFORMED as error:
-            raise FatalConnectorError(f"column {name!r}: {shown(value)} is no JSON: {error}") from error
+            raise FatalConnectorError(f"column {name!r}: {shown(value)} is not JSON: {error}") from error
 
 
 def _adjacent(texts: pa.Array) -> memoryview:

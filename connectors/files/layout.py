@@ -92,7 +92,7 @@ class Output:
         if staging is None:
             if len(self._open) + len(self._done) >= MOST_FILES:
                 raise FatalConnectorError(
-                    f"one commit would write more than {MOST_FILES:,} files: partition by something coarser, or raise "
+                    f"one commit would write more than {MOST_FILES:,} files: use a coarser partition, or raise "
                     "`file_records` or `file_bytes`",
                     key="partition_by",
                 )

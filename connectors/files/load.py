@@ -371,7 +371,7 @@ class FilesLoad:
             return
         if self._rejections is None:
             raise FatalConnectorError(
-                f"{reason}: a history cannot tell which one is true; choose other key_properties",
+                f"{reason}: a history cannot decide which one is right; choose other key_properties",
                 stream=self._load.key.stream,
             )
         done = 0
@@ -429,8 +429,8 @@ class FilesLoad:
                 data = self._table.data_file(file, manifest.schema)
                 if self._table.storage.kind(data.place) != "file":
                     raise FatalConnectorError(
-                        f"{data.label}: the file is gone, and records of table {self._table.name!r} with it: put it "
-                        "back, or write the table anew with --full-refresh"
+                        f"{data.label}: the file is missing, with records of table {self._table.name!r}: restore "
+                        "it, or write the table again with --full-refresh"
                     )
                 yield from self._table.batches(data, schema)
 
@@ -440,7 +440,7 @@ class FilesLoad:
         """Read the batches staged since the last commit, in the table's columns or in the given ones."""
         missing = sorted(set(names or ()).difference(schema.names))
         if missing:
-            raise FatalConnectorError(f"column {missing[0]!r} does not arrive, and records are written by it")
+            raise FatalConnectorError(f"column {missing[0]!r} does not arrive, but the write needs it")
         schema = schema if names is None else pa.schema([schema.field(name) for name in names])
         for staged in self._staged:
             data = DataFile(self._table.storage, staged.name, schema=staged.schema)

@@ -111,7 +111,9 @@ def quote(name: str) -> str:
     try:
         raw = name.encode()
     except UnicodeEncodeError as error:
-        raise FatalConnectorError(f"table name {name!r} holds a lone surrogate, which no file name can keep") from error
+        raise FatalConnectorError(
+            f"table name {name!r} contains a lone surrogate, which file names cannot have"
+        ) from error
     quoted = "".join(
         chr(byte) if byte in _PLAIN and (place or byte not in b"._") else f"%{byte:02X}"
         for place, byte in enumerate(raw)
@@ -159,13 +161,12 @@ def read_manifest(storage: Storage, name: str) -> Manifest | None:
         parsed = None if is_newer else _parse(document)
     except (ValueError, KeyError, TypeError, binascii.Error, pa.ArrowException) as error:
         raise FatalConnectorError(
-            f"{storage.label(name)} is damaged ({type(error).__name__}): restore it from a backup, or delete it; then "
-            "the table's files are a stranger's, which only `write_disposition: replace` writes"
+            f"{storage.label(name)} is damaged ({type(error).__name__}): restore it from a backup, or delete it; "
+            "after that only `write_disposition: replace` can write the table"
         ) from error
     if parsed is None:
         raise FatalConnectorError(
-            f"{storage.label(name)} was written by a newer version of syncblocks, which alone can go on with it: run "
-            "that one"
+            f"{storage.label(name)} was written by a newer version of syncblocks: use that version"
         )
     return parsed
 

@@ -162,8 +162,8 @@ class ObjectStorage:
         can_move = self._has_rename or _has(self._fs, "cp_file")
         if not can_move or not (_has(self._fs, "rm_file") or _has(self._fs, "_rm") or _has(self._fs, "rm")):
             raise ConnectorConfigError(
-                f"{self._url}: files there cannot be moved or deleted, as a destination has to: write into a folder on "
-                "disk or on an object store, and copy it",
+                f"{self._url}: a destination must move and delete files, which is not possible there: write into a "
+                "folder on disk or on an object store, and copy it",
                 key="path",
             )
 
@@ -173,8 +173,8 @@ class ObjectStorage:
             kind = str(self._fs.info(full).get("mimetype") or "")
             if full.endswith("/") or kind.startswith("text/html"):
                 raise ConnectorConfigError(
-                    f"{without_credentials(full)} is a web page, not a file; over http no folder can be listed: "
-                    "name one file in `path`",
+                    f"{without_credentials(full)} is a web page, not a file; http cannot list a folder: name one "
+                    "file in `path`",
                     key="path",
                 )
 

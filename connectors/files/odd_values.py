@@ -13,7 +13,7 @@ _MOST_ODD = 5
 
 #: What one value of a kind is not, and what several are not.
 _WORDS = {
-    "bool": ("is neither true nor false", "are neither true nor false"),
+    "bool": ("is not true or false", "are not true or false"),
     "integer": ("is no number", "are no numbers"),
     "number": ("is no number", "are no numbers"),
     "date": ("is no date", "are no dates"),
@@ -70,8 +70,9 @@ class OddValues:
         are = f"{count:,} of {self._total:,} values {_WORDS[self._kind][count > 1]}"
         listed, said = ", ".join(map(_quoted, [*nulls, *self._odd])), f"`types: {{{yaml_text(column)}: string}}`"
         return (
-            f"column {column!r} is text: {are} ({named}); `null_values: [{listed}]` in the source's config makes NULL "
-            f"of them (with --full-refresh, if the table is there), {said} keeps the text and this quiet"
+            f"column {column!r} is read as text: {are} ({named}). `null_values: [{listed}]` in the source's config "
+            f"reads them as NULL (use --full-refresh if the table exists); {said} keeps the text without this "
+            "message"
         )
 
 

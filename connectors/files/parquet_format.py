@@ -81,7 +81,7 @@ class ParquetFormat(TypedFormat):
         twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
         if twice:
             raise FatalConnectorError(
-                f"{file.label}: column {shown(twice[0])} is there twice: mend the file where it is made"
+                f"{file.label}: column {shown(twice[0])} exists twice: correct the program that writes the file"
             )
         groups = metadata.num_row_groups
         size_bytes = sum(metadata.row_group(place).total_byte_size for place in range(groups))
@@ -185,7 +185,7 @@ def _chosen(file: DataFile, groups: int) -> Sequence[int] | None:
     if not isinstance(file, FilePart) or file.groups is None:
         return None
     if file.groups[-1] >= groups:
-        raise FatalConnectorError(f"{file.label}: has {groups} row groups, and no more")
+        raise FatalConnectorError(f"{file.label}: has only {groups} row groups")
     return list(file.groups)
 
 
@@ -203,13 +203,13 @@ def _whole(
         found += batch.num_rows
         yield batch
     if found != there:
-        raise pa.ArrowInvalid(f"the footer says {there} records, and there are {found}")
+        raise pa.ArrowInvalid(f"the footer counts {there} records, but {found} were found")
 
 
 def _unreadable(what: str, error: Exception) -> str:
     """Return what a message says of a file that the library cannot read."""
     if "crypt" in str(error):
-        return "is encrypted, and there are no keys for it here: decrypt it, or leave it out of the source's `path`"
+        return "is encrypted, and no keys are configured: decrypt it, or exclude it from the source's `path`"
     return f"{what}: {reason(error)}"
 
 

@@ -43,12 +43,12 @@ class Partition(Struct, frozen=True):
         if place < 0:
             listed = ", ".join(schema.names[:20])
             raise ConnectorConfigError(
-                f"partition_by: there is no column {self.column!r}, but {listed}", key="partition_by"
+                f"partition_by: column {self.column!r} does not exist; the columns are {listed}", key="partition_by"
             )
         kind = schema.field(place).type
         is_time = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
         if (self.part and not is_time) or is_nested(kind):
-            what = f"no time, which {self.part}() needs" if self.part else "nothing that names a folder"
+            what = f"not a time, which {self.part}() needs" if self.part else "not usable as a folder name"
             raise ConnectorConfigError(
                 f"partition_by: column {self.column!r} is {type_text(kind)}, {what}", key="partition_by"
             )
@@ -77,7 +77,7 @@ def parse_partitions(said: Sequence[str]) -> tuple[Partition, ...]:
     found = tuple(map(Partition.parse, said))
     names = [each.name.casefold() for each in found]
     if twice := next((name for name in names if names.count(name) > 1), ""):
-        raise ValueError(f"two levels of folders are called {twice!r}")
+        raise ValueError(f"two folder levels have the name {twice!r}")
     return found
 
 

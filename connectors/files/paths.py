@@ -41,11 +41,11 @@ _NOT_READ = (".xz", ".lzma", ".lz4", ".br", ".7z", ".rar")
 
 #: First bytes of compressed files -> what to do with one whose name does not say so.
 _PACKED = {
-    b"\x1f\x8b": "packed by gzip: let its name end in .gz",
-    b"\x28\xb5\x2f\xfd": "packed by zstd: let its name end in .zst",
-    b"BZh": "packed by bzip2: let its name end in .bz2",
-    b"PK\x03\x04": "a zip archive: let its name end in .zip",
-    b"\xfd7zXZ": "packed by xz: unpack it",
+    b"\x1f\x8b": "compressed by gzip: its name must end in .gz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd: its name must end in .zst",
+    b"BZh": "compressed by bzip2: its name must end in .bz2",
+    b"PK\x03\x04": "a zip archive: its name must end in .zip",
+    b"\xfd7zXZ": "compressed by xz: unpack it",
 }
 
 _BEGIN_BYTES = max(map(len, _PACKED))
@@ -119,11 +119,11 @@ class DataFile:
             values = tuple((_decoded(key), None if value == HIVE_NULL else _decoded(value)) for key, _, value in pairs)
         except UnicodeError as error:
             raise FatalConnectorError(
-                f"{self.label}: a folder's column or value is no UTF-8: rename the folder", key="path"
+                f"{self.label}: a folder's column or value is not UTF-8: rename the folder", key="path"
             ) from error
         if len({key for key, _ in values}) < len(values):
             raise FatalConnectorError(
-                f"{self.label}: two folders of the path give one column: rename one of them", key="path"
+                f"{self.label}: two folders of the path give the same column: rename one of them", key="path"
             )
         return values
 
@@ -168,7 +168,9 @@ class DataFile:
             try:
                 return self.storage.open_input(self.place)
             except PermissionError as error:
-                raise FatalConnectorError(f"{self.label}: this user may not read it", key="path") from error
+                raise FatalConnectorError(
+                    f"{self.label}: this user has no permission to read it", key="path"
+                ) from error
 
     def kind_of_text(self, encoded: str) -> str:
         """Say what to do with a file that is no text of UTF-8, as `kind_of_text`."""
@@ -183,7 +185,7 @@ class DataFile:
         """
         if (self.member or self.name).lower().endswith(_NOT_READ):
             mend = "unpack the file, or compress it as .gz, .zst or .bz2"
-            raise FatalConnectorError(f"{self.label}: this compression is not read: {mend}", key="path")
+            raise FatalConnectorError(f"{self.label}: this compression is not supported: {mend}", key="path")
         raw = self.open_raw()
         if self.member:
             raw = _opened_member(raw, self.member, self.label)
@@ -225,7 +227,7 @@ def expanded(files: Iterable[DataFile], suffixes: Sequence[str]) -> Iterator[Dat
             try:
                 names = zipfile.ZipFile(raw).namelist()
             except zipfile.BadZipFile as error:
-                raise FatalConnectorError(f"{file.label}: is no zip archive: {error}", key="path") from error
+                raise FatalConnectorError(f"{file.label}: is not a zip archive: {error}", key="path") from error
         found = [name for name in sorted(names) if stem_of(name, suffixes) and not _is_hidden(name)]
         if not found:
             raise FatalConnectorError(f"{file.label}: no file in it ends in {' or '.join(suffixes)}", key="path")
@@ -314,8 +316,8 @@ def unverified(path: str) -> str:
     if host in ("localhost", "127.0.0.1", "::1"):
         return ""
     return (
-        f"the server at {host} is not verified: another machine on the network can impersonate it, and read and change "
-        "all that is sent; use sftp:// or https://"
+        f"the server at {host} is not verified: another machine on the network can impersonate it, and read and "
+        "change all data; use sftp:// or https://"
     )
 
 
@@ -399,7 +401,8 @@ def find_matches(location: FilesLocation, patterns: Mapping[str, Sequence[str]],
     storage = location.storage
     if location.kind != "folder":
         raise ConnectorConfigError(
-            f"path: {storage.label(location.name)} is no folder; the patterns of `streams` count from one", key="path"
+            f"path: {storage.label(location.name)} is not a folder; the patterns of `streams` start from a folder",
+            key="path",
         )
     finder = _Finder(storage, suffix, ())
     with translated(storage.label()):
@@ -440,7 +443,7 @@ def _refuse_others(storage: Storage, suffixes: Sequence[str]) -> None:
         as_json = "`connector: json` reads documents of JSON, and " if other == "json" else ""
         raise ConnectorConfigError(
             f"path: {storage.label()} has no file that ends in {' or '.join(suffixes)}, but {names[0]}; "
-            f"{as_json}`path: {storage.label()}/*.{other}` reads the files of that name",
+            f"{as_json}`path: {storage.label()}/*.{other}` reads such files",
             key="path",
         )
 
@@ -564,7 +567,7 @@ class _Finder:
         if name in self.streams:
             raise ConnectorConfigError(
                 f"{self._storage.label(place)} and {self._storage.label(self.streams[name].place)} would both be "
-                f"stream {name!r}: rename one, or give a narrower path",
+                f"stream {name!r}: rename one, or use a narrower path",
                 key="path",
             )
         self.streams[name] = StreamFiles(name, files, schema, place, stem if stem != name else "")

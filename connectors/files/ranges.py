@@ -141,7 +141,7 @@ def without_mark(part: FilePart, batches: Iterable[pa.RecordBatch]) -> Iterator[
         held = batch
     last = held.num_rows - 1 if held is not None else -1
     if held is None or any(column[last].as_py() != part.mark for column in held.columns):
-        raise RangesRefused(f"{part.label} cannot be cut by bytes: a quote in it is no sign of a quoted field")
+        raise RangesRefused(f"{part.label} cannot be split by bytes: a quote in it does not begin a quoted field")
     yield held.slice(0, last)
 
 

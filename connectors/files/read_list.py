@@ -99,7 +99,7 @@ def _known(storage: Storage, manifest: Manifest, key: LedgerKey, listed: ReadLis
 
 def _damaged(manifest: Manifest, key: LedgerKey) -> FatalConnectorError:
     return FatalConnectorError(
-        f"the manifest of table {manifest.table!r} is damaged: it does not say which files were read; "
+        f"the manifest of table {manifest.table!r} is damaged: the list of files already read is lost; "
         "--full-refresh reads them all again",
         stream=key.stream,
     )

@@ -36,10 +36,10 @@ _Place = Annotated[str, AfterValidator(_checked)]
 def _relative(patterns: str | list[str]) -> list[str]:
     listed = [patterns] if isinstance(patterns, str) else patterns
     if not listed:
-        raise ValueError("no pattern is given")
+        raise ValueError("no pattern")
     for pattern in listed:
         if is_url(pattern) or pattern.startswith("/") or not all(pattern.split("/")) or ".." in pattern.split("/"):
-            raise ValueError(f"{pattern!r} is no name of files below `path`")
+            raise ValueError(f"{pattern!r} does not name files below `path`")
     return listed
 
 
@@ -52,13 +52,13 @@ _Encoding = Annotated[str, AfterValidator(codec)]
 
 def _mark(said: str | None) -> str | None:
     if said and (not said.isascii() or {"\r", "\n"} & set(said)):
-        raise ValueError(f"must be a character of ASCII, and no line end, not {said!r}")
+        raise ValueError(f"must be an ASCII character and not a line end, not {said!r}")
     return said
 
 
 def _separator(said: str | None) -> str | None:
     if said is not None and (said.isalnum() or said in '+-"\r\n'):
-        raise ValueError(f"must be no letter, digit, sign, quote or line end, but {said!r} is")
+        raise ValueError(f"must not be a letter, digit, sign, quote or line end, but {said!r} is one")
     return said
 
 
@@ -80,27 +80,27 @@ class FileSourceSettings(Settings):
     )
     file_columns: bool = Field(
         default=False,
-        description="adds `_file`, the file's name below `path`, and `_file_modified`, the time of its last write",
+        description="add `_file`, the file's name below `path`, and `_file_modified`, the time of its last write",
     )
-    file_rows: bool = Field(default=False, description="adds `_file_row`, a record's number in its file, from 1")
+    file_rows: bool = Field(default=False, description="add `_file_row`, a record's number in its file, from 1")
     storage_options: Annotated[dict[str, Any], AfterValidator(Config)] = Field(
-        default_factory=Config, description="passed to fsspec for URLs"
+        default_factory=Config, description="options for fsspec, for URLs"
     )
-    batch_size: int = Field(default=65_536, ge=1, description="most records in a batch")
+    batch_size: int = Field(default=65_536, ge=1, description="maximum of records in a batch")
     checkpoint_records: int = Field(
         default=100_000,
         ge=1,
-        description="fewest records between two commits of new files (`_file_modified`); other INCREMENTAL reads of "
-        "files commit once",
+        description="minimum of records between two commits of new files (`_file_modified`); other INCREMENTAL reads "
+        "of files commit once",
     )
     range_bytes: int = Field(
         default=RANGE_BYTES, ge=1, description="smallest range when `parallel_reads` splits the files"
     )
-    max_columns: int = Field(default=10_000, ge=1, description="most columns of a stream; more are an error")
+    max_columns: int = Field(default=10_000, ge=1, description="maximum of columns of a stream; more are an error")
     types: dict[str, str] = Field(
         default_factory=dict,
-        description="types of columns, in every stream that has them: {zip: string}; a name may be a glob: "
-        '{"*_at": timestamptz}',
+        description='types of columns, for every stream that has them: {zip: string}; a name may be a glob: {"*_at": '
+        "timestamptz}",
     )
 
     @field_validator("streams")
@@ -108,7 +108,9 @@ class FileSourceSettings(Settings):
     def _are_names(cls, streams: dict[str, Patterns]) -> dict[str, Patterns]:
         for name in streams:
             if not name.strip() or "." in name:
-                raise ValueError(f"{name!r}: a stream's name is not empty and has no dot, which would name a schema")
+                raise ValueError(
+                    f"{name!r}: a stream's name must not be empty or contain a dot, which separates a schema"
+                )
         return streams
 
     @field_validator("types")
@@ -167,8 +169,8 @@ class TextSourceSettings(FileSourceSettings):
     )
     timezone: Annotated[str, AfterValidator(_zone)] | None = Field(
         default=None,
-        description="zone for times without one, such as Europe/Berlin; their columns become moments. Default: times "
-        "stay without a zone",
+        description="zone of times without one, such as Europe/Berlin; their columns become moments. Default: such "
+        "times have no zone",
     )
 
     def format_of(self, column: str) -> str | None:
@@ -187,57 +189,58 @@ class CSVSourceSettings(TextSourceSettings):
         default=None,
         min_length=1,
         max_length=16,
-        description="one or several characters; default: as a first line `sep=;` says (that line is skipped); else "
-        "comma, in .tsv files a tab; else semicolon, tab or bar if only that gives columns",
+        description="one or several characters. Default: the first line `sep=;` sets it, and is skipped. Without this "
+        "line: comma, or tab in .tsv files; semicolon, tab or bar if only that gives several columns",
     )
     quote: Annotated[str, AfterValidator(_mark)] = Field(
-        default='"', max_length=1, description="empty: nothing is quoted"
+        default='"', max_length=1, description="empty: no field is quoted"
     )
     escape: Annotated[str | None, AfterValidator(_mark)] = Field(
-        default=None, min_length=1, max_length=1, description="default: none, quotes are doubled"
+        default=None, min_length=1, max_length=1, description="default: none; quotes are doubled"
     )
     header: bool | list[str] = Field(
         default=True, description="false: no header, columns are column_1, ...; or a list of names"
     )
     encoding: _Encoding = Field(
-        default="utf-8", description="any encoding that Python knows, by its usual names: latin1, windows1252, utf-16"
+        default="utf-8",
+        description="any encoding that Python supports, by its usual names: latin1, windows1252, utf-16",
     )
     decimal: Literal[".", ","] = Field(default=".", description="decimal sign of numbers")
     thousands: Annotated[str | None, AfterValidator(_separator)] = Field(
         default=None, min_length=1, max_length=1, description="sign between groups of three digits of a number"
     )
-    trim: bool = Field(default=False, description="passes over blanks and tabs around values, outside of their quotes")
+    trim: bool = Field(default=False, description="remove blanks and tabs around unquoted values")
     comment: Annotated[str | None, AfterValidator(_mark)] = Field(
         default=None,
         min_length=1,
         max_length=16,
-        description="what lines that are no records begin with, such as #; empty lines are then no records, either",
+        description="first characters of lines that are not records, such as #; empty lines are then skipped too",
     )
     skip_lines: int = Field(default=0, ge=0, description="lines to skip before the header, or before the first record")
     short_rows: Annotated[Literal["fail", "null"], BeforeValidator(_null_word)] = Field(
         default="fail",
-        description="records with fewer fields than there are columns: fail (they are errors, or rejected), or null "
-        "(the last columns are NULL)",
+        description="records with fewer fields than columns: fail (an error, or rejected), or null (the last columns "
+        "are NULL)",
     )
     null_values: list[str] = Field(default=[""], description="unquoted texts that mean NULL")
 
     @model_validator(mode="after")
     def _marks_differ(self) -> CSVSourceSettings:
         if self.escape and self.escape == self.quote:
-            raise ValueError("escape: is the quote: leave it out, since quotes are doubled without it")
+            raise ValueError("escape: is the same as the quote: remove it, since quotes are then doubled")
         if self.delimiter and {self.quote, self.escape} & set(self.delimiter):
-            raise ValueError("delimiter: must be another character than `quote` and `escape`")
+            raise ValueError("delimiter: must differ from `quote` and `escape`")
         if self.thousands == self.decimal:
-            raise ValueError("thousands: is the decimal sign: say `decimal`, too")
+            raise ValueError("thousands: is the decimal sign: set `decimal` too")
         if self.trim and self.delimiter and self.delimiter != self.delimiter.strip(" "):
-            raise ValueError("trim: takes the blanks of `delimiter` away: write it without them")
+            raise ValueError("trim: would remove the blanks of `delimiter`: write the delimiter without them")
         if self.comment and self.comment[0] in (self.quote, (self.delimiter or "")[:1], " ", "\t"):
-            raise ValueError("comment: begins like a field: name what only comments begin with")
+            raise ValueError("comment: could begin a field: use characters that only begin comments")
         is_made_plain = self.trim or self.comment or len(self.delimiter or "") > 1
         if self.escape and is_made_plain:
             raise ValueError(
-                "escape: is not understood together with `trim`, `comment` or a delimiter of several characters: write "
-                "quotes within quotes twice"
+                "escape: cannot be combined with `trim`, `comment` or a delimiter of several characters: double "
+                "quotes within quotes instead"
             )
         return self
 
@@ -247,8 +250,8 @@ class CSVSourceSettings(TextSourceSettings):
         if self.escape and lost:
             left = lost[0].replace(self.escape, "")
             raise ValueError(
-                f"null_values: no field can be {lost[0]!r}, since `escape` makes it {left!r}: say that one, where all "
-                "such texts but NULL are quoted, or leave `escape` out"
+                f"null_values: no field can be {lost[0]!r}, since `escape` turns it into {left!r}: write {left!r} "
+                "if all such texts except NULL are quoted, or remove `escape`"
             )
         return self
 
@@ -260,7 +263,7 @@ class JSONLSourceSettings(TextSourceSettings):
 def _path_of_names(path: str | list[str]) -> tuple[str, ...]:
     names = (path.split(".") if path else []) if isinstance(path, str) else path
     if not all(names):
-        raise ValueError(f'{path!r}: a name in it is empty; a name with a dot needs a list: [data, "a.b"]')
+        raise ValueError(f'{path!r} contains an empty name; a name with a dot needs a list: [data, "a.b"]')
     return tuple(names)
 
 
@@ -270,7 +273,7 @@ class JSONSourceSettings(TextSourceSettings):
     records: Annotated[tuple[str, ...], BeforeValidator(_path_of_names)] = Field(
         default=(),
         description="path of the array of records: names joined by dots, `data.items`, or a list of names; default: "
-        "the document is the array",
+        "the document itself is the array",
     )
 
 
@@ -297,19 +300,19 @@ class FileDestinationSettings(Settings):
         description="a folder, or a file such as orders.csv for one stream; relative to the pipeline file, or a URL",
     )
     storage_options: Annotated[dict[str, Any], AfterValidator(Config)] = Field(
-        default_factory=Config, description="passed to fsspec for URLs"
+        default_factory=Config, description="options for fsspec, for URLs"
     )
     file_records: int | None = Field(
-        default=None, ge=1, description="most records in a file; default: one file for each commit"
+        default=None, ge=1, description="maximum of records in a file; default: one file for each commit"
     )
     file_bytes: int | None = Field(
         default=None,
         ge=1,
-        description="a file that has reached this size gets no further batch; default: one file for each commit",
+        description="a file of this size gets no further batch; default: one file for each commit",
     )
     partition_by: Annotated[list[Annotated[str, Field(min_length=1)]], AfterValidator(_levels)] = Field(
         default_factory=list,
-        description="one folder for each value of columns, `[year(at), region]`: `at_year=2024/region=eu`; year, "
+        description="one folder for each value of columns: `[year(at), region]` gives `at_year=2024/region=eu`; year, "
         "month and day are in UTC",
     )
 
@@ -324,24 +327,24 @@ class CSVDestinationSettings(TextDestinationSettings):
     """Settings of a destination of CSV: how the files are written."""
 
     delimiter: Annotated[str, AfterValidator(_mark)] = Field(
-        default=",", min_length=1, max_length=1, description="stands between two fields"
+        default=",", min_length=1, max_length=1, description="separates fields"
     )
     quote: Literal['"', ""] = Field(
         default='"', description="around texts; empty: no quotes, and a text that needs them fails the stream"
     )
     quoting: Literal["texts", "all", "needed"] = Field(
         default="texts",
-        description="what is quoted: texts, all values except NULL, or only texts that need it (the empty text too)",
+        description="what to quote: texts, all values except NULL, or only texts that need it (and the empty text)",
     )
     header: bool = Field(default=True, description="false: the first line is a record")
-    encoding: _Encoding = Field(default="utf-8", description="any encoding that Python knows")
+    encoding: _Encoding = Field(default="utf-8", description="any encoding that Python supports")
 
     @model_validator(mode="after")
     def _has_quotes(self) -> CSVDestinationSettings:
         if self.delimiter == '"':
-            raise ValueError("delimiter: must be another character than the quote")
+            raise ValueError("delimiter: must differ from the quote")
         if not self.quote and self.quoting != "texts":
-            raise ValueError(f'quoting: {self.quoting} needs quotes, and `quote: ""` turns them off')
+            raise ValueError(f'quoting: {self.quoting} needs quotes, but `quote: ""` turns them off')
         return self
 
 

@@ -150,7 +150,7 @@ class FileSource:
         for found in everything:
             if found.name == name:
                 return found
-        raise FatalConnectorError(f"the files of stream {name!r} are gone", stream=name, key="path")
+        raise FatalConnectorError(f"the files of stream {name!r} do not exist any more", stream=name, key="path")
 
     def _opened(self, found: StreamFiles, known: pa.Schema | None = None) -> Stream:
         try:
@@ -216,7 +216,9 @@ class FileSource:
         by = self._split_by
         size_bytes, files = stream.locator.get("bytes"), int(stream.locator.get("files", 1))
         if size_bytes is None:
-            return (None, f"by {by}, counted when they are read") if files > 1 else (1, "one file that is not local")
+            return (
+                (None, f"by {by}, counted when they are read") if files > 1 else (1, "a single file that is not local")
+            )
         if by == "files" and files < 2:
             return 1, f"one {self.connector} file is read as a whole"
         count = how_many(int(size_bytes), readers, self._settings.range_bytes)
@@ -255,7 +257,7 @@ class FileSource:
                 records = 0
                 for batch in self._format.read(file, stream.schema, known):
                     if not batch.schema.equals(stream.schema):
-                        raise RangesRefused(f"{part.label} has columns that are new")
+                        raise RangesRefused(f"{part.label} has new columns")
                     yield self._of_file(batch, file, sorted(names), records)
                     records += batch.num_rows
                     call.check()
@@ -281,7 +283,7 @@ class FileSource:
         for file in files:
             new = [name for name in self._format.names(file) or () if name not in known]
             if new:
-                raise RangesRefused(f"{file.label} has a column {new[0]!r} that is new")
+                raise RangesRefused(f"{file.label} has a new column {new[0]!r}")
 
     def interrupt(self, stream: str) -> None:
         self._calls.interrupt(stream)
@@ -330,7 +332,7 @@ class FileSource:
         for found in self._find():
             if found.name == stream:
                 return found.files
-        raise FatalConnectorError(f"the files of stream {stream!r} are gone", stream=stream, key="path")
+        raise FatalConnectorError(f"the files of stream {stream!r} do not exist any more", stream=stream, key="path")
 
     def _stream(self, found: StreamFiles, known: pa.Schema | None = None) -> Stream:
         """Return a stream with the columns of its files, and those that are known from others."""
@@ -453,7 +455,7 @@ class FileSource:
         new = self._new.pop(name, None)
         if bookmark is not None and FILES not in bookmark:
             if new is None:
-                raise FatalConnectorError(f"it is not known which files of stream {name!r} were read", stream=name)
+                raise FatalConnectorError(f"the list of read files of stream {name!r} is unknown", stream=name)
             return new
         return NewFiles.among([file.as_listed() for file in self._files(name)], (bookmark or {}).get(FILES, ()))
 
@@ -530,7 +532,7 @@ class FileSource:
         missing = [name for name in stream.read.bookmark_properties if name not in names and name not in paths]
         if missing:
             raise FatalConnectorError(
-                f"{file.label} has no column {missing[0]!r}, which is a bookmark property: its records would be lost",
+                f"{file.label} has no column {missing[0]!r}, a bookmark property: its records would be lost",
                 stream=stream.name,
             )
 

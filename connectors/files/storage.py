@@ -144,7 +144,7 @@ def translated(label: str) -> Iterator[None]:
         reason = error.strerror or str(error) or type(error).__name__
         message = f"{label}: {reason}"
         if error.errno in _FULL:
-            raise FatalConnectorError(f"{message}; nothing of this commit was kept, free some space") from shown(error)
+            raise FatalConnectorError(f"{message}; this commit was not written, free some space") from shown(error)
         if error.errno in _REFUSED or isinstance(error, PermissionError):
             raise ConnectorConfigError(message, key="path") from shown(error)
         raise RetriableError(message) from shown(error)
@@ -167,7 +167,7 @@ def _unknown_option(label: str, name: str) -> ConnectorConfigError:
     near = nearest(name, known)
     hint = f"; did you mean {near!r}?" if near and near != name else ""
     return ConnectorConfigError(
-        f"storage_options: the driver of {scheme}:// takes no option {name!r} in this place{hint}",
+        f"storage_options: the driver of {scheme}:// has no such option {name!r}{hint}",
         key="storage_options",
     )
 
@@ -178,7 +178,9 @@ def _of_store(label: str, error: Exception) -> ConnectorError:
     text = " ".join(str(error).split()) or type(error).__name__
     message = f"{label}: {type(error).__name__}: {without_secrets(text)}"
     if _CREDENTIALS.search(names) or _UNKNOWN_USERS.search(text):
-        return ConnectorConfigError(f"{message}; `storage_options` and the environment hold credentials", key="path")
+        return ConnectorConfigError(
+            f"{message}; set credentials in `storage_options` or in the environment", key="path"
+        )
     if _MENDABLE.search(names) or _BUSY.search(text):
         return RetriableError(message)
     return FatalConnectorError(message)

@@ -154,15 +154,19 @@ class FilesTable:
         before, now = manifest.written, self.written
         if strangers:
             why = (
-                f"has files that no ledger names ({self.storage.label(strangers[0])}), and nothing is added to them: "
-                "put back the `_syncblocks_ledger` that belongs to them, move them away (the next run writes all "
-                "records anew), say `write_disposition: replace` in this stream, or give another `destination_table`"
+                f"has files that no ledger names ({self.storage.label(strangers[0])}), so records cannot be added "
+                "to them: restore the `_syncblocks_ledger` of these files, move them away (the next run then "
+                "writes all records), use `write_disposition: replace` in this stream, or another "
+                "`destination_table`"
             )
         elif manifest.schema is None or before == now:
             return {}
         else:
             changed = ", ".join(f"`{key}`" for key in sorted({*before, *now}) if before.get(key) != now.get(key))
-            why = f"was written with another {changed}: put it back, or replace the table once with --full-refresh"
+            why = (
+                f"was written with another {changed}: restore the former one, or replace the table once with "
+                "--full-refresh"
+            )
         return {disposition: why for disposition in WriteDisposition if disposition is not WriteDisposition.REPLACE}
 
     def has_files(self, manifest: Manifest) -> bool:

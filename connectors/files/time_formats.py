@@ -30,12 +30,14 @@ def checked_format(said: str) -> str:
     found = [each for each in _DIRECTIVE.findall(said) if each != "%"]
     allowed = _DAY | _CLOCK | _ZONE
     if odd := next((each for each in found if each not in allowed), ""):
-        raise ValueError(f"{said!r}: %{odd} is not read; what is: {', '.join(f'%{each}' for each in sorted(allowed))}")
+        raise ValueError(
+            f"{said!r}: %{odd} is not supported; supported: {', '.join(f'%{each}' for each in sorted(allowed))}"
+        )
     has_day = {"Y", "y"} & set(found) and ("j" in found or ("d" in found and {"m", "b", "B"} & set(found)))
     if not has_day:
         raise ValueError(
-            f"{said!r} does not say the day: write the year (%Y), the month (%m, %b or %B) and the day (%d), such as "
-            f"'%d.%m.%Y %H:%M', or {' or '.join(SINCE_1970)}"
+            f"{said!r} does not contain the full date: write the year (%Y), the month (%m, %b or %B) and the day "
+            f"(%d), such as '%d.%m.%Y %H:%M', or {' or '.join(SINCE_1970)}"
         )
     return said
 
@@ -77,7 +79,7 @@ def _iso(text: str, said: str, *, is_day: bool) -> str:
     if not is_day:
         return moment.isoformat()
     if moment.time() != time():
-        raise ValueError(f"{text!r} has a time, and a day is wanted")
+        raise ValueError(f"{text!r} has a time, but must be a day")
     return moment.date().isoformat()
 
 
@@ -89,7 +91,7 @@ def _since_1970(text: str, unit: int) -> datetime:
             raise ValueError(f"{text} has digits below the microsecond")
         return _EPOCH + timedelta(microseconds=int(microseconds))
     except (InvalidOperation, OverflowError) as error:
-        raise ValueError(f"{text!r} is no number of a time") from error
+        raise ValueError(f"{text!r} is not a number of seconds") from error
 
 
 __all__ = ["SINCE_1970", "checked_format", "is_time", "iso_texts", "type_of_format"]

@@ -59,11 +59,11 @@ class NewFiles:
         if changed and stream.read.changed_files is ChangedFiles.FAIL:
             more = f", as {len(changed) - 1} others have" if len(changed) > 1 else ""
             raise FatalConnectorError(
-                f"{changed[0].label} has changed since it was read{more}: appended once more, its records would be "
-                "there twice. Merge by `key_properties` (once with --full-refresh), replace the records of each file "
-                "(`write_disposition: replace_range` with `range_column: _file`), or say for this stream "
-                "`changed_files: append` (all its records are appended again) or `changed_files: ignore` (the file "
-                "stays as it was read)",
+                f"{changed[0].label} has changed since it was read{more}: another append would write its records "
+                "twice. Merge by `key_properties` (once with --full-refresh), or replace the records of each file "
+                "(`write_disposition: replace_range` with `range_column: _file`). Or set for this stream "
+                "`changed_files: append` (all its records are appended again) or `changed_files: ignore` (its "
+                "earlier records stay)",
                 stream=stream.name,
                 key="changed_files",
             )
@@ -138,10 +138,7 @@ def demand_unchanged(file: DataFile) -> None:
     """Raise if a file is not as it was listed."""
     now = file.storage.entry(file.place)
     if now is None or file_read(now) != file_read(file.entry()):
-        raise RetriableError(
-            f"{file.label} changed while it was read: move finished files into their place, so that none is read while "
-            "it is written"
-        )
+        raise RetriableError(f"{file.label} changed while it was read: move only finished files into this folder")
 
 
 def _compared(listing: Listing, known: KnownFiles) -> tuple[list[int | None], list[int]]:

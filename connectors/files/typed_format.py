@@ -62,9 +62,9 @@ class TypedFormat(ABC):
                 kind = both_held(kind, other.type)
             except pa.ArrowException as error:
                 raise FatalConnectorError(
-                    f"{file.label} and the other files of its stream differ in type: column {field.name!r} is "
-                    f"{type_text(kind)} there and {type_text(other.type)} here; "
-                    f"`config.types: {{{yaml_text(field.name)}: string}}` takes it as text",
+                    f"{file.label} differs from the other files of its stream: column {field.name!r} is "
+                    f"{type_text(kind)} in them and {type_text(other.type)} in this file; `config.types: "
+                    f"{{{yaml_text(field.name)}: string}}` reads it as text",
                     key="types",
                 ) from error
         return field.with_type(kind).with_nullable(field.nullable or other.nullable)
@@ -80,8 +80,8 @@ class TypedFormat(ABC):
             ):
                 continue
             raise FatalConnectorError(
-                f"{file.label}: column {shown(field.name)} was {type_text(field.type)} when the run was planned and is "
-                f"{type_text(own.field(place).type)} now: run again"
+                f"{file.label}: column {shown(field.name)} was {type_text(field.type)} when the run was planned, "
+                f"and is {type_text(own.field(place).type)} now: run again"
             )
 
     def fitted(self, file: DataFile, batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
@@ -126,7 +126,7 @@ def _demand_values(file: DataFile, field: pa.Field, column: pa.Array) -> None:
         place = first_outside_day(column)
         if place is not None:
             raise _no_values(
-                file, field, f"{counts(column)[place]} {column.type.unit} is no time of a day", column.type
+                file, field, f"{counts(column)[place]} {column.type.unit} is not a time of day", column.type
             )
         return
     if not (is_text(column.type) or pa.types.is_nested(column.type) or pa.types.is_dictionary(column.type)):
@@ -143,14 +143,15 @@ def _demand_digits(file: DataFile, field: pa.Field, column: pa.Array) -> None:
         column.validate(full=True)
     except pa.ArrowInvalid as error:
         wider = f"decimal({38 if pa.types.is_decimal128(field.type) else 76},{field.type.scale})"
-        reason = f'{error}; `config.types: {{{yaml_text(field.name)}: "{wider}"}}` takes it'
+        reason = f'{error}; `config.types: {{{yaml_text(field.name)}: "{wider}"}}` reads it'
         raise _no_values(file, field, reason, field.type) from error
 
 
 def _no_values(file: DataFile, field: pa.Field, reason: str, kind: pa.DataType) -> FatalConnectorError:
     return FatalConnectorError(
-        f"{file.label}: column {field.name!r} holds values that are no {type_text(kind)}: {reason}; mend the file "
-        f"where it is made, or leave the column out with `columns: {{exclude: [{yaml_text(field.name)}]}}`",
+        f"{file.label}: column {field.name!r} contains values that are not {type_text(kind)}: {reason}; correct "
+        "the program that writes the file, or exclude the column with `columns: {exclude: "
+        f"[{yaml_text(field.name)}]}}`",
     )
 
 

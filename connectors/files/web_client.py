@@ -8,8 +8,8 @@ from typing import Any
 log = logging.getLogger("syncblocks")
 
 _TOLD = (
-    "%s redirects to %s: headers and cookies of `storage_options` stay behind; where they are needed there, name that "
-    "address as `path`"
+    "%s redirects to %s: the request there has no headers or cookies of `storage_options`; if they are needed, "
+    "use that address as `path`"
 )
 #: What goes along to another server: it says what is asked for, and not who asks.
 _OF_THE_REQUEST = frozenset({"accept", "accept-encoding", "range", "user-agent"})

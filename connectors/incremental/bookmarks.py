@@ -117,8 +117,8 @@ def from_json(value: Any, kind: pa.DataType, *, column: str = "", stream: str = 
         return _scalar(value, kind)
     except (pa.ArrowException, ValueError, TypeError, ArithmeticError) as error:
         raise ConnectorConfigError(
-            f"bookmark of {column!r}: {value!r} is no {type_text(kind)}; mend it with "
-            "`syncblocks state set` or `state reset`",
+            f"bookmark of {column!r}: {value!r} is not a {type_text(kind)}; correct it with `syncblocks state set` "
+            "or `state reset`",
             stream=stream,
         ) from error
 
@@ -133,7 +133,7 @@ def _scalar(value: Any, kind: pa.DataType) -> pa.Scalar:
     if pa.types.is_timestamp(kind):
         moment = datetime.fromisoformat(str(value))
         if (moment.tzinfo is None) != (kind.tz is None):
-            raise ValueError("zoned and naive times do not compare")
+            raise ValueError("times with a zone and times without one cannot be compared")
         since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
         return _of_microseconds(since // _MICROSECOND, pa.timestamp("us", kind.tz), kind, str(value))
     if pa.types.is_date(kind):
@@ -325,9 +325,10 @@ def missing_error(stream: Stream, counts: Sequence[int], *, is_all: bool) -> Fat
     ]
     number = f"{'' if is_all else 'at least '}{' and '.join(found)}"
     return FatalConnectorError(
-        f"stream {stream.name!r}: records without a bookmark (NULL or NaN): {number}. INCREMENTAL cannot tell whether "
-        "they are new. Say for this stream `null_bookmarks: once` (read only when the stream is read from scratch), "
-        "`always` (read in every run; needs merge) or `never` (left out), or choose other bookmark_properties",
+        f"stream {stream.name!r}: records without a bookmark (NULL or NaN): {number}. INCREMENTAL cannot tell "
+        "whether they are new. Set for this stream `null_bookmarks: once` (read only when the stream is read from "
+        "scratch), `always` (read in every run; needs merge) or `never` (left out), or choose other "
+        "bookmark_properties",
         stream=stream.name,
         key="null_bookmarks",
     )

@@ -48,9 +48,9 @@ from .window import PASSED, Window
 log = logging.getLogger("syncblocks")
 
 _BY_KEYS = (
-    "%s: a column has gone or has another type since the last run: the records at the bookmark are recognised by their "
-    "keys, so a change of one of them since then is not appended; `syncblocks state set` at the same bookmark appends "
-    "all of them once more"
+    "%s: a column is gone or has another type since the last run, so the records at the bookmark are recognised "
+    "by their keys only: if one of them has changed since then, the change is not appended. `syncblocks state "
+    "set` with the same bookmark appends all of them once more"
 )
 
 #: With more hashes than this, a checkpoint waits for a record past them, and a merge keeps no hashes.
@@ -107,8 +107,8 @@ def incremental(
     limit = stream.read.limit
     if limit is not None and not is_ordered:
         raise FatalConnectorError(
-            f"stream {stream.name!r} has no order by {', '.join(stream.read.bookmark_properties)} in which its next "
-            "records could be read: leave `limit` out, or choose another bookmark",
+            f"stream {stream.name!r} has no order by {', '.join(stream.read.bookmark_properties)} for a read with "
+            "`limit`: remove `limit`, or choose another bookmark",
             stream=stream.name,
             key="limit",
         )
@@ -342,8 +342,8 @@ class _Tracker:
             return to_json(value)
         except (ValueError, ArithmeticError) as error:
             raise FatalConnectorError(
-                f"bookmark property {name!r} of stream {self._stream.name!r} is before the year 1 or past the year "
-                "9999, which no bookmark can keep",
+                f"bookmark property {name!r} of stream {self._stream.name!r} is before the year 1 or after the "
+                "year 9999, which a bookmark cannot store",
                 stream=self._stream.name,
             ) from error
 
@@ -406,8 +406,8 @@ class _Tracker:
         is_late = self.has_checkpoint and known.num_rows < batch.num_rows
         if is_late and self._stream.read.null_bookmarks is not NullBookmarks.ALWAYS:
             raise FatalConnectorError(
-                f"stream {self._stream.name!r}: a record without {self._names} came after a checkpoint, where no later "
-                "run would read it; the source must yield such records first",
+                f"stream {self._stream.name!r}: a record without {self._names} came after a checkpoint, so a "
+                "resumed run would miss it; the source must yield such records first",
                 stream=self._stream.name,
             )
         if not known.num_rows:
@@ -422,8 +422,8 @@ class _Tracker:
         if self._unsettled > MAX_UNSETTLED and not self._stream.read.may_repeat and not self.is_full:
             self.is_full = True
             log.warning(
-                "%s: a transaction has been running in the source since %s records were written; what comes after them "
-                "waits for its end",
+                "%s: a transaction in the source has been running since before %s records were written; later "
+                "records wait for its end",
                 self._stream.name,
                 self._unsettled,
             )

@@ -104,7 +104,7 @@ class MemorySource:
         with self._database.lock:
             table = self._database.tables.get(stream.name)
         if table is None:
-            raise FatalConnectorError(f"no table {stream.name!r} in memory any more", stream=stream.name)
+            raise FatalConnectorError(f"table {stream.name!r} does not exist in memory any more", stream=stream.name)
         missing = [name for name in stream.schema.names if name not in table.schema.names]
         if missing:
             raise FatalConnectorError(

@@ -40,7 +40,7 @@ def written_table(
         )
     except pa.ArrowException as error:
         raise FatalConnectorError(
-            f"table {load.key.destination_table!r} does not take the stream's columns: {error}", stream=load.key.stream
+            f"table {load.key.destination_table!r} cannot store the stream's columns: {error}", stream=load.key.stream
         ) from error
     if load.write.disposition is WriteDisposition.REPLACE_RANGE:
         old = _outside(load, old, new, checkpoint, rejected)

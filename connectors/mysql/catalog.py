@@ -101,8 +101,8 @@ _STREAMS = ("BASE TABLE", "VIEW", "SYSTEM VERSIONED")
 _NAMED = (*_STREAMS, "SEQUENCE")
 
 _UNFIT = (
-    "is of the engine {}, which has no transactions: a load that fails or dies halfway would leave a part of its "
-    "records, and the next one would send them again; make it one of InnoDB (`alter table ... engine = InnoDB`)"
+    "uses the engine {}, which has no transactions: a load that fails halfway would leave some of its records, "
+    "and the next load would send them again; change it to InnoDB (`alter table ... engine = InnoDB`)"
 )
 
 

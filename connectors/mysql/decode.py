@@ -25,7 +25,7 @@ def to_schema(batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         FatalConnectorError: a value that no Arrow type holds (zero dates, times past 24 hours), or not the stream's.
     """
     if batch.num_columns != len(stream.schema):
-        raise broken_answer(f"{batch.num_columns} columns where {len(stream.schema)} were asked for")
+        raise broken_answer(f"{batch.num_columns} columns instead of {len(stream.schema)}")
     columns = [
         _converted(column, field, stream.name) for column, field in zip(batch.columns, stream.schema, strict=True)
     ]
@@ -57,15 +57,15 @@ def _misfit(value: str, field: pa.Field, stream: str) -> FatalConnectorError:
     hint = "correct the value, or exclude the column with `columns`"
     reason = f"which is no {type_text(field.type)}"
     if kind == "tinyint":
-        reason, hint = "which is no boolean", "set `tinyint1_as_bool: false` to read tinyint(1) as an integer"
+        reason, hint = "which is not a boolean", "set `tinyint1_as_bool: false` to read tinyint(1) as an integer"
     elif kind in ("date", "datetime", "timestamp"):
-        reason = "a zero date, which no other system has"
+        reason = "a zero date, which other systems do not have"
         hint = (
-            "`zero_dates_as_null: true` in the source's `config` makes it NULL, but not in a primary key: there "
-            "correct the value, or exclude the column with `columns`"
+            "`zero_dates_as_null: true` in the source's `config` reads it as NULL, except in a primary key: "
+            "there, correct the value, or exclude the column with `columns`"
         )
     elif kind == "time":
-        reason = "which is a span of time and no time of day"
+        reason = "which is a time span and not a time of day"
         hint = "read it through a view with TIME_TO_SEC, or exclude the column with `columns`"
     return FatalConnectorError(
         f"column {field.name!r} holds {value}, {reason}: {hint}", connector="mysql", stream=stream

@@ -154,8 +154,8 @@ def _hex(array: pa.Array) -> pa.Array:
 def _refuse_special(array: pa.Array, column: str) -> None:
     if pc.all(pc.is_finite(array)).as_py() is False:
         raise FatalConnectorError(
-            f"column {column!r} holds NaN or an infinity, which MySQL and MariaDB have no place for: make it NULL in a "
-            "transformer, or exclude the column with `columns`",
+            f"column {column!r} contains NaN or an infinity, which MySQL and MariaDB cannot store: turn it into "
+            "NULL in a transformer, or exclude the column with `columns`",
             connector="mysql",
         )
 
@@ -168,9 +168,9 @@ def _in_years(text: pa.Array, width: int, column: str) -> pa.Array:
     if pc.all(is_fine).as_py() is False:
         shown = text[pc.index(is_fine, False).as_py()].as_py()
         raise FatalConnectorError(
-            f"column {column!r}: {shown!r} is outside the years 1 to 9999, which MySQL and MariaDB can hold: "
-            "`on_rejected: keep` sets such records aside, `text_columns` of a PostgreSQL source reads the column as "
-            "text; or exclude it with `columns`",
+            f"column {column!r}: {shown!r} is outside the years 1 to 9999, the range of MySQL and MariaDB: "
+            "`on_rejected: keep` sets such records aside, `text_columns` of a PostgreSQL source reads the column "
+            "as text; or exclude it with `columns`",
             connector="mysql",
         )
     return text

@@ -183,7 +183,7 @@ def connect_failure(error: Exception, address: MySQLAddress) -> ConnectorError:
     elif is_broken(error):
         return _as_broken(error, address)
     if number == _NO_PRIVILEGE and (denied := _DATABASE_DENIED.search(text)):
-        text += f"; an administrator runs at least: grant select on `{denied[2]}`.* to {denied[1]}"
+        text += f"; an administrator must run at least: grant select on `{denied[2]}`.* to {denied[1]}"
     if number == _REFUSED_LOGIN and not address.password:
         text += f"; {NO_PASSWORD}"
     if is_config:
@@ -210,11 +210,11 @@ def failure(error: BaseException, address: MySQLAddress) -> ConnectorError:
         return FatalConnectorError(message, connector="mysql")
     if text.startswith("Incorrect string value"):
         message += (
-            "; the character set of the column lacks such letters: `alter table ... convert to character set utf8mb4` "
-            "of the table lets it have all"
+            "; the column's character set lacks such letters: `alter table ... convert to character set utf8mb4` "
+            "of the table allows all letters"
         )
     if number in _DENIED:
-        message += "; `syncblocks check` prints what a destination's user lacks"
+        message += "; `syncblocks check` prints the missing privileges of a destination's user"
     if number in NO_SUCH_TABLE:
         return NoSuchTable(message, connector="mysql")
     is_of_record = not number or number in _OF_A_RECORD
@@ -229,7 +229,7 @@ def failure(error: BaseException, address: MySQLAddress) -> ConnectorError:
 
 def _as_broken(error: BaseException, address: MySQLAddress) -> BrokenAnswer:
     if isinstance(error, RuntimeError) and "LOAD_LOCAL" in str(error):
-        return broken_answer("it asks for a file of this machine, which it is not given", address)
+        return broken_answer("it asks for a file of this machine, which is refused", address)
     return broken_answer(f"{type(error).__name__}: {_text(error, address)}"[:300], address)
 
 

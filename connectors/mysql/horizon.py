@@ -63,7 +63,7 @@ _TRIES = 10
 #: The clock's own pace: a statement's time may be that of its last tick.
 _STAMP_S = 0.02
 
-_TOO_OLD = "somebody reads information_schema.innodb_trx all the time, so that it is never brought up to date"
+_TOO_OLD = "other sessions read information_schema.innodb_trx all the time, so it is never updated"
 
 _PREPARED = "xa/"
 
@@ -185,9 +185,9 @@ def _settled(
         sleep(_STAMP_S)
     try:
         if not may_look(lease.session):
-            raise _Unknown("this user has not the privilege PROCESS")
+            raise _Unknown("this user does not have the privilege PROCESS")
         if lease.session.query(_CLUSTER):
-            raise _Unknown("other servers of its cluster may write, too")
+            raise _Unknown("other servers of its cluster may also write")
         ages: dict[str, int] = {}
 
         def look() -> set[str]:
@@ -203,7 +203,7 @@ def _settled(
             log.warning("%s: %s (%s); `lookback` reads again from below the bookmark", stream.name, MAY_SKIP, why)
         return None
     except _Stale:
-        log.warning("%s: the bookmark stays where it is: %s", stream.name, _TOO_OLD)
+        log.warning("%s: the bookmark does not move: %s", stream.name, _TOO_OLD)
         return Horizon(settled=None)
     if not left:
         return Horizon(settled=question.newest)
@@ -256,7 +256,7 @@ def _look(session: Session) -> dict[str, int] | None:
     if not ours:
         return None
     if any(user == "system user" and command != "Daemon" for _, user, command, _ in statements):
-        raise _Unknown("it is a replica, and does not know the transactions of its primary")
+        raise _Unknown("it is a replica and does not know its primary's transactions")
     reading = {thread for _, thread, _, is_read_only, *_ in transactions if is_read_only}
     names, ages = dict[int, str](), dict[str, int]()
     for _, thread, number, _, changed, age_s in transactions:

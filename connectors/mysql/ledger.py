@@ -23,7 +23,7 @@ class MySQLLedger(Ledger):
             name: str = getattr(key, what)
             if len(name) > MAX_CHARACTERS:
                 shown = f"{what} {name[:40]!r}... has {len(name):,} characters"
-                return f"{shown}, and the ledger of MySQL holds names of up to {MAX_CHARACTERS}"
+                return f"{shown}, and the ledger in MySQL stores names of up to {MAX_CHARACTERS}"
         return ""
 
     def create(self, session: Session, ledger: TableName) -> None:

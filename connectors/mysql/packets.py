@@ -64,7 +64,7 @@ class Packets:
             if not starts:
                 joined = self._joined()
                 if joined[0] > self._most:
-                    raise broken_answer("what is in several packets is no record")
+                    raise broken_answer("several packets without a record")
                 yield joined, np.zeros(1, np.int64), np.full(1, len(joined) - MARGIN, np.int64)
                 continue
             # Packets follow one another: each ends where the next one's header begins.
@@ -153,7 +153,7 @@ def _error(ending: bytes) -> bytes:
     if ending[0] == _END and len(ending) <= _MOST_END:
         return b""
     if ending[0] != _ERROR or len(ending) < _LEAST_ERROR:
-        raise broken_answer("what ends a result is neither an end nor an error")
+        raise broken_answer("the packet that ends a result is neither an end nor an error")
     return ending
 
 

@@ -45,7 +45,7 @@ class KeyRanges(Struct, frozen=True):
             lease = self.idle.get_nowait()
         except Empty:
             raise SnapshotLost(
-                f"no connection that has the snapshot of stream {self.stream.name!r} is left",
+                f"no connection with the snapshot of stream {self.stream.name!r} is left",
                 connector=self.source.connector,
                 stream=self.stream.name,
             ) from None
@@ -63,7 +63,7 @@ def plan(stream: Stream, readers: int, range_bytes: int) -> tuple[int | None, st
     """Say into how many ranges a table would be split, by what the catalog knows of it."""
     key, size_bytes = stream.locator.get("split"), int(stream.locator.get("bytes", 0))
     if not key:
-        return 1, "no integer primary key to split it by, or not InnoDB"
+        return 1, "no integer primary key for the split, or not InnoDB"
     count = how_many(size_bytes, readers, range_bytes)
     if count == 1:
         return 1, f"{size_bytes:,} bytes are too few to split"

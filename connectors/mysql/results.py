@@ -144,7 +144,7 @@ def load(connection: Any, sql: str, file: str, content: pa.Buffer | None) -> tup
     connection._execute_command(_QUERY, sql)
     packet = connection._read_packet()
     if packet.get_all_data() != b"\xfb" + file.encode():
-        raise broken_answer("it does not ask for the records of LOAD DATA, but for something else")
+        raise broken_answer("it asks for something else than the records of LOAD DATA")
     if content is not None:
         view = memoryview(content)
         for start in range(0, len(view), _SENT_BYTES):

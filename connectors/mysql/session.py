@@ -94,7 +94,7 @@ class MySQLSession:
                 ((version, can_load, packet, lower_case),) = self.query(asked)
                 self._packet_bytes = int(packet)
             except (TypeError, ValueError):
-                raise broken_answer("it does not tell its version and settings", address) from None
+                raise broken_answer("it does not report its version and settings", address) from None
             self.is_mariadb = "mariadb" in str(version).lower()
             self.version = tuple(int(part) for part in re.findall(r"\d+", str(version))[:3])
             self.can_load = is_loading and bool(can_load)
@@ -220,7 +220,7 @@ class MySQLSession:
         """Wait for a named lock, and keep it until the end of the transaction; the name has at most 64 characters."""
         ((answer,),) = self.query(f"select get_lock({literal(name)}, {timeout_s})")
         if answer != 1:
-            raise RetriableError(f"{self._address.identity()}: another load holds the table", connector="mysql")
+            raise RetriableError(f"{self._address.identity()}: another load has locked the table", connector="mysql")
         self._named_locks.append(literal(name))
 
     def swap_after_commit(self, schema: str, staging: str, target: str) -> None:
@@ -269,7 +269,7 @@ class MySQLSession:
             with suppress(Exception):
                 self._connection._force_close()
         if errno(error) in NO_SUCH_TABLE and f"{LEDGER_TABLE}'" in str(error):
-            return TakenOver("the ledger is gone", connector="mysql")
+            return TakenOver("the ledger does not exist any more", connector="mysql")
         return failure(error, self._address)
 
     # -------------------------------------------------------------------- data
@@ -306,7 +306,7 @@ class MySQLSession:
         years = self._years(name) if pa.int16() in schema.types else frozenset()
         for batch in data:
             if not isinstance(batch, pa.RecordBatch):
-                raise FatalConnectorError("MySQL takes Arrow batches only", connector="mysql")
+                raise FatalConnectorError("MySQL accepts only Arrow batches", connector="mysql")
             if years:
                 batch = years_written_out(batch, years)
             records += self._load(name, batch) if self.can_load else self._insert(name, batch)
@@ -336,7 +336,7 @@ class MySQLSession:
             raise self._failure(error) from error
         if warnings or loaded != batch.num_rows:
             # LOCAL makes errors warnings, and drops or alters the records.
-            raise self._refusal(f"{loaded} of {batch.num_rows} records were taken")
+            raise self._refusal(f"{loaded} of {batch.num_rows} records were stored")
         return loaded
 
     def _refusal(self, summary: str) -> ConnectorError:
@@ -426,7 +426,7 @@ def _patient(base: type[Any], address: MySQLAddress) -> type[Any]:
                 self._sock.recv(1, socket.MSG_PEEK)
             except TimeoutError:
                 if speaks_postgres(self.host, self.port):
-                    text = "this port speaks PostgreSQL, not MySQL: name MySQL's port, or use the connector `postgres`"
+                    text = "this port speaks PostgreSQL, not MySQL: use MySQL's port, or the connector `postgres`"
                     raise ConnectorConfigError(
                         f"cannot connect to {address.identity()}: {text}", connector="mysql", key="url"
                     ) from None

@@ -39,17 +39,19 @@ class MySQLSettings(ServerSettings):
     host: str | None = Field(None, description="Host name or address; with `url`: overrides it")
     port: int | None = Field(None, ge=1, le=65535, description="Port, 3306 by default")
     database: str | None = Field(
-        None, description="Source: the database offered. Destination: database of tables named without one"
+        None,
+        description="Source: the database to read. Destination: database of tables without a database in their name",
     )
     tinyint1_as_bool: bool = Field(
-        True, description="Source: tinyint(1) is a boolean; false: an integer, for columns that hold more than 0 and 1"
+        True,
+        description="Source: read tinyint(1) as boolean; false: as integer, for columns with other values than 0 and 1",
     )
     zero_dates_as_null: bool = Field(
         False,
-        description="Source: true reads dates and times with month or day 0 as NULL; false refuses or rejects them",
+        description="Source: read dates and times with month or day 0 as NULL; false refuses or rejects them",
     )
     create_schemas: bool = Field(
-        True, description="Destination: create databases that tables need; false: refuse such a table"
+        True, description="Destination: create missing databases; false: refuse tables in them"
     )
     lock_timeout_s: PositiveInt = Field(300, description="How long to wait for another transaction's locks")
 
@@ -65,9 +67,9 @@ class MySQLSettings(ServerSettings):
             name = min(unknown)
             raise ValueError(f"url: unknown parameter {name}{choice(name, _PARAMETERS)}")
         if not re.fullmatch("0*[1-9][0-9]{0,6}", parameters.get("connect_timeout", "1")):
-            raise ValueError("url: connect_timeout takes whole seconds, from 1")
+            raise ValueError("url: connect_timeout must be whole seconds, at least 1")
         if not (self.database or database.strip("/")):
-            raise ValueError("name the database: url with /database at its end, or database")
+            raise ValueError("the database is missing: put it at the end of url (/database), or set `database`")
         return self
 
     @cached_property

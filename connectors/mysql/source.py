@@ -118,8 +118,8 @@ class MySQLSource(OnServer, QuerySource):
         if stream.query:
             return LATE
         if not can_settle(stream):
-            return "only for times and numbers is it known that the writing statement takes them"
-        return "" if self._may_look else "without the privilege PROCESS nobody can tell which transactions still run"
+            return "only times and numbers are known to be set by the writing statement"
+        return "" if self._may_look else "without the privilege PROCESS, the running transactions are unknown"
 
     def horizon(self, lease: SessionLease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Find out what running transactions may still commit, and take the snapshot after that."""

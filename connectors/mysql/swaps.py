@@ -101,7 +101,9 @@ def finish(session: Renamer, schema: str, staging: str, target: str) -> None:
             if _exists(session, schema, staging) and _exists(session, schema, target) == (len(pairs) == 2):
                 raise
     else:
-        raise RetriableError(f"{schema}.{target} could not be replaced: others keep renaming it", connector="mysql")
+        raise RetriableError(
+            f"{schema}.{target} could not be replaced: other sessions keep renaming it", connector="mysql"
+        )
     failpoint("mysql.swap.inside")
     _drop(session, schema, aside, target)
     session.run_alone(f"delete from {_name(schema, SWAPS_TABLE)} where staging = {literal(staging)}")

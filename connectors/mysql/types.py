@@ -108,7 +108,8 @@ def _made_for(arrow: pa.DataType, name: str, json_type: str) -> str:
         if is_kind(arrow):
             return declared
     raise FatalConnectorError(
-        f"column {name!r}: MySQL and MariaDB have no type for {arrow}; exclude it with `columns`", connector="mysql"
+        f"column {name!r}: MySQL and MariaDB have no type for {arrow}; exclude the column with `columns`",
+        connector="mysql",
     )
 
 

@@ -1,1 +1,1 @@
-"""PostgreSQL: Arrow through ADBC and COPY, raw COPY from server to server, one transaction a commit."""
+"""PostgreSQL: Arrow through ADBC and COPY, raw COPY between servers, one transaction for each commit."""

@@ -1,4 +1,4 @@
-"""What the ADBC driver knows of a server, shared by those who connect to it at the same time."""
+"""The ADBC driver's knowledge of a server, shared by simultaneous connectors."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from .adbc_session import SETUP, AdbcSession
 from .failures import connect_failure
 from .settings import PostgresAddress
 
-#: Messages of poolers that take no settings at the begin of a connection.
+#: Error texts of poolers that accept no settings at the start of a connection.
 _NO_OPTIONS = ("startup parameter", "command-line options")
 
-#: Seconds for which other connectors share it. A later one needs the types of its own time.
+#: Seconds during which other connectors share it. Later ones need newer types.
 FRESH_S = 5.0
 
 
 class _Known:
-    """The driver's database, once somebody has connected. It keeps no connection of its own."""
+    """The driver's database, after the first connection. It keeps no open connection."""
 
     def __init__(self, since_s: float) -> None:
         self.since_s = since_s
         self.lock = threading.Lock()
         self.database: Any = None
-        #: Why it could not be made, so that a connector that waited for it does not try as long again.
+        #: Reason why it could not be created, so that a connector that waited for it does not wait as long again.
         self.error: Exception | None = None
-        #: Under `_LOCK`: how many `ADBCDatabase`s use it.
+        #: Number of `ADBCDatabase`s that use it, under `_LOCK`.
         self.users = 0
-        #: Threads that are connecting: the driver crashes if its database is closed under them.
+        #: Threads that are connecting: the driver crashes if its database is closed meanwhile.
         self.connecting = 0
 
 
 _LOCK = threading.Lock()
-#: URI -> the latest one.
+#: URI -> the latest database.
 _LATEST: dict[str, _Known] = {}
 
 
 class ADBCDatabase:
-    """The driver's database: made once, then connections are cheap.
+    """The driver's database: created once; connections from it are cheap.
 
-    When it is made it reads all types and columns of the server's database, which takes some 40 ms of the processor's
-    time in an empty one, and 100 where there are 12,000 columns: a source and a destination in one database share it.
+    Creating it reads all types and columns of the server's database: 40 ms of CPU for an empty database, 100 ms for
+    12,000 columns. So a source and a destination in one database share it.
     """
 
     def __init__(self, address: PostgresAddress, clock: Callable[[], float] = time.monotonic) -> None:
@@ -97,7 +97,7 @@ class ADBCDatabase:
         return session
 
     def close(self) -> None:
-        """Forget the database; the next connection makes it anew, or joins somebody's."""
+        """Forget the database; the next connection creates a new one, or joins another connector's."""
         if self._known is not None:
             self._leave(self._known)
 
@@ -132,9 +132,9 @@ class ADBCDatabase:
 
 
 def _made(driver: str, address: PostgresAddress) -> Any:
-    """Make the driver's database; its queries of the catalog find only the server's own functions and operators.
+    """Create the driver's database; its catalog queries use only the server's own functions and operators.
 
-    Later connections search the schemas that the user's settings say.
+    Later connections use the search path of the user's settings.
     """
     import adbc_driver_manager
 
@@ -151,7 +151,7 @@ def _made(driver: str, address: PostgresAddress) -> Any:
 
 
 def _driver_path(module: ModuleType) -> str:
-    """Return the driver's library; its module finds it everywhere, but imports much for that."""
+    """Return the path of the driver's library; its Python module finds it everywhere, but imports a lot."""
     beside = Path(str(module.__file__)).with_name("libadbc_driver_postgresql.so")
     return str(beside) if beside.is_file() else str(module._driver_path())
 

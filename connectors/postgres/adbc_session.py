@@ -1,4 +1,4 @@
-"""A connection over ADBC: Arrow out of COPY and into COPY, and SQL in the same transaction."""
+"""A connection over ADBC: Arrow from and to COPY, and SQL in the same transaction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .settings import PostgresAddress
 
 #: Settings of every connection. Texts have one format on every server. Loads wait for slow sources, without a timeout.
 #: `synchronous_commit`: if a commit is acknowledged before it is durable, the ledger may be wrong after a crash.
-#: `jit`: compiling our catalog queries takes 0.1 s with 300 tables, and 0.7 s with a thousand, even if dropped since;
+#: `jit`: compiling our catalog queries takes 0.1 s for 300 tables, and 0.7 s for a thousand, even if dropped since;
 #: running the queries takes milliseconds.
 SETUP = (
     "set timezone = 'UTC'; set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set extra_float_digits = 1; "
@@ -31,7 +31,7 @@ SETUP = (
 
 
 class AdbcSession:
-    """One connection; transactions by statement, since the driver's own mode leaves one open at all times."""
+    """One connection with explicit BEGIN and COMMIT: the driver's own mode always keeps a transaction open."""
 
     def __init__(self, connection: Any, address: PostgresAddress, begin: str, batch_size_bytes: int) -> None:
         self._connection = connection
@@ -45,7 +45,7 @@ class AdbcSession:
         self.execute(self._begin)
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Run SQL; without parameters it may be several statements."""
+        """Run SQL; without parameters it may contain several statements."""
         statement = self._statement()
         try:
             statement.set_sql_query(_checked(sql))
@@ -61,7 +61,7 @@ class AdbcSession:
         """Return all rows."""
         statement = self._statement()
         try:
-            # COPY takes no INSERT ... RETURNING, and for a few rows it is no faster.
+            # COPY has no INSERT ... RETURNING, and is no faster for a few rows.
             statement.set_options(**{"adbc.postgresql.use_copy": "false"})
             statement.set_sql_query(_checked(sql))
             if parameters:
@@ -96,12 +96,13 @@ class AdbcSession:
             raise self._failure(error) from error
         finally:
             if not is_over:
-                # Otherwise closing would first read the rest of the table. Waited for: the next statement is to live.
+                # Without it, closing would first read the rest of the table. Wait for it: the cancel must not hit the
+                # next statement.
                 self._ask_to_cancel()
             statement.close()
 
     def ingest(self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block], wire: str) -> int:
-        """Append batches by COPY; the caller has cast them to the columns' exact types."""
+        """Append batches by COPY; the caller has cast them to the exact column types."""
         if not schema.names:
             raise FatalConnectorError("a stream without columns cannot be written", connector="postgres")
         statement = self._statement()
@@ -125,16 +126,16 @@ class AdbcSession:
         self.execute("commit")
 
     def rollback(self) -> None:
-        """Roll back, if there is something to."""
+        """Roll back if a transaction is open."""
         if self._status() != "idle":
             self.execute("rollback")
 
     def cancel(self) -> None:
-        """Ask the server to cancel the statement under way, over a connection that the driver opens for that."""
+        """Ask the server to cancel the running statement, over a separate connection of the driver."""
         self._canceller.start(self._ask_to_cancel)
 
     def _ask_to_cancel(self) -> None:
-        with suppress(Exception):  # nothing under way, or the connection is gone: nothing to end
+        with suppress(Exception):  # no running statement, or a lost connection: nothing to end
             self._connection.cancel()
 
     def close(self) -> None:
@@ -142,8 +143,8 @@ class AdbcSession:
         self._canceller.close(self._end_connection)
 
     def _end_connection(self) -> None:
-        # The driver counts a database's connections without a lock. When threads connect at the same moment it may
-        # miss one, and refuse at the last one's end to have counted below zero: it is closed all the same.
+        # The driver counts a database's connections without a lock. If threads connect at the same moment it may miss
+        # one, and then complain at the last close about a count below zero. The connection is closed anyway.
         with suppress(Exception):
             self._connection.close()
 
@@ -152,13 +153,13 @@ class AdbcSession:
 
         try:
             return adbc_driver_manager.AdbcStatement(self._connection)
-        except adbc_driver_manager.Error as error:  # it was closed since it had died: the error of that is to be told
+        except adbc_driver_manager.Error as error:  # it was closed because it had died: report that error
             raise self._failure(error) from error
 
     def _status(self) -> str:
         try:
             return str(self._connection.get_option("adbc.postgresql.transaction_status"))
-        except Exception:  # a connection in no state to answer is of no use either
+        except Exception:  # a connection that cannot answer is of no use either
             return "unknown"
 
     def _failure(self, error: Exception) -> ConnectorError:
@@ -166,21 +167,21 @@ class AdbcSession:
 
 
 def _reader(stream: Any) -> Any:
-    """Return a reader of a result whose errors are the driver's, with their SQLSTATE; Arrow's own have but the text."""
+    """Return a result reader that raises the driver's errors, with SQLSTATE; Arrow's errors have only the text."""
     from adbc_driver_manager._reader import AdbcRecordBatchReader
 
     return AdbcRecordBatchReader._import_from_c(stream.address)
 
 
 def _checked(sql: str) -> str:
-    """Refuse a NUL: libpq would cut the statement there and run the first part."""
+    """Refuse a NUL: libpq would cut the statement at it and run the first part."""
     if "\0" in sql:
         raise FatalConnectorError("a statement holds a NUL", connector="postgres")
     return sql
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
-    """Return Python values; `to_pylist` of times would import pandas, and a cast all of Arrow's functions."""
+    """Return Python values; `to_pylist` of times would import pandas, and a cast would import all Arrow functions."""
     if not pa.types.is_timestamp(column.type):
         return list(column.to_pylist())
     start = datetime.fromtimestamp(0, UTC) if column.type.tz else datetime.fromtimestamp(0, UTC).replace(tzinfo=None)
@@ -194,7 +195,7 @@ def _record(parameters: Sequence[Any]) -> pa.RecordBatch:
 
 
 def _array(value: Any) -> pa.Array:
-    """Return an array of one value. Built of buffers: `pa.array` of Python values imports pandas."""
+    """Return an array of one value. Built from buffers: `pa.array` of Python values imports pandas."""
     if isinstance(value, bool):
         return pa.Array.from_buffers(pa.bool_(), 1, [None, pa.py_buffer(bytes([value]))])
     if isinstance(value, float):

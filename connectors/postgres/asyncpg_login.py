@@ -1,4 +1,4 @@
-"""Keeps asyncpg from sending the password in clear text, for which it has no setting, as libpq has `require_auth`."""
+"""Stops asyncpg from sending the password in clear text; it has no setting for this, unlike libpq's `require_auth`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 from ..sql.clear_text import REFUSED
 
-#: Type of the server's messages about the login; their codes for "done" and for "send the password in clear text".
+#: Type of the server's login messages; codes for "done" and for "send the password in clear text".
 _AUTHENTICATION, _DONE, _CLEAR_TEXT = b"R", 0, 3
 #: Type and length of a message.
 _HEAD_BYTES = 5
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """The event loop of our connections, by which the driver's protocol knows them."""
+    """The event loop of our connections, by which the driver's protocol recognises them."""
 
     refuses_clear_text = True
 
 
 @cache
 def guard() -> None:
-    """Replace the driver's protocol by one that looks at the login on our loops; other loops notice nothing."""
+    """Replace the driver's protocol by one that checks the login on our loops; other loops are not affected."""
     from asyncpg import protocol
 
     class Guarded(protocol.Protocol):  # type: ignore[misc]  # the driver has no types
@@ -39,7 +39,7 @@ def guard() -> None:
             super().connection_made(transport)
 
         def data_received(self, data: bytes) -> None:
-            """Hand over whole messages until the login is done."""
+            """Pass on whole messages until the login is done."""
             self._unread += data
             whole = 0
             while len(self._unread) >= whole + _HEAD_BYTES:
@@ -60,7 +60,7 @@ def guard() -> None:
                 super().data_received(data)
 
         def _release(self) -> None:
-            # Looked up for each packet: from now on there is nothing in between.
+            # Looked up for each packet: after the login, no extra step remains.
             self.data_received = super().data_received  # type: ignore[method-assign]
 
         def _refuse(self) -> None:

@@ -1,4 +1,4 @@
-"""A connection over asyncpg: COPY's own binary blocks, out of one server and into another, or made of Arrow batches."""
+"""A connection over asyncpg: COPY's binary blocks, copied between servers or made from Arrow batches."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from .settings import PostgresAddress
 
 T = TypeVar("T")
 
-#: Bytes gathered before a block is yielded.
+#: Size of a yielded block in bytes.
 BLOCK_BYTES = 1 << 20
 
-#: A read over TCP that brings less is followed by a pause, in which the server goes on: each read costs the same,
-#: whatever it brings. A Unix socket's buffer is too small for that.
+#: A smaller read over TCP is followed by a pause in which the server continues: each read costs the same,
+#: regardless of its size. The buffer of a Unix socket is too small for this.
 _FEW_BYTES, _PAUSE_S = 128 << 10, 0.001
 
 _COUNT = re.compile(r"(\d+)$")
@@ -41,13 +41,13 @@ def connect(address: PostgresAddress, begin: str) -> AsyncpgSession:
 
 
 class _Selector(selectors.DefaultSelector):
-    """Selector that mostly skips the system call, which releases the interpreter's lock and waits to get it back."""
+    """Selector that mostly skips the system call: the call releases the interpreter's lock and waits to get it back."""
 
-    #: Steps of the loop since the last system call; without one now and then a COPY would not learn that it has failed.
+    #: Steps of the loop since the last system call; without occasional calls a COPY would not notice its failure.
     _steps = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return what is ready; mostly nothing between two steps of the loop (0)."""
+        """Return ready sockets; mostly none between two steps of the loop (0)."""
         self._steps += 1
         if timeout == 0 and self._steps < 8:
             return []
@@ -56,7 +56,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class AsyncpgSession:
-    """One asyncpg connection with an event loop of its own, which runs only while a call is under way."""
+    """One asyncpg connection with a private event loop, which runs only during a call."""
 
     def __init__(self, address: PostgresAddress, begin: str) -> None:
         import asyncpg
@@ -74,7 +74,7 @@ class AsyncpgSession:
             self._socket = self._connection._transport.get_extra_info("socket")
             limit_socket(self._socket, address.parameters)
             protocol = self._connection._protocol
-            # A COPY that waits to write would wait for ever once the connection is gone.
+            # A COPY that waits to write would wait forever after the connection is lost.
             self._connection.add_termination_listener(lambda _: protocol.resume_writing())
             self.execute(SETUP)
         except ConnectorError:
@@ -89,7 +89,7 @@ class AsyncpgSession:
         self.execute(self._begin)
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Run SQL; without parameters it may be several statements."""
+        """Run SQL; without parameters it may contain several statements."""
         found = _COUNT.search(self._run(self._connection.execute(_checked(sql), *parameters)))
         return int(found.group(1)) if found else -1
 
@@ -98,7 +98,7 @@ class AsyncpgSession:
         return [tuple(row) for row in self._run(self._connection.fetch(_checked(sql), *parameters))]
 
     def ingest(self, table: TableName, schema: pa.Schema, data: Iterator[pa.RecordBatch | Block], wire: str) -> int:
-        """Append one stream of COPY's binary format, or batches written as one; the count is the server's."""
+        """Append one stream in COPY's binary format, or batches encoded as one; the server counts the records."""
         blocks = _gathered(encode.blocks(schema, data) if wire == "arrow" else data)
         first = next(blocks, b"")
         where = {
@@ -109,7 +109,7 @@ class AsyncpgSession:
         }
         second = next(blocks, None)
         if second is None:
-            # The driver takes a view for content, bytes for the path of a file.
+            # The driver treats a view as content, but bytes as the path of a file.
             found = _COUNT.search(self._run(self._connection.copy_to_table(source=memoryview(first), **where)))
         else:
             found = _COUNT.search(self._copy_in(where, itertools.chain((first, second), blocks)))
@@ -118,7 +118,7 @@ class AsyncpgSession:
         return int(found.group(1))
 
     def _copy_in(self, where: Mapping[str, Any], blocks: Iterator[Block]) -> str:
-        """Send blocks as they come; they are fetched outside the event loop: whoever makes them may run one as well."""
+        """Send blocks as they arrive; a thread outside the event loop fetches them: their producer may run a loop."""
         queue: asyncio.Queue[Block | Exception | None] = asyncio.Queue(1)
 
         async def source() -> AsyncIterator[bytes]:
@@ -131,13 +131,13 @@ class AsyncpgSession:
             return asyncio.create_task(self._connection.copy_to_table(source=source(), **where))
 
         copying = self._run(start())
-        # Whoever waits to put a block must not wait for a COPY that has ended.
+        # A producer that waits to put a block must not wait for a COPY that has ended.
         copying.add_done_callback(lambda _: _drain(queue))
         try:
             for block in blocks:
                 self._run(queue.put(block))
                 if copying.done() or self._connection.is_closed():
-                    break  # the result says why
+                    break  # the result has the reason
             self._run(queue.put(None))
             return self._run(_result(copying))
         except BaseException as error:
@@ -145,18 +145,18 @@ class AsyncpgSession:
             raise
 
     def _abandon(self, copying: asyncio.Task[str], queue: asyncio.Queue[Any], error: BaseException) -> None:
-        """End a COPY that will get no more data, so that the transaction can be rolled back."""
+        """End a COPY early, so that the transaction can be rolled back."""
         if not copying.done():
             _drain(queue)
             queue.put_nowait(RuntimeError(f"given up: {type(error).__name__}"))
             if isinstance(error, Interrupted):
                 copying.cancel()
-        with suppress(BaseException):  # why it ended is what the caller raises
+        with suppress(BaseException):  # the caller raises the reason
             self._loop.run_until_complete(asyncio.wait_for(copying, 5))
 
     def copy_out(self, sql: str) -> Iterator[Block]:
         """Yield the result in COPY's binary format, in blocks of about a megabyte."""
-        # Blocks, and in the end an error or None.
+        # Blocks; at the end an error or None.
         queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(1)
         held: list[bytes] = []
         size = 0
@@ -168,7 +168,7 @@ class AsyncpgSession:
             held.append(data)
             size += len(data)
             if size >= BLOCK_BYTES:
-                block = b"".join(held)  # of one alone this is no copy
+                block = b"".join(held)  # a single block needs no copy
                 held.clear()
                 size, is_large = 0, True
                 await queue.put(block)
@@ -194,7 +194,7 @@ class AsyncpgSession:
         finally:
             if not is_over:
                 copying.cancel()
-                with suppress(BaseException):  # it was cancelled, or its error has been raised already
+                with suppress(BaseException):  # it was cancelled, or its error was already raised
                     self._loop.run_until_complete(copying)
 
     def commit(self) -> None:
@@ -202,7 +202,7 @@ class AsyncpgSession:
         self.execute("commit")
 
     def rollback(self) -> None:
-        """Roll back, if there is something to."""
+        """Roll back if a transaction is open."""
         if self._connection.is_closed():
             raise RetriableError(f"{self._address.identity()}: the connection is closed", connector="postgres")
         if self._connection.is_in_transaction():
@@ -220,7 +220,7 @@ class AsyncpgSession:
         with self._lock:
             if self._loop.is_closed():
                 return
-        with suppress(Exception):  # the connection is closed even if the goodbye fails
+        with suppress(Exception):  # the connection is closed even if the last message fails
             self._loop.run_until_complete(self._end())
         with self._lock:
             self._loop.close()
@@ -255,7 +255,7 @@ class AsyncpgSession:
 
 
 def _gathered(blocks: Iterator[pa.RecordBatch | Block]) -> Iterator[Block]:
-    """Join small blocks up to the size of a large one: each block costs a turn of the event loop."""
+    """Join small blocks into large ones: each block costs one turn of the event loop."""
     held: list[Block] = []
     size = 0
     for block in blocks:
@@ -274,7 +274,7 @@ def _gathered(blocks: Iterator[pa.RecordBatch | Block]) -> Iterator[Block]:
 
 
 async def _take(queue: asyncio.Queue[T | Exception]) -> T:
-    """Wait for what comes next; raise it if it is an error."""
+    """Wait for the next block or row; raise it if it is an error."""
     found = await queue.get()
     if isinstance(found, Exception):
         raise found
@@ -303,7 +303,7 @@ def _arguments(address: PostgresAddress) -> dict[str, Any]:
         parameters=parameters,
     )
     return {
-        # libpq's parameters for TLS are understood in a DSN only.
+        # libpq's parameters for TLS work only in a DSN.
         "dsn": plain.uri(application_name=False, is_libpq=False),
         "server_settings": settings,
         "timeout": float(timeout) if timeout.isdigit() and int(timeout) else float(CONNECT_TIMEOUT_S),

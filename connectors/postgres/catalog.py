@@ -1,4 +1,4 @@
-"""The catalog's queries: one for all streams of a source, one for any number of a destination's tables."""
+"""Catalog queries: one for all streams of a source, one for any number of a destination's tables."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .describe import ResultColumn
 from .type_names import Name
 from .types import PostgresTypes, arrow_of
 
-# These run under the user's `search_path`, in which anybody may have made functions and operators that fit better than
-# the server's own: every function has its schema, and every operator is one that the server has for the very two types.
-# So an `oid` is compared with an `oid`, and not with a number or a `regclass`.
+# These run with the user's `search_path`, where anyone may have created functions and operators that match better than
+# the server's own. So every function has its schema, and every operator exists in the server for exactly these two
+# types. For example, an `oid` is compared with an `oid`, and not with a number or a `regclass`.
 
-#: For a type that is not the server's own, or a domain: the name of its (base) type with the schema, the schema of its
+#: For a user-defined type or a domain: the name of its (base) type with the schema, the schema of its
 #: operator `=`, and the labels of an enum.
 _OWN_TYPE = """case when y.typtype = 'd' or y.typnamespace <> 'pg_catalog'::regnamespace::oid then (
       with recursive b as (
@@ -64,11 +64,11 @@ _BASE = """case y.typtype when 'd' then (
         from b join pg_catalog.pg_type d on d.oid = b.oid and d.typtype = 'd')
       select pg_catalog.format_type(b.oid, b.mod) from b order by b.depth desc limit 1) end"""
 
-#: `false` for a column whose collation takes some texts for equal, which PostgreSQL has since 12; else NULL or `true`.
+#: `false` for a column whose collation treats some different texts as equal (since PostgreSQL 12); else NULL or `true`.
 _IS_EXACT = """(select pg_catalog.json_extract_path_text(pg_catalog.row_to_json(k), 'collisdeterministic')
       from pg_catalog.pg_collation k where k.oid = a.attcollation)"""
 
-#: Columns of a table; for a domain, its base type; and whether its collation tells all texts apart.
+#: Columns of a table; the base type of a domain; and whether its collation distinguishes all texts.
 _COLUMNS = f"""(
   select pg_catalog.json_agg(pg_catalog.json_build_array(
     a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated <> '',
@@ -78,7 +78,7 @@ _COLUMNS = f"""(
   from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid
   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)"""
 
-#: Types by number and modifier, as the columns of a query's result have them.
+#: Types by number and modifier, as a query's result reports them.
 _DESCRIBED = f"""select a.place, pg_catalog.format_type(a.atttypid, a.atttypmod), {_BASE}, ({_OWN_TYPE})::text
 from (select w.place, w.id::oid as atttypid, w.mod as atttypmod
   from pg_catalog.json_to_recordset(cast($1 as json)) as w(place int, id bigint, mod int)) as a
@@ -100,13 +100,13 @@ _UNIQUE = """(
 
 _IS_OWNER = "pg_catalog.pg_has_role(c.relowner, 'USAGE')"
 
-#: The table and its partitions of all levels. The server's `pg_partition_tree` would lock each of them.
+#: The table and its partitions of all levels. The server's `pg_partition_tree` would lock each partition.
 _TREE = """with recursive tree as (
     select c.oid union select i.inhrelid from tree join pg_catalog.pg_inherits i on i.inhparent = tree.oid
     join pg_catalog.pg_class p on p.oid = i.inhrelid and p.relispartition)"""
 
-# Looked up by what depends on the table: no index has `confrelid`. Of the keys of a table to itself, each partition has
-# its own.
+# Found through what depends on the table: there is no index on `confrelid`. Of a key from the table to itself, each
+# partition has a copy.
 _IS_REFERENCED = f"""exists ({_TREE} select 1 from tree, pg_catalog.pg_depend d, pg_catalog.pg_constraint k
   where d.refclassid = 'pg_catalog.pg_class'::regclass::oid and d.refobjid = tree.oid
     and d.classid = 'pg_catalog.pg_constraint'::regclass::oid and k.oid = d.objid
@@ -116,7 +116,7 @@ _HAS_TRIGGERS = f"""(c.relhasrules or c.relrowsecurity or c.relkind <> 'r' or c.
   or exists (select 1 from pg_catalog.pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal)
   or exists (select 1 from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype = 'f'))"""
 
-#: Whether this table has anything that a new table of the same name would lack.
+#: Whether this table has properties that a new table of the same name would lack.
 _HAS_DEPENDENTS = """(f.triggers or f.referenced or c.relpersistence <> 'p' or c.reltablespace <> '0'
   or c.reloptions is not null or c.reloftype <> '0' or c.relreplident <> 'd'
   or exists (select 1 from pg_catalog.pg_inherits h where c.oid in (h.inhparent, h.inhrelid))
@@ -141,7 +141,7 @@ _GRANTS = """(
     g.privilege_type, g.is_grantable))
   from pg_catalog.aclexplode(c.relacl) g)"""
 
-# Of those that fire in a session like ours.
+# Triggers that fire in an ordinary session like ours.
 _TRIGGERS = """(
   select pg_catalog.json_agg(pg_catalog.json_build_array(g.tgname, g.tgtype, p.proname) order by g.tgname)
   from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid
@@ -153,7 +153,7 @@ _RULES = """(
     pg_catalog.json_build_array(r.rulename, r.ev_type, r.is_instead, r.ev_enabled in ('O', 'A')) order by r.rulename)
   from pg_catalog.pg_rewrite r where r.ev_class = c.oid and r.ev_type <> '1')"""
 
-#: Other tables that foreign keys of the table or of its partitions refer to; where one is a partition, its parents too.
+#: Other tables that foreign keys of the table or its partitions refer to; for a partition, its parents too.
 _PARENTS = f"""({_TREE}, parent as (
     select k.confrelid as oid from tree join pg_catalog.pg_constraint k on k.conrelid = tree.oid and k.contype = 'f'
     union select i.inhparent from parent join pg_catalog.pg_class p on p.oid = parent.oid and p.relispartition
@@ -163,14 +163,14 @@ _PARENTS = f"""({_TREE}, parent as (
   join pg_catalog.pg_namespace n on n.oid = p.relnamespace
   where parent.oid not in (select tree.oid from tree))"""
 
-#: The role, where policies choose the records that it sees; NULL: it sees them all.
+#: The role, if policies limit the records that it sees; NULL: it sees them all.
 _HIDDEN_FROM = "case when c.relrowsecurity and pg_catalog.row_security_active(c.oid) then current_user::text end"
 
-# By the statistics, which wait for no lock on the table, as its size would.
+# From the statistics, which need no lock on the table, unlike its size.
 _RECORDS = """(case c.relkind when 'r' then greatest(c.reltuples::bigint,
     pg_catalog.pg_stat_get_live_tuples(c.oid) + pg_catalog.pg_stat_get_dead_tuples(c.oid)) end)"""
 
-# `offset 0`: the subquery runs once a table, not wherever its columns are mentioned.
+# `offset 0`: the subquery runs once for each table, not at every use of its columns.
 _REFLECT = f"""select n.nspname::text, c.relname::text, c.relkind::text,
   pg_catalog.json_build_object('columns', {_COLUMNS}, 'key', {_KEY}, 'unique', {_UNIQUE},
     'dependents', {_HAS_DEPENDENTS}, 'referenced', f.referenced, 'triggers', f.triggers, 'grants', {_GRANTS},
@@ -210,26 +210,26 @@ _NAMED = """pg_catalog.json_to_recordset(cast($2 as json)) as w(s text, t text)
 join pg_catalog.pg_namespace n on n.nspname = w.s
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.t"""
 
-#: Selects `{found}` of a table, and so locks the table against being altered.
+#: Selects `{found}` from a table, and so locks the table against ALTER.
 _LOCKED = (
     "select {found} from pg_catalog.pg_class c "
     "where c.oid = pg_catalog.to_regclass({name})::oid and not exists (select 1 from {table} where false)"
 )
 
-# The columns of a table, locked in the same way. Domains are not resolved: that would be most of the work.
+# The columns of a table, locked in the same way. Domains are not resolved: this would take most of the time.
 _COLUMNS_NOW = """select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnum::int,
   y.typtype = 'd', a.attrelid::bigint
 from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid
 where a.attrelid = pg_catalog.to_regclass({name})::oid and a.attnum > 0 and not a.attisdropped
   and not exists (select 1 from {table} where false)"""
 
-# A catalog row that was updated since the snapshot names the transaction, even if that was rolled back.
+# A catalog row that was updated since the snapshot names its transaction, even a rolled back one.
 _CHANGES = """pg_catalog.concat_ws(' ', nullif(c.xmax::text, '0'), (
   select pg_catalog.string_agg(a.attnum::text || ':' || a.xmax::text, ' ') from pg_catalog.pg_attribute a
   where a.attrelid = c.oid and a.xmax::text <> '0'), case
   when c.relfilenode <> coalesce(pg_catalog.pg_relation_filenode(c.oid), 0) then 'rewritten' end)"""
 
-# Of `_HAS_DEPENDENTS`, what has a name; `$1` is the table.
+# The named objects of `_HAS_DEPENDENTS`; `$1` is the table.
 _DEPENDENTS = """select w.kind || ' ' || w.name from (
   select distinct case v.relkind when 'm' then 'materialized view' else 'view' end as kind, v.relname::text as name
   from pg_catalog.pg_depend d join pg_catalog.pg_rewrite r on r.oid = d.objid
@@ -253,14 +253,15 @@ _TABLE_KINDS = ("r", "p")
 def streams(
     session: Session, schema: str, text_columns: Sequence[str], system: str, names: Collection[str] | None = None
 ) -> list[Stream]:
-    """Return what a source offers: tables and partitioned parents; views, marked; not partitions, nothing of ours.
+    """Return the streams of a source: tables, partitioned parents and (marked) views; no partitions, none of our
+    tables.
 
     Args:
-        session: of the source.
-        schema: the only one; empty: all.
-        text_columns: columns that are read as text, as `schema.table.column`.
-        system: named in the columns' types.
-        names: of the only streams; None: all.
+        session: the source's session.
+        schema: the only schema; empty: all.
+        text_columns: columns to read as text, as `schema.table.column`.
+        system: name of the system in the columns' types.
+        names: the only streams; None: all.
     """
     found = []
     wanted = set(text_columns)
@@ -299,7 +300,7 @@ def streams(
         )
     if wanted and names is None:
         raise ConnectorConfigError(
-            f"text_columns names {', '.join(sorted(wanted))}, which no table has (schema.table.column)",
+            f"text_columns names {', '.join(sorted(wanted))}, but no table has this column (schema.table.column)",
             connector="postgres",
             key="text_columns",
         )
@@ -307,22 +308,22 @@ def streams(
 
 
 def unreadable(session: Session, schema: str) -> list[str]:
-    """Return the tables that the role may not read, of one schema or, if that is empty, of all."""
+    """Return the tables that the role may not read, in one schema or, if empty, in all."""
     return [str(TableName(*names)) for names in session.query(_UNREADABLE, (schema,))]
 
 
 def _hidden_by(role: str | None) -> str:
-    """Say why some records of a table may not be read; empty: all are."""
+    """Return why some records of a table may be hidden; empty: all are readable."""
     if role is None:
         return ""
     return (
-        f"policies of row level security decide which records role {role!r} sees, and only those are read, counted and "
-        f"compared; `alter role {quote(role)} bypassrls` by an administrator shows it all"
+        f"row level security limits the records that role {role!r} sees, so only these are read, counted and "
+        f"compared; an administrator can run `alter role {quote(role)} bypassrls` to show all"
     )
 
 
 def described(session: Session, columns: Sequence[ResultColumn], system: str) -> list[pa.Field]:
-    """Return the columns of a query as fields, with what the catalog says of their types."""
+    """Return the columns of a query as fields, with catalog facts about their types."""
     numbers = json.dumps([{"place": place, "id": each.oid, "mod": each.modifier} for place, each in enumerate(columns)])
     found = session.query(_DESCRIBED, (numbers,))
     details = {int(place): (str(declared), base, own) for place, declared, base, own in found}
@@ -349,7 +350,7 @@ def _field(column: str, declared: str, base: str | None, own: Any, system: str, 
 
 
 def as_json(field: pa.Field) -> pa.Field:
-    """Return an array that is read as JSON; any other column, and one that is read as text, as it is."""
+    """Read an array as JSON; return any other column, and one read as text, unchanged."""
     facts = facts_of(field)
     if not Name.parse(facts.native_type).is_array or facts.read_as == "text":
         return field
@@ -358,10 +359,10 @@ def as_json(field: pa.Field) -> pa.Field:
 
 
 def columns_now(session: Session, name: TableName) -> tuple[dict[str, str], dict[str, int]]:
-    """Lock a table against being altered; return the types (of domains: base types) and places of its columns.
+    """Lock a table against ALTER; return types (for domains, the base types) and positions of its columns.
 
-    The empty name has the table's own number as its place. In a transaction that sees one moment these are the columns
-    of that moment; elsewhere they are what any later statement reads.
+    The empty name maps to the table's own id. In a transaction with one snapshot, these are the columns of that
+    snapshot; otherwise the columns of any later statement.
     """
     found = session.query(_COLUMNS_NOW.format(name=literal(_quoted(name)), table=_quoted(name)))
     types = {str(column): str(declared) for column, declared, *_ in found}
@@ -375,21 +376,21 @@ def columns_now(session: Session, name: TableName) -> tuple[dict[str, str], dict
 
 
 def changes_since_snapshot(session: Session, name: TableName) -> str:
-    """Lock a table against being altered, and name its changes between the snapshot and now; empty: none.
+    """Lock a table against ALTER, and name its changes between the snapshot and now; empty: none.
 
-    A change that was rolled back is named as well, each time in the same words.
+    A rolled back change is named as well, always with the same text.
     """
     found = session.query(_locked(name, _CHANGES))
     return str(found[0][0]) if found else "made anew"
 
 
 def _locked(name: TableName, found: str) -> str:
-    # The server takes the lock when it parses the statement, before it begins.
+    # The server takes the lock when it parses the statement, before it runs.
     return _LOCKED.format(found=found, name=literal(_quoted(name)), table=_quoted(name))
 
 
 def is_indexed(session: Session, name: TableName, column: str) -> bool:
-    """Tell whether a whole table has an index that begins with a column, and knows its order."""
+    """Return whether a whole table has an index that begins with a column, and its order."""
     table = f"pg_catalog.to_regclass({literal(_quoted(name))})::oid"
     sql = (
         "select 1 from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid "
@@ -408,7 +409,7 @@ class PostgresCatalog(Catalog):
         self._types = types
 
     def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
-        """Read the catalog in one query; the types learn of domains."""
+        """Read the catalog in one query; also stores the domains it finds."""
         if not tables:
             return {}
         asked = json.dumps([{"s": name.schema, "t": name.name} for name in tables])
@@ -422,7 +423,7 @@ class PostgresCatalog(Catalog):
         return found
 
     def read_enums(self, session: Session) -> None:
-        """Tell the types which enums there are; columns of new tables may be of them."""
+        """Load the enums; columns of new tables may use them."""
         found = session.query(_ENUMS)
         self._types.enums = {name: (shown, frozenset(json.loads(labels))) for name, shown, labels in found}
 
@@ -432,12 +433,12 @@ class PostgresCatalog(Catalog):
         return bool(found)
 
     def lock_shape(self, session: Session, name: TableName) -> bool:
-        """Take a writer's lock early: COPY relies on the types that are read next."""
+        """Take a writer's lock early: COPY relies on the column types that are read next."""
         session.execute(f"lock table {self._naming.table(name)} in row exclusive mode")
         return True
 
     def keeps_types(self, session: Session, name: TableName, types: Mapping[str, str]) -> bool:
-        """Ask the catalog: COPY reads the bytes that arrive as whatever type the column has."""
+        """Read the catalog: COPY interprets the bytes by the column's type."""
         now, _ = columns_now(session, name)
         return all(now.get(column) == self._types.base(kind) for column, kind in types.items())
 
@@ -465,7 +466,7 @@ def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
             base=base or "",
             equality=(own and own[1]) or "",
             is_folded=is_exact == "false"
-            or (base or native) == "bpchar"  # blanks at the end do not count; one of a length has all of them
+            or (base or native) == "bpchar"  # blanks at the end do not count; `character` with a length has all of them
             or bool(own and own[1] and own[1] != "pg_catalog"),
         )
         for column, native, is_required, is_generated, has_default, base, own, is_exact, _ in details["columns"] or ()
@@ -503,18 +504,18 @@ _RULE_ADVICE = "drop the rule, or make it a trigger"
 
 
 def _instead(rules: Sequence[Sequence[Any]]) -> str:
-    """Say which rule has records not written, or not deleted, without an error; empty: none has."""
+    """Return the rule that silently prevents a write or a delete; empty: none."""
     for name, event, is_instead, is_enabled in rules:
         if is_instead and is_enabled:
-            return f"has rule {name!r}, which does something else in place of {_RULE_EVENTS[event]}: {_RULE_ADVICE}"
+            return f"has rule {name!r}, which replaces {_RULE_EVENTS[event]} by something else: {_RULE_ADVICE}"
     return ""
 
 
 def _refused_merges(rules: Sequence[Sequence[Any]]) -> Mapping[WriteDisposition, str]:
-    """Say which rule runs after an INSERT, and so sees no new record where the INSERT leaves out what is there."""
+    """Return the rule that runs after an INSERT and so sees no new record if the INSERT skips existing keys."""
     for name, event, _, is_enabled in rules:
         if event == _INSERT and is_enabled:
-            why = f"has rule {name!r} on INSERT, with which PostgreSQL merges no records: {_RULE_ADVICE}"
+            why = f"has rule {name!r} on INSERT, so PostgreSQL cannot merge records: {_RULE_ADVICE}"
             return dict.fromkeys((WriteDisposition.MERGE, WriteDisposition.HISTORY), why)
     return {}
 

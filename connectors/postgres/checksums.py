@@ -19,7 +19,7 @@ class PostgresCanonical(Canonical):
         if facts_of(compared.field).read_as == "json":
             column = f"array_to_json({column})"
         if base in ("character", "bpchar", "inet") and form in (TextForm.NATIVE, TextForm.TEXT):
-            # A cast to text would drop the blanks at its end, and add `/32` to an address.
+            # A cast to text would drop trailing blanks, and add `/32` to an address.
             return f"case when {column} is not null then concat({column}) end"
         if form is TextForm.DECIMAL:
             number = f"{column}::numeric" if base in ("money", "text") else column
@@ -41,7 +41,7 @@ class PostgresCanonical(Canonical):
         return f"hashtextextended({text}, 0)" if own else f"('x' || left(md5({text}), 15))::bit(60)::bigint"
 
     def comparable(self, column: str, compared: ComparedColumn) -> str:
-        """Compare texts by their bytes, everything else as it is, so that an index helps."""
+        """Compare texts by their bytes, other types directly, so that an index can be used."""
         if compared.form is TextForm.TEXT:
             return f'({self.text(column, compared) if _base(compared) == "inet" else f"{column}::text"}) collate "C"'
         if compared.form is TextForm.UUID and _base(compared) != "uuid":
@@ -104,7 +104,7 @@ def _interval(value: str) -> str:
 
 
 def _list(column: str, compared: ComparedColumn) -> str:
-    """Write an array as `arrow.text.to_json` writes a list."""
+    """Write an array in the form of a list in `arrow.text.to_json`."""
     item = _item(compared)
     if not item:
         return f"array_to_json({column})::text"
@@ -118,14 +118,14 @@ def _list(column: str, compared: ComparedColumn) -> str:
 
 
 def _item(compared: ComparedColumn) -> str:
-    """Write an item, where PostgreSQL's own JSON is another; empty: it is not."""
+    """Write an item if PostgreSQL's own JSON differs; empty: it does not."""
     form = compared.item
     if form is TextForm.FLOAT:
         value = "x::float8"
         digits = f"({value})::text::numeric::text"
         return (
             f"case when {value} in ('NaN', 'Infinity', '-Infinity') then '\"' || ({value})::text || '\"' "
-            # Here it begins to write exponents, others one digit later.
+            # PostgreSQL switches to exponents here; others one digit later.
             f"when abs({value}) >= 1e15 and abs({value}) < 1e16 "
             f"then {digits} || case when {digits} like '%.%' then '' else '.0' end "
             f"when ({value})::text ~ '[.e]' then ({value})::text else ({value})::text || '.0' end"
@@ -145,7 +145,7 @@ def _item(compared: ComparedColumn) -> str:
 
 
 def _fraction(text: str, digits: int) -> str:
-    """Leave out those digits of a second that the source's type does not have, if they are zeros."""
+    """Omit decimal places of seconds that the source's type does not have, if they are zeros."""
     if digits < 6:
         zeros, kept = ("000", r"(\.[0-9]{3})") if digits else (r"\.000000", "()")
         text = f"regexp_replace({text}, '{kept}{zeros}(Z?)$', '\\1\\2')"

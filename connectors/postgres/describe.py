@@ -1,4 +1,4 @@
-"""What a query yields, asked of libpq: asyncpg and ADBC do not tell how many digits a number has."""
+"""Columns of a query, described by libpq: asyncpg and ADBC do not report how many digits a number has."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class ResultColumn(NamedTuple):
     """One column of a query's result."""
 
     name: str
-    #: Number of its type.
+    #: Number of the column's type.
     oid: int
-    #: Length, digits and the like; -1: none.
+    #: Type modifier (length, digits); -1: none.
     modifier: int
 
 
 def describe(address: PostgresAddress, query: str) -> list[ResultColumn]:
-    """Prepare a query as one statement, alone and then as a subquery, and return its columns; nothing is run.
+    """Prepare a query as one statement, alone and then as a subquery, and return its columns; does not run it.
 
     Raises:
-        ConnectorError: the server cannot be reached, or takes it for no statement, or not for a subquery.
+        ConnectorError: the server cannot be reached, or refuses the query alone or as a subquery.
     """
     import psycopg
 
@@ -33,7 +33,7 @@ def describe(address: PostgresAddress, query: str) -> list[ResultColumn]:
     with connection:
         connection.execute("begin read only")
         pgconn = connection.pgconn
-        # Alone first: what closes the subquery's parenthesis and opens another one is no statement.
+        # Alone first: a text that closes the subquery's parenthesis and opens another one is not a statement.
         for sql in (query, f"select * from (\n{query}\n) as t"):
             prepared = pgconn.prepare(b"", sql.encode())
             if prepared.status != psycopg.pq.ExecStatus.COMMAND_OK:

@@ -30,9 +30,9 @@ from .source import is_raw
 class PostgresDestination(OnServer, SqlDestination):
     """Tables of one database; data and ledger row in one transaction, by COPY.
 
-    What is loaded as a whole goes over asyncpg and pgpq, which take less of the processor than the ADBC driver's own
-    writer. That one is for INCREMENTAL loads, mostly too small to make up for the import of asyncpg; for addresses with
-    parameters that only libpq understands; and for machines that pgpq is not built for (Linux on ARM).
+    Loads of whole tables use asyncpg and pgpq, which need less CPU than the ADBC driver's own writer. ADBC is used for
+    INCREMENTAL loads, which are mostly too small for the import of asyncpg. It is also used for addresses with
+    parameters that only libpq knows, and for machines without pgpq (Linux on ARM).
     """
 
     settings: ClassVar[type[PostgresSettings]] = PostgresSettings
@@ -53,7 +53,7 @@ class PostgresDestination(OnServer, SqlDestination):
         return self._database.connect("begin", self._settings.batch_size_bytes)
 
     def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
-        """Learn of the enums that there are as well, once: the same ones count for the plan and for the loads."""
+        """Also read the enums, once: plan and loads use the same list."""
         catalog = cast("PostgresCatalog", self.dialect.catalog)
         if not self._has_enums:
             with self._sessions.lease() as lease:
@@ -73,16 +73,16 @@ class PostgresDestination(OnServer, SqlDestination):
         return limit_warnings(self._sessions, self.dialect.naming, connections)
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
-        """Take raw COPY where every column is made with the very type it comes in; what differs is cast later."""
+        """Accept raw COPY if every new column has exactly its source's type; other columns are cast later."""
         return ("pgcopy", "arrow") if self._settings.address.is_plain and is_raw(stream) else ("arrow",)
 
     def load_sessions(self, load: Load, wire: str) -> Sessions:
-        """Raw blocks go over connections of another kind, and so does what is worth it."""
+        """Raw blocks need another kind of connection; large loads use it as well."""
         is_whole = load.stream.read.method is ReplicationMethod.FULL_TABLE
         return self._raw if wire == "pgcopy" or (is_whole and self._encodes) else self._arrow
 
     def statement_sessions(self) -> Sessions:
-        """Take those whose driver sends every parameter as text, which the server brings to its type."""
+        """Return the connections whose driver sends every parameter as text, which the server casts."""
         return self._arrow
 
     def shortcut(self) -> str:
@@ -90,7 +90,7 @@ class PostgresDestination(OnServer, SqlDestination):
         return "pgcopy"
 
     def prepare(self, wire: str, *, is_whole: bool) -> None:
-        """Connect in the background, and ask the catalog over the very connection that will carry the records."""
+        """Connect in the background, and query the catalog over the same connection that later loads the records."""
         if (wire == "pgcopy" and self._settings.address.is_plain) or (is_whole and self._encodes):
             self._sessions = self._raw
         self._sessions.prepare()
@@ -104,7 +104,7 @@ class PostgresDestination(OnServer, SqlDestination):
             return missing_privileges(lease.session, self.dialect.naming, targets, ledgers, creates_schemas=may_create)
 
     def all_sessions(self) -> Sequence[Sessions]:
-        """Return both kinds."""
+        """Return both pools."""
         return (self._arrow, self._raw)
 
     def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
@@ -112,7 +112,7 @@ class PostgresDestination(OnServer, SqlDestination):
         return self._load_ranges(load, reads, loaders, wire)
 
     def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
-        """Drop what can be resumed and is not to be; see `ranges.LoadsRanges`."""
+        """Drop resumable loads that are no longer wanted; see `ranges.LoadsRanges`."""
         self._drop_ranges(pipeline, is_wanted)
 
     def close(self) -> None:

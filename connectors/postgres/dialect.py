@@ -24,7 +24,7 @@ _FACTS = Facts(
 
 
 class PostgresNaming(Naming):
-    """Identifiers of 63 bytes: the server cuts longer column names off silently."""
+    """Identifiers have 63 bytes: the server silently cuts longer column names."""
 
     name = "postgres"
     default_schema = "public"
@@ -33,7 +33,7 @@ class PostgresNaming(Naming):
 
 
 def dialect() -> Dialect:
-    """Put PostgreSQL's parts together."""
+    """Build the PostgreSQL dialect."""
     naming, types = PostgresNaming(), PostgresTypes()
     return Dialect(
         naming=naming,

@@ -1,4 +1,4 @@
-"""Arrow batches -> COPY's binary format: by pgpq, or here for types that it has no encoder for.
+"""Arrow batches -> COPY's binary format: by pgpq, or here for types that pgpq cannot encode.
 
 Source: PostgreSQL, COPY, Binary Format; the `_recv` functions of its types.
 """
@@ -19,7 +19,7 @@ from ..stream import Block
 from .type_names import Name
 
 _BLOCK_BYTES = 1 << 20
-#: Values of more bytes than this, on average, are not put together with the others of their record.
+#: Values larger than this on average are not copied into one buffer with their record.
 _WIDE_BYTES = 1 << 16
 
 #: pgpq's message about a value.
@@ -29,7 +29,7 @@ _NULL = b"\xff\xff\xff\xff"
 _END = b"\xff\xff"
 _length = struct.Struct(">i").pack
 
-#: Types whose arrays pgpq writes with the right OID of the elements, and the OIDs of the others.
+#: Types whose arrays pgpq writes with the correct element OID, and the OIDs of the others.
 _KNOWN_ELEMENTS = frozenset(
     {"smallint", "integer", "bigint", "real", "double precision", "boolean", "text", "bytea", "date", "numeric"}
 ) | {"time without time zone", "timestamp without time zone"}
@@ -49,11 +49,11 @@ def blocks(schema: pa.Schema, batches: Iterator[pa.RecordBatch | Block]) -> Iter
     """Yield one stream of COPY's binary format, in blocks of about a megabyte.
 
     Args:
-        schema: of the batches; `column_type` of a field's facts is the column's type.
-        batches: in the exact types that the columns take.
+        schema: schema of the batches; a field's facts give the `column_type`.
+        batches: in the exact types of the columns.
 
     Raises:
-        FatalConnectorError: a value that the format cannot hold.
+        FatalConnectorError: the format cannot hold a value.
     """
     columns = [_Column(field) for field in schema]
     encoder = _encoder(columns)
@@ -63,7 +63,7 @@ def blocks(schema: pa.Schema, batches: Iterator[pa.RecordBatch | Block]) -> Iter
         try:
             arrays = [column.prepared(batch.column(place)) for place, column in enumerate(columns)]
             if _is_wide(arrays):
-                yield encoder.finish()[: -len(_END)]  # what the encoder still holds
+                yield encoder.finish()[: -len(_END)]  # the encoder's remaining bytes
                 yield from _wide(columns, arrays)
                 encoder = _encoder(columns)
                 encoder.write_header()
@@ -75,7 +75,7 @@ def blocks(schema: pa.Schema, batches: Iterator[pa.RecordBatch | Block]) -> Iter
 
 
 class _Column:
-    """How one column gets there: as pgpq knows it, or as bytes in the server's own form."""
+    """How one column is encoded: by pgpq, or as bytes in the server's binary form."""
 
     def __init__(self, field: pa.Field) -> None:
         name = Name.parse(facts_of(field).column_type)
@@ -85,7 +85,7 @@ class _Column:
         self.is_jsonb = name.base == "jsonb" and self.own is None
 
     def prepared(self, array: pa.Array) -> pa.Array:
-        """Return the values in the form that the encoder takes."""
+        """Return the values in the form that the encoder accepts."""
         array = array.storage if isinstance(array.type, pa.BaseExtensionType) else array
         return array if self.own is None else self.own(array)
 
@@ -106,7 +106,7 @@ def _encoder(columns: Sequence[_Column]) -> Any:
 
 
 def _misfit(columns: Sequence[_Column], batch: pa.RecordBatch, error: ValueError) -> FatalConnectorError:
-    """Name the column, which the error does not always do."""
+    """Name the column, since the error does not always do."""
     name = "?"
     for place, column in enumerate(columns):
         try:
@@ -116,7 +116,7 @@ def _misfit(columns: Sequence[_Column], batch: pa.RecordBatch, error: ValueError
             break
     reason = _REASON.search(str(error))
     return FatalConnectorError(
-        f"column {name!r} holds a value that PostgreSQL has no place for: {reason[1] if reason else error}",
+        f"column {name!r} contains a value that PostgreSQL cannot store: {reason[1] if reason else error}",
         connector="postgres",
     )
 
@@ -137,7 +137,7 @@ def _is_wide(arrays: Sequence[pa.Array]) -> bool:
 
 
 def _wide(columns: Sequence[_Column], arrays: Sequence[pa.Array]) -> Iterator[Block]:
-    """Yield records whose long values are taken from Arrow's memory: a copy of one may not fit in memory."""
+    """Yield records with long values taken from Arrow's memory: copies may not fit in memory."""
     parts = [
         _views(column, array) if pa.types.is_string(array.type) or pa.types.is_binary(array.type) else None
         for column, array in zip(columns, arrays, strict=True)
@@ -157,7 +157,7 @@ def _wide(columns: Sequence[_Column], arrays: Sequence[pa.Array]) -> Iterator[Bl
 
 
 def _views(column: _Column, array: pa.Array) -> Callable[[int], Iterator[Block]]:
-    """Return a function that yields a text or binary value of the column, its length first. No value is copied."""
+    """Return a function that yields a text or binary value of the column, after its length. No value is copied."""
     is_valid = array.is_valid().to_pylist()
     _, offsets, data = array.buffers()
     ends = memoryview(offsets).cast("i")[array.offset :]
@@ -176,11 +176,11 @@ def _views(column: _Column, array: pa.Array) -> Callable[[int], Iterator[Block]]
 
 
 def _fields(column: _Column, array: pa.Array) -> list[bytes]:
-    """Return each value of a column with its length before it, as it stands in a record."""
+    """Return each value of a column with its length in front, in the form of a record."""
     encoder = _encoder([column])
     encoder.write_header()
     content = encoder.write_batch(_record([column], [array])) + encoder.finish()
-    found, at = [], 2  # behind the count of columns
+    found, at = [], 2  # after the count of columns
     while at < len(content):
         end = at + 4 + max(int.from_bytes(content[at : at + 4], "big", signed=True), 0)
         found.append(content[at:end])
@@ -188,9 +188,9 @@ def _fields(column: _Column, array: pa.Array) -> list[bytes]:
     return found
 
 
-# --------------------------------------------------------------------- what pgpq does not know
+# --------------------------------------------------------------------- types beyond pgpq
 def _own(kind: pa.DataType, name: Name) -> Callable[[pa.Array], pa.Array] | None:
-    """Return what turns values into the server's own bytes; None: pgpq knows them."""
+    """Return the function that encodes values as the server's bytes; None: pgpq does it."""
     if pa.types.is_list(kind):
         if name.base in _KNOWN_ELEMENTS and not pa.types.is_decimal256(kind.value_type):
             return None
@@ -203,7 +203,7 @@ def _own(kind: pa.DataType, name: Name) -> Callable[[pa.Array], pa.Array] | None
 
 
 def _intervals(array: pa.Array) -> pa.Array:
-    """Write microseconds, days and months, where Arrow has months, days and nanoseconds."""
+    """Write microseconds, days and months; Arrow has months, days and nanoseconds."""
     import numpy as np
 
     count = array.offset + len(array)
@@ -237,7 +237,7 @@ def _numeric(value: Decimal, scale: int) -> bytes:
 
 
 def _lists(element: pa.DataType, name: Name) -> Callable[[pa.Array], pa.Array]:
-    """Return what writes arrays of one dimension whose elements have another OID than pgpq gives them."""
+    """Return the function that writes one-dimensional arrays whose element OID pgpq gets wrong."""
     column = _Column(with_facts(pa.field("element", element), column_type=name.base))
     oid = _OIDS[name.base]
 

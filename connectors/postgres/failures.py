@@ -1,4 +1,4 @@
-"""What a driver raised, sorted by what the caller does about it; messages carry no credentials and no SQL."""
+"""Driver errors, sorted by what the caller does; messages contain no credentials and no SQL."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..sql.address import NO_PASSWORD
 from ..sql.clear_text import REFUSED
 from .settings import PostgresAddress
 
-#: SQLSTATEs, or classes of them, that go away by themselves.
+#: SQLSTATEs, or their classes, of temporary errors.
 _RETRIABLE = (
     "08",  # connection
     "40",  # serialization failure, deadlock
@@ -32,13 +32,13 @@ _RETRIABLE = (
     "58000",
     "58030",
 )
-#: Wrong credentials, database or privileges to connect.
+#: Wrong credentials, database, or missing privileges to connect.
 _CONFIG = ("28", "3D000")
 
-#: What libpq says where `require_auth` forbids to send the password as it is.
+#: libpq's message if `require_auth` forbids to send the password in clear text.
 _ASKED = "server requested a cleartext password"
 
-#: What libpq says of a connection that can never be made; it gives no SQLSTATE then.
+#: libpq's message about a connection that can never succeed; it has no SQLSTATE.
 _CONFIG_TEXTS = (
     "password",
     "authentication",
@@ -50,49 +50,49 @@ _CONFIG_TEXTS = (
     "not permitted to log in",
     "certificate",
     "server does not support SSL",
-    "rejected SSL upgrade",  # asyncpg says so
+    "rejected SSL upgrade",  # asyncpg's text
 )
 
-#: A name in a message, such as that of a host: it may hold any of these texts.
+#: A name in a message, such as a host name, may contain any of these texts.
 _QUOTED = re.compile("'[^']*'|\"[^\"]*\"")
 
-#: A host without an address: it cannot be reached, like one that refuses; but another try at once cannot help.
+#: An unresolved host cannot be reached, like one that refuses; but an immediate retry cannot help.
 _UNKNOWN_HOST = ("could not translate host name", "Name or service not known")
 
-#: What drivers say of a login without a password, and of an answer that is none of PostgreSQL's.
+#: Drivers' messages about a login without a password, and about an answer from another kind of server.
 NO_LOGIN = re.compile("no password supplied|password authentication failed")
 _STRANGE = re.compile("SSL negotiation|SSL upgrade|expected authentication request|protocol|unexpected connection_lost")
 
-#: SQLSTATE -> what the server says of a text with a byte 0, and of JSON with its escape where it becomes jsonb.
+#: SQLSTATE -> the server's message about a text with a NUL, and about its JSON escape in jsonb.
 _NUL = {"22021": "0x00", "22P05": "\\u0000"}
 
-#: SQLSTATE -> how to mend what the server refuses.
+#: SQLSTATE -> remedy.
 _WAYS_OUT = {
-    "42501": "; `syncblocks check` prints what a destination's user lacks, a source's user needs `select` on each "
-    "column that is read",
+    "42501": "; `syncblocks check` prints the missing privileges of a destination's user; a source's user needs "
+    "`select` on each column that is read",
     "25006": "; `default_transaction_read_only` is on for this user or database, or the server is a standby",
 }
 
-#: What the server says of a COPY with a date or time before its first one, and of which column.
+#: The server's message about a date or time before its minimum in a COPY, with the column.
 _TOO_EARLY = re.compile(r"(date|timestamp) out of range CONTEXT: +COPY .*, line \d+, column (.+)")
 
-#: Classes of what a record's values cause: data, constraints, CHECK OPTION of a view, RAISE of a trigger, and what is
-#: too large or unknown to a type.
+#: Error classes caused by a record's values: data, constraints, CHECK OPTION of a view, RAISE of a trigger, and values
+#: that are too large or unknown for a type.
 _OF_A_RECORD = ("22", "23", "44", "P0", "54", "0A")
 
 #: A unique index or constraint refuses a record.
 _UNIQUE = "23505"
 
-#: Where the server says in what statement of a DO block it happened.
+#: The server's text for a statement of a DO block.
 _SQL = re.compile(r'(CONTEXT:\s*)?SQL statement ".*', re.DOTALL)
 
-#: Where the server says in what function it happened.
+#: The server's text for the function in which it happened.
 _NAME = r'(?:"(?:[^"]|"")*"|[^\s"(.]+)'
 _FUNCTION = re.compile(rf"PL/\w+ function (?:{_NAME}\.)?({_NAME})")
 
 
 def connect_failure(error: Exception, address: PostgresAddress) -> ConnectorError:
-    """Sort an error of connecting."""
+    """Sort an error of a connection attempt."""
     sqlstate = getattr(error, "sqlstate", None) or ""
     text = _text(error, address)
     if _ASKED in text:
@@ -104,9 +104,7 @@ def connect_failure(error: Exception, address: PostgresAddress) -> ConnectorErro
         return FatalConnectorError(f"cannot connect to {place}: {text}", connector="postgres", key="url")
     port = int(address.port) if address.port.isdigit() else 5432  # it may be a list
     if not sqlstate and _STRANGE.search(text) and speaks_mysql(address.host or "localhost", port):
-        text = (
-            "this port speaks MySQL, not PostgreSQL: name PostgreSQL's port, or use the connector `mysql` or `mariadb`"
-        )
+        text = "this port speaks MySQL, not PostgreSQL: use PostgreSQL's port, or the connector `mysql` or `mariadb`"
         return ConnectorConfigError(f"cannot connect to {place}: {text}", connector="postgres", key="url")
     if is_misconfigured(sqlstate, text):
         return ConnectorConfigError(f"cannot connect to {place}: {text}", connector="postgres", key="url")
@@ -114,7 +112,7 @@ def connect_failure(error: Exception, address: PostgresAddress) -> ConnectorErro
 
 
 def is_misconfigured(sqlstate: str, text: str) -> bool:
-    """Whether a connection was refused for what its settings say; another try cannot help."""
+    """Return whether a connection was refused because of its settings; a retry cannot help."""
     if sqlstate:
         return sqlstate.startswith((*_CONFIG, "42501"))
     said = _QUOTED.sub("", text)
@@ -122,7 +120,7 @@ def is_misconfigured(sqlstate: str, text: str) -> bool:
 
 
 def failure(error: Exception, address: PostgresAddress, *, is_lost: bool = False) -> ConnectorError:
-    """Sort an error of a statement; `is_lost`: the connection is gone."""
+    """Sort an error of a statement; `is_lost`: the connection is lost."""
     if isinstance(error, ConnectorError):
         return error
     sqlstate = getattr(error, "sqlstate", None) or ""
@@ -130,13 +128,13 @@ def failure(error: Exception, address: PostgresAddress, *, is_lost: bool = False
     if sqlstate == "22008" and (early := _TOO_EARLY.fullmatch(text)):
         kind, column = early.groups()
         text = (
-            f"column {column!r}: a {kind} before 4713 BC, where those of PostgreSQL begin: `on_rejected: keep` sets "
+            f"column {column!r}: a {kind} before 4713 BC, the first year of PostgreSQL: `on_rejected: keep` sets "
             "such records aside; or exclude the column with `columns`"
         )
     if sqlstate:
         text += f" (SQLSTATE {sqlstate})"
     if sqlstate in _NUL and _NUL[sqlstate] in text:
-        text += "; no text of PostgreSQL holds NUL: `on_rejected: keep` sets such records aside"
+        text += "; PostgreSQL cannot store NUL in texts: `on_rejected: keep` sets such records aside"
     text += _WAYS_OUT.get(sqlstate, "")
     if is_lost or sqlstate.startswith(_RETRIABLE):
         return RetriableError(f"{address.identity()}: {text}", connector="postgres")
@@ -147,25 +145,25 @@ def failure(error: Exception, address: PostgresAddress, *, is_lost: bool = False
     if sqlstate == _UNIQUE:
         sorted_as = UniqueViolated
     result = sorted_as(f"{address.identity()}: {text}", connector="postgres")
-    # Behind a statement of the function's, which the message leaves out.
+    # Follows a statement of the function; the message leaves it out.
     result.raised_in = tuple(_functions(f"{error} {getattr(error, 'context', '')}"))
     return result
 
 
 def interrupted(error: Exception) -> Interrupted:
-    """Say that a statement was cancelled by us."""
+    """Report that we cancelled a statement."""
     result = Interrupted("interrupted", connector="postgres")
     result.__cause__ = error
     return result
 
 
 def _functions(text: str) -> list[str]:
-    """Return the names of the functions, without their schemas, in which it happened."""
+    """Return the names of the functions, without schemas, in which the error happened."""
     return [name.strip('"').replace('""', '"') for name in _FUNCTION.findall(text)]
 
 
 def _text(error: Exception, address: PostgresAddress) -> str:
-    """Return the server's own words: message, detail, hint and context, without the statement."""
+    """Return the server's message, detail, hint and context, without the statement."""
     text = str(error)
     for name in ("detail", "hint", "context"):
         more = getattr(error, name, None)

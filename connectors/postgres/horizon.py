@@ -1,24 +1,24 @@
-"""The horizon of an INCREMENTAL read: the highest bookmark value that no running transaction can still write below.
+"""The horizon of an INCREMENTAL read: the highest bookmark value below which no running transaction can still write.
 
-A transaction takes a bookmark's value while it runs (`now()` at its begin, `nextval` in it); the value becomes visible
-when it commits. So a read works in this order: look up the newest value; note which transactions run; wait a little for
-them to end; take the snapshot that is read. Only a transaction that was running at the lookup can still commit a value
-at or below the newest one. Once all of these transactions have ended, no lower value can appear any more: the newest
-value is settled. A transaction that still runs keeps the bookmark below its values. Records past the bookmark are read
-nevertheless; the next run reads them again, and recognises them by their hash or merges them.
+A transaction takes its bookmark values while it runs (`now()` at its begin, `nextval` later); they become visible when
+it commits. So a read works in four steps. It looks up the newest value; it notes which transactions run; it waits a
+little for their end; it takes the snapshot to read. Only a transaction that was running at the lookup can still commit
+a value at or below the newest one. Once all of these transactions have ended, no lower value can appear any more: the
+newest value is settled. A transaction that still runs keeps the bookmark below its values. Records past the bookmark
+are still read; the next run reads them again, and recognises them by their hash or merges them.
 
-The lookup of the newest value may read the whole table, and mostly nobody writes. So a read first tries this: note the
-end of the log; see that no transaction runs; take the snapshot; see that the log has not grown. Then every record of
-the snapshot was committed before the log was looked at, and so was every lower value: a transaction that held one
-would have been seen to run.
+Looking up the newest value may read the whole table, and mostly no other session writes. So a read first tries a
+cheaper way. It notes the end of the log, checks that no transaction runs, takes the snapshot, and checks that the log
+has not grown. If so, every record of the snapshot was committed before the first look at the log. So was every lower
+value, since its transaction would have been running.
 
-A transaction is known by the lock on its own virtual id, which every role may see. For numbers only those count that
-have written to the table, or taken a number from any sequence. For times all count, as `now()` is older than the first
-write; none can write a time before its own begin, which only pg_read_all_stats shows.
+A transaction is recognised by the lock on its virtual id, which every role may see. For numbers, only transactions
+count that have written to the table, or taken a number from any sequence. For times, all transactions count, as `now()`
+is older than the first write. None can write a time before its own begin, which only pg_read_all_stats may see.
 
-Not covered (use `lookback`): values that were taken before their transaction (by the client's clock, by another
-transaction's `nextval`, by a sequence with CACHE), and reads from a standby, which does not know the transactions of
-its primary.
+Not covered (use `lookback`): values taken before their transaction (by the client's clock, by another transaction's
+`nextval`, by a sequence with CACHE). Reads from a standby are not covered either: it does not know its primary's
+transactions.
 """
 
 from __future__ import annotations
@@ -57,30 +57,30 @@ T = TypeVar("T")
 
 log = logging.getLogger("syncblocks")
 
-#: Why nothing can be known on a standby.
-STANDBY = "a standby does not know which transactions of its primary still run"
+#: Reason why a standby has no horizon.
+STANDBY = "a standby does not know its primary's running transactions"
 
-#: Shared advisory lock that every transaction of a source holds, on any machine: it only reads.
+#: Shared advisory lock held by every transaction of a source, on any machine: such a transaction only reads.
 _READER = (1937337955, 1886545261)
 
-#: Begins a transaction that changes nothing. Names are looked for in no schema but the server's own: a function or an
-#: operator that somebody else made could fit a record's values better than the one we mean, and would run as us.
+#: Begins a read-only transaction. Names are searched only in the server's own schema: a function or an
+#: operator of another user could match the values' types better than ours, and would run with our privileges.
 _MARKED = (
     "begin transaction isolation level {} read only; set local search_path = ''; "
     f"select pg_catalog.pg_advisory_xact_lock_shared({_READER[0]}, {_READER[1]})"
 )
 
-#: In it each statement sees the same moment.
+#: In it all statements see the same snapshot.
 BEGIN = _MARKED.format("repeatable read")
 
-#: In it each statement sees what was committed before it. A table that is rewritten while a read waits
-#: for its lock is empty in any snapshot from before: so the lock comes first, and then the statement that reads.
+#: In it each statement sees all earlier commits. A table that is rewritten while a read waits
+#: for its lock looks empty in any earlier snapshot: so the lock comes first, then the statement that reads.
 BEGIN_LOCKED = _MARKED.format("read committed")
 
-#: A server stamps a statement just before it shows that a transaction has begun.
+#: A server stamps a statement just before it shows that its transaction has begun.
 _STAMP_S = 0.02
 
-#: Between two looks at what still runs, first and at last.
+#: Seconds between two looks at running transactions, first and last.
 _LOOKS_S = (0.001, 0.05)
 
 _RUNNING = f"""select l.virtualtransaction::text from pg_catalog.pg_locks l
@@ -103,7 +103,7 @@ _IS_PREPARED = "prepared/"
 _PREPARED = f"""select '{_IS_PREPARED}' || p.transaction::text from pg_catalog.pg_prepared_xacts p
 where p.database = pg_catalog.current_database()"""
 
-#: Begin of the oldest of some transactions in UTC and in the database's own zone; NULL: not for this role to see.
+#: Begin of the oldest of some transactions, in UTC and in the database's own zone; NULL: not visible for this role.
 _OLDEST = """select s.t at time zone 'UTC', s.t at time zone (
   select reset_val from pg_catalog.pg_settings where name = 'TimeZone')
 from (select case when pg_catalog.bool_and(a.xact_start is not null) then pg_catalog.min(a.xact_start) end as t
@@ -119,14 +119,14 @@ def settle(
     wait_s: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Horizon | None:
-    """Return the horizon of the lease's next reads; None: everything is settled, or nothing can be known.
+    """Return the horizon of the lease's next reads; None: every value is settled, or no horizon is known.
 
     Args:
         source: writes the SQL.
-        lease: in a transaction, before and after.
-        stream: INCREMENTAL.
+        lease: has an open transaction, before and after the call.
+        stream: an INCREMENTAL stream.
         bookmark: where the read starts.
-        wait_s: how long running transactions are waited for.
+        wait_s: seconds to wait for running transactions.
         sleep: seconds.
     """
     if not can_settle(stream):
@@ -156,22 +156,22 @@ def settle(
 
 
 def unaltered(source: SqlSource, lease: SessionLease, stream: Stream, take: Callable[[], T]) -> T:
-    """Return what `take` does, by a snapshot younger than whatever altered the table, and with the table locked.
+    """Return the result of `take`, with the table locked and a snapshot younger than any change of the table.
 
-    A table that was altered while the lock was waited for has other columns than the snapshot knows of, and where it
-    was rewritten no records.
+    If the table was altered while the lock was waited for, its columns differ from the snapshot's. If it was rewritten,
+    the snapshot sees no records.
 
     Args:
-        source: says which table.
-        lease: in a transaction that sees one moment, before and after; `take` may begin it anew.
-        stream: whose table it is.
-        take: done again where the snapshot was too old.
+        source: names the table.
+        lease: has a transaction with one snapshot, before and after; `take` may begin a new one.
+        stream: the stream of the table.
+        take: called again if the snapshot was too old.
     """
     seen = ""
     while True:
         taken = take()
         found = catalog.changes_since_snapshot(lease.session, source.table(stream))
-        # A change that is named again was rolled back: the second snapshot would have it.
+        # A change that is named twice was rolled back: the second snapshot would contain it.
         if not found or found == seen:
             return taken
         seen = found
@@ -179,7 +179,7 @@ def unaltered(source: SqlSource, lease: SessionLease, stream: Stream, take: Call
 
 
 def _is_quiet(lease: SessionLease, look: str, pause_s: float, sleep: Callable[[float], None]) -> bool:
-    """Tell whether no value below the newest can appear after the transaction that is then open."""
+    """Return whether no value below the newest can appear after the transaction that is then open."""
     written = _written(lease)
     if written is None:
         return False
@@ -191,7 +191,7 @@ def _is_quiet(lease: SessionLease, look: str, pause_s: float, sleep: Callable[[f
 
 
 def _written(lease: SessionLease) -> str | None:
-    """Return the end of the server's log; None: a server that only speaks PostgreSQL's protocol may not have one."""
+    """Return the end of the server's log; None: a server that only speaks PostgreSQL's protocol may have none."""
     try:
         ((place,),) = lease.session.query("select pg_catalog.pg_current_wal_insert_lsn()::text")
     except FatalConnectorError:
@@ -213,7 +213,7 @@ def _pause(pause_s: float, sleep: Callable[[float], None]) -> None:
 def _waited_for(
     lease: SessionLease, look: str, question: Question, kind: pa.DataType, wait_s: float, sleep: Callable[[float], None]
 ) -> Horizon:
-    """Wait for running transactions, and return the horizon that those left allow."""
+    """Wait for running transactions, and return the horizon that the remaining ones allow."""
     newest, held = question.newest, question.held
     ((xmax,),) = lease.session.query("select pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())")
     before, left = wait(lease, lambda: _running(lease, look, xmax), _still, wait_s, sleep, _LOOKS_S)
@@ -227,13 +227,13 @@ def _waited_for(
 
 
 def _running(lease: SessionLease, look: str, xmax: int) -> set[str]:
-    """Return the running transactions; of prepared ones, those that had written when `xmax` was the next id."""
+    """Return the running transactions, and prepared ones that had written when `xmax` was the next id."""
     found = {str(name) for (name,) in lease.session.query(look)}
     return {name for name in found if not _is_prepared(name) or _is_before(name, xmax)}
 
 
 def _still(left: set[str], now: set[str]) -> set[str]:
-    """Return those that still run; a prepared transaction runs under another name."""
+    """Return those that still run; a prepared transaction has another name."""
     return (left & now) | set(filter(_is_prepared, now))
 
 
@@ -247,7 +247,7 @@ def _is_before(name: str, xmax: int) -> bool:
 
 
 def _known_from_before(held: Mapping[str, Any] | None, running: set[str]) -> Values | None:
-    """Return the last run's newest values if all that ran then have ended."""
+    """Return the last run's newest values if all transactions of that time have ended."""
     if held is None or set(held["running"]) & running:
         return None
     if any(_is_prepared(name) and _is_before(name, held["xmax"]) for name in running):
@@ -265,7 +265,7 @@ def _before_oldest(lease: SessionLease, left: set[str], kind: pa.DataType, newes
         return None
     moment = in_utc
     if not (pa.types.is_timestamp(kind) and kind.tz is not None):
-        moment = min(in_utc, in_zone)  # whichever of the two its writers go by
+        moment = min(in_utc, in_zone)  # its writers may use either of the two
     return begin_of_oldest(moment, kind, newest)
 
 

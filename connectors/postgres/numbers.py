@@ -1,4 +1,4 @@
-"""A look at all numbers of some columns, in the snapshot that is read: one pass over the table."""
+"""Scans all numbers of some columns, in the snapshot that is read: one pass over the table."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ..arrow.digits import Digits
 from ..arrow.unbounded_numerics import Numbers
 from ..sql.session import Session
 
-#: Of one column: most digits before and after the point, without zeros at the end, and whether NaN or an infinity is
-#: there. Only the greatest and the least number can have the most digits before the point; NaN is above all.
+#: For one column: most digits before and after the point, without trailing zeros, and whether NaN or an infinity
+#: occurs. Only the greatest and the least number can have the most digits before the point; NaN sorts above all.
 _FACTS = """coalesce(length(trunc(greatest(abs(max({column}) filter (where {is_number})),
     abs(min({column}) filter (where {is_number}))))::text), 1),
   coalesce(max(scale({column})), 0), coalesce(max(min_scale({column})), 0), bool_or(not {is_number}),
@@ -21,11 +21,11 @@ _SPECIAL = (
 
 
 def look(session: Session, relation: str, columns: Sequence[str]) -> list[Numbers]:
-    """Look at columns of type `numeric`.
+    """Scan columns of type `numeric`.
 
     Args:
         session: in the transaction that reads.
-        relation: what the records are selected from.
+        relation: the text after FROM.
         columns: quoted names.
     """
     named = [f"t.{column}" for column in columns]
@@ -44,7 +44,7 @@ def look(session: Session, relation: str, columns: Sequence[str]) -> list[Number
 
 
 def _is_number(column: str) -> str:
-    """Write the condition; before PostgreSQL 14 no number is infinite, and the word cannot be read as one."""
+    """Write the condition; before PostgreSQL 14 no number is infinite, and the word cannot be cast."""
     return f"({column}::text !~ '[a-zA-Z]')"
 
 

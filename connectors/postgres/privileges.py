@@ -1,4 +1,4 @@
-"""What a role lacks to write tables and their ledgers, as the GRANTs that give it."""
+"""Privileges that a role lacks to write tables and ledgers, as GRANT statements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..sql.identifiers import Naming, TableName, literal
 from ..sql.session import Session
 from ..write_spec import WriteDisposition
 
-#: What an existing table needs, by how it is written.
+#: Privileges needed on an existing table, by write disposition.
 _TABLE = {
     WriteDisposition.APPEND: ("select", "insert"),
     WriteDisposition.MERGE: ("select", "insert", "update", "delete"),
@@ -22,7 +22,7 @@ _ASKED = ("select", "insert", "update", "delete")
 
 
 class _Found(Struct, frozen=True, kw_only=True):
-    """What the role may do with an existing table."""
+    """The role's privileges on an existing table."""
 
     is_owned: bool
     held: frozenset[str]
@@ -36,7 +36,7 @@ def missing_privileges(
     *,
     creates_schemas: bool,
 ) -> list[str]:
-    """Return the statements that grant what is missing."""
+    """Return the statements that grant the missing privileges."""
     ((role, database, may_stage, may_create, is_read_only),) = session.query(
         "select current_user::text, pg_catalog.current_database()::text, "
         "pg_catalog.has_database_privilege(pg_catalog.current_database(), 'temporary'), "
@@ -72,7 +72,7 @@ def missing_privileges(
 
 def _tables(session: Session, names: Collection[TableName]) -> dict[TableName, _Found]:
     listed = ", ".join(f"({literal(name.schema)}, {literal(name.name)})" for name in names)
-    # A privilege on columns counts: which columns arrive is not known here.
+    # A privilege on single columns is enough: the arriving columns are unknown at this point.
     held = ", ".join(
         f"pg_catalog.has_{'table' if word == 'delete' else 'any_column'}_privilege(c.oid, '{word}')" for word in _ASKED
     )
@@ -92,7 +92,7 @@ def _tables(session: Session, names: Collection[TableName]) -> dict[TableName, _
 
 
 def _schemas(session: Session, names: Collection[str]) -> dict[str, set[str]]:
-    """Return the schemas that exist, each with what the role may do in it."""
+    """Return the existing schemas, with the role's privileges on each."""
     rows = session.query(
         "select nspname::text, pg_catalog.has_schema_privilege(oid, 'usage'), "
         "pg_catalog.has_schema_privilege(oid, 'create') from pg_catalog.pg_namespace "

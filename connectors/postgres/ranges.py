@@ -1,14 +1,13 @@
-"""A table, split by its pages: the ranges of a load by several readers, all in one exported snapshot.
+"""Splits a table by its pages: ranges for several readers, all in one exported snapshot.
 
-By pages and not by key: every table has them, they are of one size however the keys are spread, each record that the
-snapshot sees lies in exactly one of them, and a range of pages is read in the order of the disk, where a range of keys
-would jump about.
+Pages are better than keys: every table has them, and all ranges have one size. Each record of the snapshot is in
+exactly one range, and a range is read in the order of the disk.
 
-A load that was cut short is resumed exactly. A snapshot ends with its transaction, but each record says which
-transaction wrote it. What a range holds now and was written before all that ran at that snapshot was in it then; if it
-holds nothing younger, and as many records as were read then, it holds the same records. That is so while the table has
-the same pages and columns (`_FACTS`), and transaction numbers have not come around. The snapshot itself tells which
-transactions ran, but not which of them could have written here: so the question is put before it is taken.
+An interrupted load is resumed exactly. A snapshot ends with its transaction, but each record says which transaction
+wrote it. Records of a range that are older than all transactions that ran at that snapshot were in it. If the range has
+no younger record, and as many as were read then, it holds the same records. This is true while the table has the same
+pages and columns (`_FACTS`), and transaction ids have not wrapped around. The snapshot lists the running transactions,
+but not which of them could have written here: so they are queried before it is taken.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from ..sql.session import SessionLease
 from ..stream import Block, Event, Stream
 from .horizon import BEGIN, unaltered
 
-#: What begins a transaction that reads, and what then marks it as ours.
+#: The statement that begins a reading transaction, and the one that marks it as ours.
 _BEGIN, _, _MARK = BEGIN.partition("; ")
 
 if TYPE_CHECKING:
     from ..sql.read.source import SqlSource
 
-#: Bytes of a page, unless the server was built otherwise; for the plan only.
+#: Bytes of a page, unless the server was built with another size; only used by the plan.
 _PAGE_BYTES = 8192
 
-#: Tables, partitioned tables, materialized views: what has pages.
+#: Tables, partitioned tables, materialized views: relations with pages.
 _KINDS = ("r", "p", "m")
 
-#: The largest of a table and all that is part of it (partitions, children), in pages and bytes; whether all have pages.
+#: The largest of a table and its parts (partitions, children), in pages and bytes; whether all of them have pages.
 _PARTS = """with recursive parts as (
   select to_regclass({table})::oid as oid
   union select i.inhrelid from pg_catalog.pg_inherits i join parts p on i.inhparent = p.oid)"""
@@ -48,8 +47,8 @@ select coalesce(max(pg_relation_size(p.oid)) / current_setting('block_size')::bi
   bool_and(c.relkind = 'p' or c.relkind in ('r', 'm') and coalesce(m.amname = 'heap', false))
 from parts p join pg_catalog.pg_class c on c.oid = p.oid left join pg_catalog.pg_am m on m.oid = c.relam"""
 
-#: What the records of a table depend on beside its pages: the server and its history, the table's files, its columns;
-#: of types that can change by themselves, everything. With row security each role sees other records: NULL.
+#: State on which the records of a table depend besides its pages: the server and its history, the table's files, its
+#: columns, and all details of types that can change. With row security each role sees different records: NULL.
 _FACTS = f"""{_PARTS}
 select case when bool_or(c.relrowsecurity) then null else md5(concat_ws(' ',
   (select system_identifier from pg_catalog.pg_control_system()),
@@ -63,27 +62,27 @@ select case when bool_or(c.relrowsecurity) then null else md5(concat_ws(' ',
   (select md5(string_agg(e::text, ' ' order by e.oid)) from pg_catalog.pg_enum e)))
 end from parts p join pg_catalog.pg_class c on c.oid = p.oid"""
 
-#: Running transactions of other databases. Asked before `_OLDEST`: a transaction that ends in between would be in the
-#: snapshot but no longer in this list, and count for this database.
+#: Running transactions of other databases. Read before `_OLDEST`: a transaction that ends in between would be in the
+#: snapshot but not in this list, and would count for this database.
 _ELSEWHERE = """select coalesce(string_agg(l.transactionid::text, ','), '')
 from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
 where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock' and a.datname <> current_database()"""
 
-#: Oldest other running transaction, or else the next one to begin: no older transaction can write here when a later
-#: snapshot is taken.
+#: Oldest other running transaction, or else the next id: when a later snapshot is taken, no older transaction can
+#: still write here.
 _OLDEST = """with s as materialized (select pg_catalog.pg_current_snapshot() as s)
 select least(pg_catalog.pg_snapshot_xmax(s)::text::bigint, (
   select min(x::text::bigint) from pg_catalog.pg_snapshot_xip(s) x
   where x::xid::text <> all (string_to_array({elsewhere}, ','))))
 from s"""
 
-#: Counts the records of a range, and those that were written by the transaction `then` or a later one. Transaction ids
-#: below 3 mark records that are older than all of them.
+#: Counts the records of a range, and those written by the transaction `then` or a later one. Transaction ids
+#: below 3 mark records that are older than all others.
 _YOUNGER = """select count(*), count(*) filter (where t.xmin::text::bigint > 2
   and mod(mod({now} - t.xmin::text::bigint, 4294967296) + 4294967296, 4294967296) <= {now} - {then})
 from {table} as t where {where}"""
 
-#: Transaction ids wrap around: two that are further apart than this cannot be compared.
+#: Transaction ids wrap around: two ids further apart than this cannot be compared.
 _CIRCLE = 1 << 31
 
 
@@ -94,19 +93,19 @@ class PageRanges(Struct):
     stream: Stream
     wire: str
     ranges: Sequence[Range]
-    #: Of the transaction that holds the snapshot.
+    #: Settings of the transaction that holds the snapshot.
     holder: SessionLease
     #: The exported snapshot.
     snapshot: str = ""
-    #: The answer to `_FACTS`; empty: a later snapshot cannot be compared with this one.
+    #: The result of `_FACTS`; empty: a later snapshot cannot be compared with this one.
     facts: str = ""
-    #: The answer to `_OLDEST` before the snapshot was taken, and the first transaction that had not begun.
+    #: The result of `_OLDEST` before the snapshot was taken, and the first id that had not begun.
     oldest: int = 0
     end: int = 0
 
     @property
     def moment(self) -> Mapping[str, Any] | None:
-        """Return what a later snapshot is compared with."""
+        """Return the facts that a later snapshot is compared with."""
         ranges = [[part.label, *part.locator["pages"]] for part in self.ranges]
         found = {
             "facts": self.facts,
@@ -117,7 +116,7 @@ class PageRanges(Struct):
         return found if self.facts and self.oldest else None
 
     def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
-        """Take the ranges of an earlier snapshot, if this one sees the same records in the loaded ones."""
+        """Take the ranges of an earlier snapshot, if this one sees the same records in the loaded ranges."""
         then, now = int(moment["oldest"]), self.end
         condition = self.source.filter(self.stream)
         if moment["facts"] != self.facts or moment.get("filter", "") != condition or now - then >= _CIRCLE:
@@ -133,7 +132,7 @@ class PageRanges(Struct):
         return True
 
     def read(self, part: Range) -> Generator[Event | Block, None, None]:
-        """Yield one range, over a connection of its own that sees the snapshot."""
+        """Yield one range, over a separate connection that uses the snapshot."""
         source, stream = self.source, self.stream
         try:
             with source.sessions(self.wire).lease(stream.name) as lease:
@@ -148,19 +147,19 @@ class PageRanges(Struct):
 
 def _adopt(lease: SessionLease, stream: Stream, snapshot: str) -> None:
     try:
-        # Begun anew: a snapshot can be set only before the transaction takes its own.
+        # Begin again: a snapshot can be set only before the transaction takes its own.
         lease.session.execute(f"rollback; {_BEGIN}; set transaction snapshot {literal(snapshot)}; {_MARK}")
     except FatalConnectorError as error:
         raise SnapshotLost(f"the snapshot of stream {stream.name!r} is gone: {error}") from error
 
 
 def plan(stream: Stream, readers: int, range_bytes: int) -> tuple[int | None, str]:
-    """Say into how many ranges a table would be split, by what the catalog knows of it."""
+    """Return the number of ranges into which a table would be split, by the catalog."""
     kind, pages = str(stream.locator.get("kind", "")), int(stream.locator.get("pages", 0))
     if kind not in _KINDS:
-        return 1, "a view or foreign table has no pages to split it by"
+        return 1, "a view or foreign table has no pages for a split"
     if pages <= 0:
-        return None, "by pages, counted when it is read: the catalog has no statistics yet"
+        return None, "by pages, counted at the read: the catalog has no statistics yet"
     count = how_many(pages * _PAGE_BYTES, readers, range_bytes)
     if count == 1:
         return 1, f"{pages:,} pages are too few to split"
@@ -175,7 +174,7 @@ def opened(source: SqlSource, stream: Stream, readers: int, wire: str, range_byt
         oldest = _oldest(lease)
         lease.begin()
         table = source.dialect.naming.table(source.table(stream))
-        # Holds the lock that keeps the table from being rewritten: its pages stay what they are, and so do its columns.
+        # Holds the lock that prevents a rewrite of the table: its pages and columns stay.
         unaltered(source, lease, stream, lambda: None)
         source.agree(lease, stream, wire)
         if int(lease.session.query("select current_setting('server_version_num')::int")[0][0]) < 140000:
@@ -190,7 +189,7 @@ def opened(source: SqlSource, stream: Stream, readers: int, wire: str, range_byt
         try:
             yield found
         except BaseException as error:
-            # Not through the lease: an interrupted lease would raise its own error instead.
+            # Not through the lease: an interrupted lease would raise a different error.
             failed = error
     if failed is not None:
         raise failed
@@ -204,7 +203,7 @@ def _split(lease: SessionLease, table: str, readers: int, range_bytes: int) -> l
     bounds = [int(pages) * place // count for place in range(count)]
     ranges = []
     for place, first in enumerate(bounds):
-        # The last range has no end: added pages hold records of this snapshot, or none that it sees.
+        # The last range has no end: new pages have no records that this snapshot sees, or records of the snapshot.
         end = bounds[place + 1] if place + 1 < count else None
         label = f"pages {first:,} to {end - 1:,}" if end is not None else f"pages from {first:,}"
         ranges.append(_range(place, label, first, end))
@@ -223,7 +222,7 @@ def _within(pages: Sequence[Any]) -> str:
 
 
 def _oldest(lease: SessionLease) -> int:
-    """Ask before a snapshot is taken; 0: the server does not say."""
+    """Read it before a snapshot is taken; 0: the server does not report it."""
     try:
         elsewhere = str(_alone(lease, _ELSEWHERE))
         return int(_alone(lease, _OLDEST.format(elsewhere=literal(elsewhere))))
@@ -232,7 +231,7 @@ def _oldest(lease: SessionLease) -> int:
 
 
 def _alone(lease: SessionLease, sql: str) -> Any:
-    """Return a query's answer from a transaction, and so a snapshot, of its own."""
+    """Return a query's answer from a separate transaction, with its own snapshot."""
     lease.begin()
     try:
         return lease.session.query(sql)[0][0]
@@ -241,7 +240,7 @@ def _alone(lease: SessionLease, sql: str) -> Any:
 
 
 def _facts(source: SqlSource, lease: SessionLease, table: str) -> tuple[str, int]:
-    """Return what a load can be resumed by; nothing where the server has no such facts, or does not show them."""
+    """Return the facts by which a load can be resumed; empty if the server does not show them."""
     source.dialect.writes.savepoint(lease.session)
     try:
         ((facts,),) = lease.session.query(_FACTS.format(table=literal(table)))

@@ -1,4 +1,4 @@
-"""Settings of the postgres connector, and the addresses made of them."""
+"""Settings of the postgres connector, and addresses built from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..sql.address import ServerSettings, check_url, split_url
 from ..sql.clear_text import LIBPQ
 from ..struct_helpers import replace
 
-#: Query parameters of a URL that asyncpg takes as well; with any other the raw wire is not offered.
+#: URL parameters that asyncpg understands; with any other parameter the raw format is not offered.
 _RAW_PARAMETERS = {
     *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "application_name", "connect_timeout"),
     *SOCKET_PARAMETERS,
@@ -24,16 +24,16 @@ _RAW_PARAMETERS = {
 
 
 class LogSettings(BaseModel, frozen=True, extra="forbid"):
-    """What LOG_BASED streams are read from."""
+    """Settings of LOG_BASED streams."""
 
-    slot: str | None = Field(default=None, description="Replication slot; default: a name of the pipeline's own")
-    publication: str | None = Field(default=None, description="Publication; default: the same name")
+    slot: str | None = Field(default=None, description="Replication slot; default: a name for this pipeline")
+    publication: str | None = Field(default=None, description="Publication; default: the slot's name")
     max_retained: str | None = Field(
         default=None,
         pattern=r"^[1-9][0-9]{0,5}(MB|GB|TB)$",
-        description="Kept log past which `plan` and `run` warn, such as 10GB",
+        description="Size of kept log at which `plan` and `run` warn, such as 10GB",
     )
-    on_retained: Literal["warn"] = Field(default="warn", description="What becomes of more log than that")
+    on_retained: Literal["warn"] = Field(default="warn", description="What to do with more log than that")
 
     @property
     def max_retained_bytes(self) -> int | None:
@@ -53,26 +53,24 @@ class PostgresSettings(ServerSettings):
         None,
         alias="schema",
         min_length=1,
-        description="Destination: schema of tables named without one (public). Source: the only schema offered.",
+        description="Destination: schema of tables without schema in their name (public). Source: the only schema.",
     )
-    batch_size_bytes: PositiveInt = Field(2 << 20, description="Rough size of a batch that is read")
-    create_schemas: bool = Field(
-        True, description="Destination: create schemas that tables need; false: refuse such a table"
-    )
+    batch_size_bytes: PositiveInt = Field(2 << 20, description="Approximate size of a batch when reading")
+    create_schemas: bool = Field(True, description="Destination: create missing schemas; false: refuse tables in them")
     arrays_as_json: bool = Field(
-        False, description="Source: arrays are JSON, `[1, null]`; false: the text of PostgreSQL, `{1,NULL}`"
+        False, description="Source: read arrays as JSON, `[1, null]`; false: as PostgreSQL's text, `{1,NULL}`"
     )
     log: LogSettings | None = Field(None, description="Source: slot and publication of LOG_BASED streams")
     text_columns: tuple[str, ...] = Field(
         (),
-        description="Source: columns read as text (`schema.table.column`), for values that only PostgreSQL has: NaN "
-        "in numeric, infinite dates and times",
+        description="Source: columns to read as text (`schema.table.column`), for values that only PostgreSQL has: "
+        "NaN in numeric, infinite dates and times",
     )
 
     @model_validator(mode="after")
     def _names_a_place(self) -> PostgresSettings:
         if self.url is None and self.host is None and self.dbname is None:
-            raise ValueError("name the database: url, or host, port, user, password and dbname")
+            raise ValueError("the database is missing: set url, or host, port, user, password and dbname")
         if self.url is not None:
             url = self.url.get_secret_value()
             if not url.startswith(("postgresql://", "postgres://")):
@@ -82,7 +80,7 @@ class PostgresSettings(ServerSettings):
 
     @cached_property
     def address(self) -> PostgresAddress:
-        """Return where and as whom to connect."""
+        """Return address and user for a connection."""
         address = parse_address(self.url.get_secret_value()) if self.url else PostgresAddress()
         own = {"host": self.host, "user": self.user, "dbname": self.dbname}
         changes: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
@@ -103,22 +101,22 @@ class PostgresAddress(shared.Address, frozen=True, kw_only=True):
 
     @property
     def is_plain(self) -> bool:
-        """Tell whether drivers other than libpq understand all of it."""
+        """Return whether drivers other than libpq understand the whole URL."""
         is_known = "," not in self.host and set(self.parameters) <= _RAW_PARAMETERS
         return is_known and (bool(self.password) or not _has_escapes())
 
     @property
     def is_verified(self) -> bool:
-        """Tell whether the certificate has to be one of an authority's."""
+        """Return whether the certificate must come from a trusted authority."""
         return self.parameters.get("sslmode") in ("verify-ca", "verify-full")
 
     def limited(self, connect_timeout_s: int, network_timeout_s: int) -> PostgresAddress:
-        """Return the address with limits for a network that does not answer; those of the URL itself stay."""
+        """Return the address with timeouts for a network that does not answer; timeouts in the URL stay."""
         parameters = {**libpq_parameters(connect_timeout_s, network_timeout_s), **self.parameters}
         return replace(self, parameters=parameters)
 
     def uri(self, *, application_name: bool = True, is_libpq: bool = True) -> str:
-        """Return the URI with credentials, for libpq or for drivers that know its main parameters only."""
+        """Return the URI with credentials, for libpq or for drivers that only know its main parameters."""
         login = quote(self.user, safe="")
         if self.password:
             login += f":{quote(self.password, safe='')}"
@@ -131,22 +129,22 @@ class PostgresAddress(shared.Address, frozen=True, kw_only=True):
         return f"postgresql://{place}{'?' if query else ''}{query}"
 
     def identity(self) -> str:
-        """Return the place without credentials, spelled the same however it was given."""
+        """Return the server and database without credentials, in one spelling for all forms of the address."""
         port = "" if self.port in ("", "5432") else f":{self.port}"
         return f"postgres://{self.place}{port}/{self.dbname or self.user}"
 
 
 def _has_escapes() -> bool:
-    """Tell whether the file of passwords holds a backslash: asyncpg leaves the escapes in a password."""
+    """Return whether the password file contains a backslash: asyncpg does not decode its escapes."""
     try:
         file = Path(os.environ.get("PGPASSFILE") or Path.home() / ".pgpass")
         return b"\\" in file.read_bytes()
-    except (OSError, RuntimeError):  # there is none, or no home
+    except (OSError, RuntimeError):  # there is no file, or no home directory
         return False
 
 
 def parse_address(url: str) -> PostgresAddress:
-    """Take a URL apart."""
+    """Split a URL into its parts."""
     user, password, host, port, dbname, parameters = split_url(url)
     named = {name: parameters.pop(name, "") for name in ("host", "port", "user", "password", "dbname")}
     return PostgresAddress(

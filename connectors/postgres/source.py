@@ -47,22 +47,22 @@ if TYPE_CHECKING:
     from ..log_based import LogLook, OpenLog
     from .log.reading import PostgresLog
 
-#: Below these lie only the driver's wrapped-around infinities and years past 294,000.
+#: Lower values are only the driver's wrapped infinities and years past 294,000.
 _FIRST_MICROSECOND = -210866803200000000
 _FIRST_DAY = -2440588
 _LAST_TIME = 86_400_000_000
 
-#: `relkind` whose records other transactions commit than those that are looked at -> what happens there instead.
+#: `relkind` of relations whose records come from other transactions than the observed ones -> explanation.
 _LATE = {
-    "f": "a foreign table's records are committed at another server",
+    "f": "a foreign table's records are committed on another server",
     "m": "a materialized view shows records when it is refreshed, not when they are committed",
 }
 
 _ADOPT = "set transaction snapshot"
 
 _MEND = (
-    "read the column as text with the source's `text_columns`, exclude it with `columns`, or sync it to PostgreSQL "
-    "without transformers, where values are copied as they are"
+    "read the column as text with the source's `text_columns`, exclude it with `columns`, or sync it to "
+    "PostgreSQL without transformers, where values are copied unchanged"
 )
 
 
@@ -81,7 +81,7 @@ class PostgresSource(OnServer, QuerySource):
             checkpoint_s=self._settings.checkpoint_s,
         )
         self._is_standby = False
-        #: Reads of the log that are under way.
+        #: Running reads of the log.
         self._logs: list[PostgresLog] = []
         self._database = ADBCDatabase(self._settings.address)
         self._arrow = self._sessions
@@ -127,7 +127,7 @@ class PostgresSource(OnServer, QuerySource):
         return [catalog.as_json(field) if self._settings.arrays_as_json else field for field in fields]
 
     def offers(self, stream: Stream) -> Sequence[str]:
-        """Offer raw COPY for whole tables of built-in types, read as they are."""
+        """Offer raw COPY for whole tables of built-in types without conversions."""
         is_whole = stream.read.method is ReplicationMethod.FULL_TABLE
         if stream.query:
             return ("arrow",)
@@ -136,7 +136,7 @@ class PostgresSource(OnServer, QuerySource):
         return ("arrow",)
 
     def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
-        """All streams of the log are one read."""
+        """All streams of the log share one read."""
         logged = [stream for stream in streams if stream.read.method is ReplicationMethod.LOG_BASED]
         return [*([logged] if logged else []), *([stream] for stream in streams if stream not in logged)]
 
@@ -145,9 +145,9 @@ class PostgresSource(OnServer, QuerySource):
         kind = str(stream.locator.get("kind", ""))
         if stream.query or kind != "r":
             what = {"p": "a partitioned table", "v": "a view", "m": "a materialized view", "f": "a foreign table"}
-            return f"{what.get(kind, 'a query')} is not read out of the log: use FULL_TABLE or INCREMENTAL"
+            return f"{what.get(kind, 'a query')} cannot be read from the log: use FULL_TABLE or INCREMENTAL"
         if as_json := [field.name for field in stream.schema if facts_of(field).read_as == "json"]:
-            return f"`arrays_as_json` is not built for it (column {as_json[0]!r}): leave it out"
+            return f"`arrays_as_json` is not supported there (column {as_json[0]!r}): remove it"
         return ""
 
     def look_at_log(self, name: str, streams: Sequence[Stream], rows: Sequence[LedgerRow]) -> LogLook:
@@ -199,13 +199,13 @@ class PostgresSource(OnServer, QuerySource):
             return slot.drop(admin, rows)
 
     def interrupt(self, stream: str) -> None:
-        """Cancel what is under way for one stream."""
+        """Cancel the running calls of one stream."""
         super().interrupt(stream)
         for opened in list(self._logs):
             opened.interrupt(stream)
 
     def sessions(self, wire: str) -> Sessions:
-        """Raw blocks come over their own connections."""
+        """Raw blocks use their own connections."""
         return self._raw if wire == "pgcopy" else self._arrow
 
     def shortcut(self) -> str:
@@ -213,13 +213,13 @@ class PostgresSource(OnServer, QuerySource):
         return "pgcopy"
 
     def prepare(self, wire: str, *, is_whole: bool) -> None:
-        """Connect in the background, and ask the catalog over the very connection that will carry the records."""
+        """Connect in the background, and query the catalog over the same connection that later reads the records."""
         if wire == "pgcopy" and self._settings.address.is_plain:
             self._sessions = self._raw
         self._sessions.prepare()
 
     def all_sessions(self) -> Sequence[Sessions]:
-        """Return both kinds."""
+        """Return both pools."""
         return (self._arrow, self._raw)
 
     def close(self) -> None:
@@ -228,7 +228,7 @@ class PostgresSource(OnServer, QuerySource):
         self._database.close()
 
     def begin(self, lease: SessionLease, stream: Stream) -> None:
-        """Let a query, the user's own, find what it names, and be compiled, as in the user's other sessions."""
+        """Run a user's query with the search path and the settings of the user's other sessions."""
         lease.begin()
         if snapshot := stream.locator.get(SNAPSHOT):
             # Begun anew: a snapshot can be set only before the transaction takes its own.
@@ -245,30 +245,31 @@ class PostgresSource(OnServer, QuerySource):
             lease.first(lambda session: session.execute(BEGIN_LOCKED))
 
     def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
-        """Have libpq describe it: the other drivers do not tell how many digits a number has."""
+        """Describe it with libpq: the other drivers do not report how many digits a number has."""
         columns = describe(self._settings.address, stream.query)
-        session.execute("set local search_path to default")  # the names of types depend on it, see `streams`
+        session.execute("set local search_path to default")  # type names depend on it, see `streams`
         return self._with_json(catalog.described(session, columns, self.dialect.name))
 
     def table_columns_now(self, lease: SessionLease, stream: Stream) -> Mapping[str, str]:
-        """Ask the catalog, once the table is locked.
+        """Read the catalog after the table is locked.
 
         Raises:
-            FatalConnectorError: the table is the one that was planned, and a name means another of its columns.
+            FatalConnectorError: it is still the planned table, but a name now means another column.
         """
         types, places = catalog.columns_now(lease.session, self.table(stream))
         planned: Mapping[str, int] = stream.locator.get("places", {})
         if planned.get("") == places.get(""):
             renamed = [name for name in stream.schema.names if places.get(name, 0) != planned.get(name)]
-            found = [f"column {name!r} is now the name of another column" for name in renamed if name in places]
+            found = [f"the name {name!r} now belongs to another column" for name in renamed if name in places]
             if found:
                 raise altered(stream, found)
         return types
 
     def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
-        """Tell whether the same is selected of both, and the planned type holds it; raw bytes are of one type only.
+        """Return whether both are selected equally, and the planned type holds the values; raw bytes need the same
+        type.
 
-        Of integers Arrow refuses those that do not fit.
+        Arrow refuses integers that do not fit.
         """
         if wire != "arrow":
             return False
@@ -278,13 +279,13 @@ class PostgresSource(OnServer, QuerySource):
         if facts.read_as == "json":
             return native.endswith("[]")
         planned = facts.native_type
-        # The plan names a type as the user's search path has it; a read searches no schema.
+        # The plan names types with the user's search path; a read has no search path.
         if native == _type_name(field) or {planned, native} <= INTEGERS.keys():
             return True
         return arrow_of(planned) == arrow_of(native) and widen(planned, native) == planned
 
     def expression(self, field: pa.Field) -> str:
-        """Cast what the driver cannot carry."""
+        """Cast types that the driver cannot read."""
         column = super().expression(field)
         facts = facts_of(field)
         if not facts.native_type:
@@ -294,23 +295,23 @@ class PostgresSource(OnServer, QuerySource):
         if facts.read_as == "json":
             return f"array_to_json({column})::text"
         if facts.read_as == "base":
-            column = f"{column}::{_type_name(field)}"  # of a domain the driver knows nothing
+            column = f"{column}::{_type_name(field)}"  # the driver knows no domains
         if facts.precision is Precision.WIDENS:
             return TRIMMED.format(column)
         return arrow_of(facts.native_type)[1].format(column)
 
     def numbers(self, lease: SessionLease, stream: Stream, fields: Sequence[pa.Field]) -> Mapping[str, Numbers]:
-        """Look at them in one pass."""
+        """Scan them in one pass."""
         names = [field.name for field in fields]
         found = look(lease.session, self.relation(stream), [self.dialect.naming.quote(name) for name in names])
         return dict(zip(names, found, strict=True))
 
     def checksum_system(self) -> str:
-        """Return whose SQL they are computed in."""
+        """Return the system whose SQL computes them."""
         return "postgres"
 
     def keeps_json(self) -> bool:
-        """Tell whether `json` is the text as it was written."""
+        """Return whether `json` keeps the text unchanged."""
         return False
 
     def array_item(self, field: pa.Field) -> pa.Field | None:
@@ -318,7 +319,7 @@ class PostgresSource(OnServer, QuerySource):
         return array_item(field)
 
     def constant(self, value: pa.Scalar, field: pa.Field) -> str:
-        """Name the schema of the type."""
+        """Add the schema of the type."""
         name = _type_name(field)
         return super().constant(value, with_facts(field, FieldFacts(native_type=name)) if name else field)
 
@@ -326,7 +327,7 @@ class PostgresSource(OnServer, QuerySource):
         """Compute checksums in the database."""
         from .checksums import PostgresCanonical
 
-        # Ranges are taken for as many groups as there are records: they would be sorted, all columns, on disk.
+        # The planner expects as many groups as records for ranges: it would sort all columns on disk.
         return self.opened_checksums(side, PostgresCanonical(), "set local jit = off; set local enable_sort = off")
 
     def narrowed(self, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Stream:
@@ -336,37 +337,38 @@ class PostgresSource(OnServer, QuerySource):
         return self.within(stream, side, PostgresCanonical(), ranges)
 
     def tie_breaker(self, field: pa.Field) -> str | None:
-        """Tell texts apart by their bytes, and numbers by their digits, whatever a collation or `numeric` says."""
+        """Distinguish texts by bytes, and numbers by digits, whatever a collation or `numeric` compares."""
         if not pa.types.is_string(field.type):
             return None
         return f't.{self.dialect.naming.quote(field.name)}::text collate "C"'
 
     def bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
-        """Make the same text of a bookmark as of the records: that of `char(n)` has lost its blanks."""
+        """Convert a bookmark to the same text as the records: `char(n)` has lost its blanks."""
         first = self.constant(value, field)
         return [first] if self.tie_breaker(field) is None else [first, f"{first}::text"]
 
     def filter_marks(self, field: pa.Field) -> list[str]:
-        """Compare numbers that are read as texts as numbers, all other texts as such: an enum knows its labels only."""
+        """Compare numbers that are read as text as numbers; compare other texts as text, since an enum only knows its
+        labels."""
         if is_number_in_text(field) or not pa.types.is_string(field.type):
             return [self.comparable(field)]
         return [*([self.comparable(field)] if _is_plain_text(field) else []), str(self.tie_breaker(field))]
 
     def filter_bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
-        """Return what the marks are compared with."""
+        """Return the constants that are compared with the marks."""
         if is_number_in_text(field) or not pa.types.is_string(field.type):
             return [self.constant(value, field)]
         return [f"{literal(value.as_py())}::text"] * len(self.filter_marks(field))
 
     def incomplete(self, field: pa.Field) -> str:
-        """Count NaN among what is no bookmark; here it is above all numbers."""
+        """Treat NaN as no bookmark; PostgreSQL sorts NaN above all numbers."""
         missing = super().incomplete(field)
         if not pa.types.is_floating(field.type) and not is_number_in_text(field):
             return missing
         return f"{missing or 'false'} or t.{self.dialect.naming.quote(field.name)} = 'NaN'"
 
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
-        """Refuse what only PostgreSQL can hold, then cast."""
+        """Refuse values that only PostgreSQL can hold, then cast."""
         for place, field in enumerate(stream.schema):
             _refuse_special(batch.column(place), field, stream.name)
         try:
@@ -376,21 +378,21 @@ class PostgresSource(OnServer, QuerySource):
             raise
 
     def skips_late(self, stream: Stream) -> str:
-        """Say for which bookmarks, tables or servers no horizon is known."""
+        """Return why bookmarks, tables or servers have no horizon."""
         if stream.query:
             return LATE
         if not can_settle(stream):
-            return "only of times and numbers a transaction's begin says what it may hold back"
+            return "the begin of a transaction limits only times and numbers"
         return STANDBY if self._is_standby else _LATE.get(str(stream.locator.get("kind", "")), "")
 
     def horizon(self, lease: SessionLease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
-        """Find out what running transactions may still commit, and take the snapshot after that."""
+        """Find the values that running transactions may still commit, then take the snapshot."""
         if stream.query:
             return None
         return unaltered(self, lease, stream, lambda: settle(self, lease, stream, bookmark, self._settings.settle_s))
 
     def is_indexed(self, lease: SessionLease, stream: Stream) -> bool:
-        """Ask the catalog."""
+        """Read the catalog."""
         if stream.query:
             return False
         return catalog.is_indexed(lease.session, self.table(stream), stream.read.bookmark_properties[0])
@@ -407,7 +409,7 @@ class PostgresSource(OnServer, QuerySource):
             yield block
 
     def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
-        """Split by the pages of the table, as the last ANALYZE counted them."""
+        """Split by the pages of the table, counted by the last ANALYZE."""
         return (1, WHOLE) if stream.query else ranges.plan(stream, readers, self._settings.range_bytes)
 
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[ranges.PageRanges]:
@@ -416,7 +418,7 @@ class PostgresSource(OnServer, QuerySource):
 
 
 def _type_name(field: pa.Field) -> str:
-    """Return the name of a column's type in a statement; empty: unknown."""
+    """Return the name of a column's type for a statement; empty: unknown."""
     facts = facts_of(field)
     return facts.type_name or facts.native_type
 
@@ -428,19 +430,19 @@ def _is_plain_text(field: pa.Field) -> bool:
 
 
 def is_raw(stream: Stream) -> bool:
-    """Tell whether every column is a built-in type of PostgreSQL, so that its binary form says the same anywhere."""
+    """Return whether every column is a built-in type, whose binary form means the same on every server."""
     for field in stream.schema:
         facts = facts_of(field)
         if facts.native_system != "postgres" or facts.read_as:
             return False
-        # A type that was changed meanwhile is not the one that the catalog had.
+        # A changed type differs from the catalog's earlier one.
         if not Name.parse(facts.native_type).is_native or arrow_of(facts.native_type)[0] != field.type:
             return False
     return True
 
 
 def _refuse_special(array: pa.Array, field: pa.Field, stream: str) -> None:
-    """Raise for infinite dates and times, which the driver wraps around, and for 24 o'clock."""
+    """Raise for infinite dates and times, which the driver wraps around, and for the time 24:00."""
     kind = array.type
     what = ""
     if pa.types.is_timestamp(kind):
@@ -455,7 +457,7 @@ def _refuse_special(array: pa.Array, field: pa.Field, stream: str) -> None:
 
 
 def _refuse_nan(batch: pa.RecordBatch, stream: Stream) -> None:
-    """Raise for a text that stands for a numeric which no decimal can hold."""
+    """Raise for a text of a numeric that no decimal can hold."""
     for place, field in enumerate(stream.schema):
         array = batch.column(place)
         if not (pa.types.is_decimal(field.type) and pa.types.is_string(array.type)):
@@ -466,7 +468,7 @@ def _refuse_nan(batch: pa.RecordBatch, stream: Stream) -> None:
 
 def _refuse(field: pa.Field, what: str, stream: str) -> NoReturn:
     raise FatalConnectorError(
-        f"column {field.name!r} holds {what}, which is no {type_text(field.type)}: {_MEND}",
+        f"column {field.name!r} contains {what}, which does not fit {type_text(field.type)}: {_MEND}",
         connector="postgres",
         stream=stream,
     )

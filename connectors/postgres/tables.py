@@ -15,10 +15,10 @@ _TEMPORARY = "pg_temp"
 
 
 class PostgresTables(Tables):
-    """Readers are shut out only while a replacement is renamed."""
+    """Readers are locked out only while a replacement is renamed."""
 
     def lock_creation(self, session: Session, name: TableName) -> None:
-        """Take an advisory lock: CREATE TABLE IF NOT EXISTS alone fails when two do it at once."""
+        """Take an advisory lock: CREATE TABLE IF NOT EXISTS alone fails if two sessions run it at once."""
         number = f"pg_catalog.hashtextextended({literal(f'syncblocks {name}')}, 0)"
         session.execute(f"select pg_catalog.pg_advisory_xact_lock({number})")
 
@@ -27,11 +27,11 @@ class PostgresTables(Tables):
         return bool(session.query("select 1 from pg_catalog.pg_namespace where nspname = $1", (schema,)))
 
     def staging(self, target: TableName, name: str) -> TableName:
-        """Stage in a temporary table: no WAL, and no privilege on the schema needed."""
+        """Stage in a temporary table: it needs no WAL, and no privilege on the schema."""
         return TableName(_TEMPORARY, name)
 
     def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
-        """Create it for this transaction; in a real schema, for all sessions that load into it."""
+        """Create it for this transaction; in a real schema, for all sessions of the load."""
         parts = [f"{self._quote(column.name)} {column.type}" for column in columns]
         if numbered:
             parts.append(f"{self._quote(SEQUENCE)} bigint generated always as identity (cache 1000)")
@@ -40,7 +40,7 @@ class PostgresTables(Tables):
         return f"create table {self._table(name)} ({', '.join(parts)})"
 
     def free(self, session: Session, name: TableName) -> None:
-        """End the sessions of a frozen process that would keep its staging table from being dropped."""
+        """End the sessions of a frozen process that would prevent the drop of its staging table."""
         session.query(
             "select pg_catalog.pg_terminate_backend(l.pid) from pg_catalog.pg_locks l "
             "join pg_catalog.pg_stat_activity a on a.pid = l.pid "
@@ -50,22 +50,22 @@ class PostgresTables(Tables):
         )
 
     def lock(self, name: TableName) -> str:
-        """Shut out other writers, not readers."""
+        """Lock out other writers, but not readers."""
         return f"lock table {self._table(name)} in share row exclusive mode"
 
     def create_replacement(self, name: TableName, columns: Sequence[Column], key: Sequence[str]) -> str:
-        """Write CREATE without the key: an index is built faster at once, by `swap`."""
+        """Write CREATE without the key: `swap` builds the index in one step, which is faster."""
         return self.create(name, columns)
 
     def swap(self, staging: TableName, target: Table | None, name: TableName, key: Sequence[str]) -> Sequence[Action]:
-        """Build the key first, so that readers are shut out only for the renaming."""
+        """Build the key first, so that readers are locked out only during the renaming."""
         statements: list[Action] = (
             [f"alter table {self._table(staging)} add primary key ({self._names(key)})"] if key else []
         )
         statements += super().swap(staging, target, name, key)
         if key:
             index = TableName(staging.schema, f"{staging.name}_pkey")
-            # Another table may have an index of that name: then this index keeps its own.
+            # Another table may have an index of that name: then this index keeps its own name.
             wanted = self._quote(f"{name.name.encode()[:58].decode('utf-8', 'ignore')}_pkey")
             body = (
                 f"begin alter index {self._table(index)} rename to {wanted}; "

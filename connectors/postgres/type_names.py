@@ -1,4 +1,4 @@
-"""Names of PostgreSQL's types, taken apart; spelled as `format_type` does."""
+"""Names of PostgreSQL's types, parsed from the form of `format_type`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-#: Built-in types whose values mean the same in every database: these are made again under their own name, and their
-#: binary form may be copied from server to server. (Not among them: what holds OIDs, such as regclass.)
+#: Built-in types whose values mean the same in every database: new columns get the same type, and the
+#: binary form can be copied between servers. (Types with OIDs, such as regclass, are not included.)
 NATIVE = frozenset(
     {
         "bigint",
@@ -76,7 +76,7 @@ TEXTS = ("text", "character varying", "character", "name", '"char"')
 
 
 class Name(Struct, frozen=True):
-    """A type's name, taken apart: `numeric(12,2)[]`."""
+    """The parts of a type's name: `numeric(12,2)[]`."""
 
     base: str
     first: int | None = None
@@ -86,7 +86,7 @@ class Name(Struct, frozen=True):
     @staticmethod
     @lru_cache(maxsize=4096)
     def parse(text: str) -> Name:
-        """Take a name apart, as `format_type` writes it."""
+        """Parse a name in the form of `format_type`."""
         is_array = text.endswith("[]")
         text = text.removesuffix("[]")
         found = _TYPMOD.search(text)
@@ -98,17 +98,17 @@ class Name(Struct, frozen=True):
 
     @property
     def is_native(self) -> bool:
-        """Tell whether every server has it."""
+        """Return whether every server has it."""
         return self.base in NATIVE
 
     @property
     def scale(self) -> int:
-        """Digits behind the point of a numeric with a precision."""
+        """Decimal places of a numeric with a precision."""
         return self.second or 0
 
     @property
     def is_filled(self) -> bool:
-        """Tell whether values are filled up with blanks."""
+        """Return whether values are padded with blanks."""
         return self.base == "character" and not self.is_array
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's types and Arrow's: how each is read, made and carried."""
+"""PostgreSQL's types and Arrow's: how each is read, created and transferred."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..sql.tables import Column, Wire
 from .type_names import TEXTS, Name
 from .widening import text_of, widen
 
-#: Types that COPY carries as one Arrow type, whatever is put in.
+#: Types that COPY always returns as one Arrow type.
 _FIXED: dict[str, pa.DataType] = {
     "smallint": pa.int16(),
     "integer": pa.int32(),
@@ -39,17 +39,17 @@ _PLAIN = frozenset(
     {"smallint", "integer", "bigint", "real", "double precision", "numeric", "boolean", "text", "character varying"}
 ) | {"character", "name", "uuid", "json", "jsonb", "bytea", "oid"}
 
-#: Types that JSON has a form of its own for.
+#: Types with their own form in JSON.
 _MOMENTS = frozenset({"date", "timestamp without time zone", "timestamp with time zone"})
 
 
-#: What is selected of a number that is read as a decimal of the digits that were found, not of its own type.
+#: Select expression of a number that is read as a decimal with the digits found, not with its own type.
 TRIMMED = "pg_catalog.trim_scale({})::text"
 
 
 @lru_cache(maxsize=4096)
 def arrow_of(column_type: str) -> tuple[pa.DataType, str]:
-    """Return the Arrow type a column is read in, and what is selected: a format with `{}` for the column."""
+    """Return the Arrow type of a column, and its select expression: a format with `{}` for the column."""
     name = Name.parse(column_type)
     if column_type == "bpchar":
         # A `character` without a length, as views have it: a cast to text would drop the blanks at its end.
@@ -57,7 +57,7 @@ def arrow_of(column_type: str) -> tuple[pa.DataType, str]:
     if name.is_array or not name.is_native:
         return pa.string(), "{}::text"
     if name.base == "inet":
-        # As the server shows it: a cast to text would add `/32` to the address of a host.
+        # The server's display form: a cast to text would add `/32` to the address of a host.
         return pa.string(), "pg_catalog.textin(pg_catalog.inet_out({}))"
     if name.base in _FIXED:
         return _FIXED[name.base], "{}"
@@ -66,7 +66,7 @@ def arrow_of(column_type: str) -> tuple[pa.DataType, str]:
     if name.base in ("json", "jsonb"):
         return pa.json_(), "{}::text"
     if name.base == "numeric" and name.first is not None and name.first <= 38 and 0 <= name.scale <= name.first:
-        # As text and cast by Arrow: half the time of the driver's own decoding of binary numerics.
+        # As text, cast by Arrow: half the time of the driver's own decoding of binary numerics.
         return pa.decimal128(name.first, name.scale), "{}::text"
     if name.base == "oid":
         return pa.int64(), "{}::bigint"
@@ -99,7 +99,7 @@ _ITEMS = frozenset(
 
 
 def array_item(field: pa.Field) -> pa.Field | None:
-    """Return the items of an array, which is read as text; None: it is none, or they cannot be compared."""
+    """Return the item type of an array that is read as text; None: it is no array, or its items cannot be compared."""
     native = native_of(field, "postgres")
     base = native.removesuffix("[]")
     if base == native or Name.parse(base).base not in _ITEMS:
@@ -108,7 +108,7 @@ def array_item(field: pa.Field) -> pa.Field | None:
 
 
 def shown(column_type: str) -> str:
-    """Return what is selected for people to read: Python's times end at the year 9999, its intervals have no months."""
+    """Return the select expression for display: Python's times end at the year 9999, its intervals have no months."""
     name = Name.parse(column_type)
     if name.base in _PLAIN:
         return "{}"
@@ -118,7 +118,7 @@ def shown(column_type: str) -> str:
 
 
 def _kept_as(column_type: str, arriving: Any) -> pa.DataType:
-    """Return what values of an Arrow type are in a column: its own type, also where that is read as text."""
+    """Return the column type for values of an Arrow type: its own type, even if it is read as text."""
     name = Name.parse(column_type)
     if name.is_array:
         is_list = (
@@ -160,7 +160,7 @@ def _made_for(kind: Any, column: str) -> str:
         if test(kind):
             return str(made)
     raise FatalConnectorError(
-        f"column {column!r} is {kind}, for which PostgreSQL has no type; exclude it with `columns`",
+        f"column {column!r} is {kind}, for which PostgreSQL has no type; exclude the column with `columns`",
         connector="postgres",
     )
 
@@ -191,7 +191,7 @@ _MADE = (
 
 
 def _wire(target: str, kind: pa.DataType) -> Wire:
-    """Say how values of an Arrow type get into a column of a type: as they are by COPY, or as text and a cast."""
+    """Return how values of an Arrow type are written into a column: directly by COPY, or as text with a cast."""
     name = Name.parse(target)
     if pa.types.is_dictionary(kind):
         return _wire(target, kind.value_type)
@@ -243,37 +243,37 @@ class PostgresTypes(Types):
     """A domain is read and written as its base type."""
 
     def __init__(self) -> None:
-        #: Domain -> its base type; of domains in tables that were reflected.
+        #: Domain -> base type, for domains in the tables that were read.
         self.domains: dict[str, str] = {}
-        #: Enum, with its schema -> its name as the session writes it, and its labels; of a destination.
+        #: Enum with its schema -> its name as the session writes it, and its labels; for a destination.
         self.enums: dict[str, tuple[str, frozenset[str]]] = {}
 
     def base(self, column_type: str) -> str:
-        """Return a domain's base type; any other type itself."""
+        """Return a domain's base type; other types unchanged."""
         return self.domains.get(column_type, column_type)
 
     def column_type(self, column: pa.Field) -> str:
-        """Return the type of a new column: its native one if this system has it, else by its Arrow type."""
+        """Return the type of a new column: its native type if this system has it, else by its Arrow type."""
         facts = facts_of(column)
         native = facts.native_type
-        # The name becomes part of DDL: only known names may pass.
+        # The name becomes part of DDL: only known names are allowed.
         if facts.native_system == "postgres" and native and Name.parse(native).is_native:
             return native
         if enum := self._enum(column):
             return enum
         if column.type == pa.json_() and native.lower() == "json":
-            # There it is a text (MariaDB, DuckDB): `jsonb` would drop repeated keys, and write the rest anew.
+            # The source stores it as text (MariaDB, DuckDB): `jsonb` would drop repeated keys and rewrite the rest.
             return "json"
         return _made_for(made_of(column), column.name)
 
     def _enum(self, column: pa.Field) -> str:
-        """Return the enum of this database that has the name and every label of the column's; empty: there is none."""
+        """Return this database's enum with the column's name and all its labels; empty: there is none."""
         facts = facts_of(column)
         found = self.enums.get(facts.type_name) if facts.labels and pa.types.is_string(column.type) else None
         return found[0] if found and found[1].issuperset(facts.labels) else ""
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
-        """Return how COPY carries it."""
+        """Return how COPY transfers it."""
         return _wire(self.base(column_type), arrow)
 
     def arrow_of(self, column: Column) -> pa.DataType:
@@ -281,17 +281,17 @@ class PostgresTypes(Types):
         return arrow_of(self.base(column.type))[0]
 
     def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
-        """Return the column's own type, also where it is read as text: arrays, long and bare numerics."""
+        """Return the column's own type, even if it is read as text: arrays, long and unbounded numerics."""
         return _kept_as(self.base(column_type), arriving), False
 
     def widen(self, before: str, after: str) -> str | None:
-        """Return the wider type; a domain stays as it is if its base type holds the values, else None."""
+        """Return the wider type; a domain stays if its base type holds the values, else None."""
         base = self.base(before)
         wider = widen(base, after)
         return wider if base == before else before if wider == base else None
 
     def text_of(self, column_type: str, name: str) -> str | None:
-        """Write the texts of numbers, booleans, dates and times; not of a domain, which is altered by nobody."""
+        """Write the texts of numbers, booleans, dates and times; not for a domain, which is never altered."""
         return None if self.base(column_type) != column_type else text_of(column_type, name)
 
 

@@ -1,14 +1,14 @@
-"""Which of PostgreSQL's types holds the values of two others."""
+"""Finds a PostgreSQL type that holds the values of two others."""
 
 from __future__ import annotations
 
 from ..sql.dialect.texts import float_text, time_text
 from .type_names import TEXTS, Name
 
-#: Types that a text is turned into by a cast that refuses what does not fit.
+#: Types with a cast from text that refuses unfit texts.
 _PARSED = frozenset({"uuid", "json", "jsonb", "inet", "cidr", "macaddr", "macaddr8", "xml"})
 
-#: Those of them that write a text anew: a UUID in small letters, JSON without repeated keys.
+#: Types among them that rewrite a text: a UUID in lower case, JSON without repeated keys.
 _REWRITTEN = _PARSED - {"json", "xml"}
 
 _BITS = ("bit", "bit varying")
@@ -18,20 +18,20 @@ INTEGERS = {"smallint": 5, "integer": 10, "bigint": 19}
 
 
 def widen(before: str, after: str) -> str | None:
-    """Return the type that holds all values of both; None where a person must decide."""
+    """Return the type that holds all values of both; None if a person must decide."""
     if before == after:
         return before
     held, new = Name.parse(before), Name.parse(after)
     if held.is_array or new.is_array:
         return before if after == "text" and held.is_array else None
-    if not new.is_native:  # an enum, whose values are staged as texts
+    if not new.is_native:  # an enum; its values are staged as texts
         return _wider_text(before, held, Name("text")) if held.base in TEXTS else None if held.is_native else before
     if held.base in TEXTS and (new.base in TEXTS or new.base in _PARSED):
         return _wider_text(before, held, new)
     if new.base in TEXTS and held.base in _REWRITTEN:
         return "text"
     if new.base in TEXTS and (held.base in _PARSED or not held.is_native):
-        # A cast of the database's own takes the text word for word, and refuses what is none.
+        # The database's cast keeps the text unchanged, and refuses invalid ones.
         return before
     if {held.base, new.base} == {"json", "jsonb"}:
         return before
@@ -46,7 +46,7 @@ def widen(before: str, after: str) -> str | None:
     if {held.base, new.base} == {"date", "timestamp without time zone"}:
         return after if held.base == "date" else before
     if held.base == new.base and held.base.startswith(("time", "interval")):
-        # They differ in the digits of a second.
+        # They differ in the decimal places of a second.
         return before if held.first is None else held.base
     return None
 
@@ -55,13 +55,13 @@ def _wider_text(before: str, held: Name, new: Name) -> str:
     if held.base == "text" or (held.base == "character varying" and held.first is None):
         return before
     if held.first is not None and new.first is not None and (held.base, new.base) != ("character", "character varying"):
-        # A `character` that became text would lose the blanks that it is filled up with.
+        # A `character` that became text would lose its padding.
         return f"{held.base}({max(held.first, new.first)})"
     return "text"
 
 
 def _wider_bits(before: str, held: Name, new: Name) -> str:
-    """Return what holds strings of bits of both lengths; a `bit(n)` holds those of one length only."""
+    """Return the type for bit strings of both lengths; a `bit(n)` only holds one length."""
     if held.base == "bit varying" and (held.first is None or (new.first is not None and new.first <= held.first)):
         return before
     if held.first is None or new.first is None:
@@ -85,7 +85,7 @@ def _wider_numeric(held: Name, new: Name) -> str | None:
 
 
 def text_of(column_type: str, name: str) -> str | None:
-    """Write the SQL of a column's values as texts; None: there is no form."""
+    """Write SQL that converts a column's values to texts; None: there is no such form."""
     kind = Name.parse(column_type)
     if kind.is_array:
         return None
@@ -98,7 +98,7 @@ def text_of(column_type: str, name: str) -> str | None:
     if not kind.base.startswith("timestamp"):
         return None
     utc, zone = (f"({name} at time zone 'UTC')", "Z") if kind.base.endswith("with time zone") else (name, "")
-    # What is infinite or of a year without four digits has no other text.
+    # Infinite values, and years without four digits, have no other text.
     is_usual = f"{utc} >= '0001-01-01' and {utc} < '10000-01-01'"
     return f"""case when {is_usual} then to_char({utc}, 'YYYY-MM-DD"T"HH24:MI:SS.US{zone}') else {name}::text end"""
 

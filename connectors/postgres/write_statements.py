@@ -12,8 +12,8 @@ from ..write_spec import ConflictMethod
 from .type_names import TEXTS, Name
 from .types import shown
 
-#: Until the commit only. Merges join and group whole staging tables; the default of 4 MB would spill to disk. And the
-#: default costs are those of a spinning disk: a few staged records would read the whole table instead of its index.
+#: Only until the commit. Merges join and group whole staging tables; the default of 4 MB would spill to disk. The
+#: default costs assume a spinning disk: a few staged records would read the whole table instead of its index.
 _FOR_MERGES = (
     "select pg_catalog.set_config('work_mem', '64MB', true) "
     "where pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) < 64 * 1024 * 1024; "
@@ -23,26 +23,26 @@ _FOR_MERGES = (
 
 
 class PostgresWrites(ComparingWrites):
-    """Merges by DELETE and INSERT, ON CONFLICT, or UPDATE and INSERT, whichever the table allows."""
+    """Merges by DELETE and INSERT, ON CONFLICT, or UPDATE and INSERT, depending on the table."""
 
     def cast(self, expression: str, column_type: str, staged_type: str) -> str:
-        """Keep the padding of a `character`, as its source has it: a cast to another text drops it."""
+        """Keep the padding of a `character`, as in its source: a cast to another text drops it."""
         if Name.parse(staged_type).is_filled and not Name.parse(column_type).is_filled:
             return f"cast(pg_catalog.textin(pg_catalog.bpcharout({expression})) as {column_type})"
         return super().cast(expression, column_type, staged_type)
 
     def shown(self, name: str, column_type: str) -> str:
-        """Let the server write values that Python's types cannot hold."""
+        """Convert values on the server that Python's types cannot hold."""
         return shown(column_type).format(self._quote(name))
 
     def empty(self, target: Table) -> str:
-        """Truncate where nothing would notice the difference."""
+        """Truncate if nothing depends on the difference."""
         if target.is_referenced or target.has_triggers:
             return super().empty(target)
         return f"truncate table {self._table(target.name)}"
 
     def merge(self, target: Table, staged: StagingTable, key: Sequence[str], method: ConflictMethod) -> Sequence[str]:
-        """Merge by the fastest way that this table allows.
+        """Merge by the fastest method that this table allows.
 
         DELETE and INSERT takes half the time of ON CONFLICT, but fires triggers, breaks foreign keys, and resets
         columns that do not arrive. Without a unique index only UPDATE and INSERT remain. Records in the order of their
@@ -94,7 +94,7 @@ class PostgresWrites(ComparingWrites):
         return super().drop_new(target, _unpadded(staged, key), key)
 
     def ordered(self, expression: str, column: Column) -> str:
-        """Order texts by their bytes, whatever a collation says."""
+        """Order texts by their bytes, whatever the collation."""
         is_text = Name.parse(column.base or column.type).base in TEXTS
         return self._spelled(expression) if is_text else expression
 
@@ -107,7 +107,7 @@ class PostgresWrites(ComparingWrites):
         return f"{left} operator({self._quote(column.equality or 'pg_catalog')}.=) {right}"
 
     def delete_values(self, target: Table, staged: StagingTable, column: Column) -> str:
-        """Compare texts of a type or a collation that folds as they are written."""
+        """Compare texts by their exact spelling, if their type or collation ignores differences."""
         if not column.is_folded:
             return super().delete_values(target, staged, column)
         held, arriving = (self._spelled(f"{each}.{self._quote(column.name)}") for each in "ts")
@@ -125,7 +125,8 @@ class PostgresWrites(ComparingWrites):
     def _drop_repeated(
         self, staged: StagingTable, columns: Sequence[Column], key: Sequence[str], *, is_first: bool
     ) -> str:
-        """Delete staged records of a key but the last, or the first; mostly there are none: a sort would be a waste.
+        """Delete all staged records of a key except the last, or the first; mostly there are none, and a sort would be
+        wasted.
 
         Keys are compared in the target's type: '1.0' and '1' are one numeric.
         """
@@ -147,7 +148,7 @@ class PostgresWrites(ComparingWrites):
         return f"row({held})::record operator(pg_catalog.*<>) row({arriving})::record"
 
     def changed(self, columns: Sequence[Column]) -> str:
-        """Compare numbers by what they count, whatever their digits; all else by the images of the records."""
+        """Compare numbers by value, whatever their digits; other types by the images of the records."""
         kinds = {column.name: Name.parse(column.base or column.type) for column in columns}
         numbers = [column for column in columns if kinds[column.name].base == "numeric"]
         others = [column for column in columns if column not in numbers]
@@ -155,7 +156,7 @@ class PostgresWrites(ComparingWrites):
         return " or ".join([*parts, *([super().changed(others)] if others or not parts else [])])
 
     def before_merge(self) -> Sequence[str]:
-        """Let joins and sorts have memory, as those of merges."""
+        """Give joins and sorts the memory of merges."""
         return [_FOR_MERGES]
 
     def _into(self, target: TableName, columns: Sequence[Column]) -> str:
@@ -170,10 +171,10 @@ class PostgresWrites(ComparingWrites):
 
 
 def _unless_new(insert: str, merge: Sequence[str]) -> str:
-    """Write one statement that inserts, and merges only if a record is there already, or comes twice.
+    """Write one statement that inserts, and merges only if a key exists already, or comes twice.
 
-    The unique index detects the first such record. A first load has none, and saves the join of each of its commits
-    with the growing table: that time grows with the square of the records.
+    The unique index detects the first such record. A first load has none, and saves a join of each commit with the
+    growing table; the time of these joins grows with the square of the records.
     """
     body = (
         f"begin execute {literal(insert)}; exception when integrity_constraint_violation then "
@@ -183,7 +184,7 @@ def _unless_new(insert: str, merge: Sequence[str]) -> str:
 
 
 def _unpadded(staged: StagingTable, key: Sequence[str]) -> StagingTable:
-    """Have a key compared without its padding: with it, a record would not find its former version."""
+    """Compare a key without its padding: with padding, a record would not find its former version."""
     filled = {name: "bpchar" for name in key if Name.parse(staged.types[name]).is_filled}
     return replace(staged, types={**staged.types, **filled}) if filled else staged
 

@@ -143,7 +143,7 @@ class PrivateFiles:
 def _plain(value: Any) -> Any:
     if isinstance(value, date | datetime):
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 def way_out(text: str) -> str:
@@ -152,7 +152,7 @@ def way_out(text: str) -> str:
         return ""
     return (
         "it needs pkg_resources, which newer setuptools do not have: install 'setuptools<81' in the plugin's "
-        "environment; with `pip`, write it behind the plugin"
+        "environment; with `pip`, add it after the plugin"
     )
 
 
@@ -343,7 +343,7 @@ class PluginProcess:
         """Return the line of the log's end that tells most: the exception, else an error, else the last one."""
         lines = self.tail().strip().splitlines()
         if self._is_quiet:
-            return "; what it said is not shown, since columns are masked"
+            return "; its output is not shown, since columns are masked"
         if not lines:
             return "; it said nothing"
         of_interest = (next(filter(each, reversed(lines)), None) for each in (_EXCEPTION.match, _FAILURE.search))

@@ -131,7 +131,7 @@ class Parser:
         for name in self._keys:
             if batch.column(name).null_count:
                 place = pc.index(pc.is_null(batch.column(name)), True).as_py()
-                why = f"has no value of the key {name!r}"
+                why = f"has no value for the key {name!r}"
                 raise MalformedRecord(lines[place], why, why)
         return batch
 
@@ -338,7 +338,7 @@ class Parser:
 
     def _bad(self, column: PropertyColumn, line: int, raw: Any) -> MalformedRecord:
         return MalformedRecord(
-            line, f"column {column.name!r}: {shown(raw)} is no {_named(column.type)}, which its schema says"
+            line, f"column {column.name!r}: {shown(raw)} is not {_named(column.type)}, the type in its schema"
         )
 
 

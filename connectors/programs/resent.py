@@ -209,7 +209,7 @@ class ResentRecords:
             if not self._has_warned:
                 self._has_warned = True
                 log.info(
-                    "%s: the tap's state lies %s records back; if it sends them again, append doubles them",
+                    "%s: the tap's state is %s records behind; if it sends them again, append writes them twice",
                     self._stream,
                     records,
                 )

@@ -46,11 +46,11 @@ def _moment(text: str, kind: pa.DataType) -> Any:
     digits = text.partition(".")[2]
     rest = digits[6 : len(digits) - len(digits.lstrip("0123456789"))]
     if rest.strip("0"):
-        raise ValueError(f"{text!r} has more than microseconds")
+        raise ValueError(f"{text!r} is finer than microseconds")
     if pa.types.is_date(kind):
         moment = datetime.fromisoformat(text.upper())
         if (moment.hour, moment.minute, moment.second, moment.microsecond) != (0, 0, 0, 0):
-            raise ValueError(f"{text!r} is no date alone")
+            raise ValueError(f"{text!r} is not a date without a time")
         return date(moment.year, moment.month, moment.day)
     moment = datetime.fromisoformat(text.upper())
     if moment.tzinfo is None:

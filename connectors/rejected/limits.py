@@ -17,7 +17,7 @@ class TooManyRejected(FatalConnectorError):
 def too_many(limit: int, reason: str) -> TooManyRejected:
     """Return the error for more rejected records than `limit`; `reason`: of the last one."""
     what = f"more than {limit} rejected records (`max_rejected`)"
-    message = f"{what}; nothing after the last commit was kept. The last one: {reason}"
+    message = f"{what}; only earlier commits were kept. The last rejected record: {reason}"
     return TooManyRejected(message, without_values=what)
 
 

@@ -86,7 +86,9 @@ class SourceStream(SdkStream):
         """Return the stream with the selected columns, read as the catalog says."""
         method = ReplicationMethod(self.replication_method)
         if method is ReplicationMethod.LOG_BASED:
-            raise ConnectorConfigError(f"stream {self.name!r}: LOG_BASED is not built; use INCREMENTAL or FULL_TABLE")
+            raise ConnectorConfigError(
+                f"stream {self.name!r}: LOG_BASED is not supported; use INCREMENTAL or FULL_TABLE"
+            )
         keys = tuple(self.primary_keys or ())
         is_incremental = method is ReplicationMethod.INCREMENTAL
         if is_incremental and not self.replication_key:
@@ -240,7 +242,7 @@ class SourceStream(SdkStream):
                     for piece in lines.write(batch):
                         packed.write(piece)
         else:
-            raise ConnectorConfigError(f"batch_config: no format {encoding.format!r}; known: jsonl, parquet")
+            raise ConnectorConfigError(f"batch_config: unknown format {encoding.format!r}; known: jsonl, parquet")
         return encoding, [storage.get_url(name)]
 
 

@@ -72,15 +72,15 @@ _LOAD_METHOD = {
     "enum": ["upsert", "append-only", "overwrite"],
     "default": "upsert",
     "title": "Load method",
-    "description": "upsert: a record replaces the one with its key (streams without keys: append); append-only: every "
-    "record is kept; overwrite: the table is replaced",
+    "description": "upsert: a record replaces the record with its key (streams without keys: append); append-only: "
+    "all records are kept; overwrite: the table is replaced",
 }
 
 _SANITIZE = {
     "type": "boolean",
     "default": False,
     "title": "Sanitize null text characters",
-    "description": "take NUL characters out of texts, which PostgreSQL refuses; otherwise they are an error",
+    "description": "remove NUL characters from texts, which PostgreSQL refuses; otherwise they are an error",
 }
 
 
@@ -252,9 +252,9 @@ class DestinationSink(BatchSink):
 
 def _shared(stream: str, other: str, table: str, way_out: str = "") -> FatalConnectorError:
     return FatalConnectorError(
-        f"streams {stream!r} and {other!r} would both be written into table {table!r}, where records with the same key "
-        f"replace each other: {way_out}give one of them another name by `__alias__` in `stream_maps`, or send each to "
-        "a target of its own",
+        f"streams {stream!r} and {other!r} would both be written into table {table!r}, where records with equal "
+        f"keys replace each other: {way_out}rename one of them by `__alias__` in `stream_maps`, or send each to a "
+        "separate target",
         stream=other,
     )
 
@@ -324,7 +324,7 @@ class DestinationTarget(ConfigWithoutValues, Target):
         names = capabilities_of(self.destination).names_tables
         other = self._streams.setdefault(table if names is None else names.one_name(table), stream)
         if other != stream:
-            way_out = "leave out `schema` of the target's config, by which each goes into its own schema; or " * (
+            way_out = "remove `schema` from the target's config, so that each stream keeps its own schema; or " * (
                 self.connector in _WITH_SCHEMAS and bool(self.config.get("schema"))
             )
             raise _shared(other, stream, table, way_out)
@@ -364,7 +364,9 @@ class DestinationTarget(ConfigWithoutValues, Target):
         """
         stream, version = message_dict.get("stream"), message_dict.get("version")
         if not isinstance(stream, str) or isinstance(version, bool) or not isinstance(version, int):
-            raise FatalConnectorError(f"an ACTIVATE_VERSION of stream {stream!r} has version {version!r}, no integer")
+            raise FatalConnectorError(
+                f"an ACTIVATE_VERSION of stream {stream!r} has version {version!r}, which is not an integer"
+            )
         if stream in self.mapper.stream_maps:
             self._activate(stream, version)
         else:
@@ -467,7 +469,7 @@ class DestinationTarget(ConfigWithoutValues, Target):
         """Write the remaining records, then close the destination."""
         super().process_endofpipe()
         for stream, version in self._early_versions.items():
-            self.logger.warning("ACTIVATE_VERSION %d of %s: the stream has no SCHEMA; left out", version, stream)
+            self.logger.warning("ACTIVATE_VERSION %d of %s: the stream has no SCHEMA; skipped", version, stream)
         if self._destination is not None:
             self._destination.close()
 
@@ -483,8 +485,8 @@ def _demand_folder(connector: str, config: Mapping[str, Any]) -> None:
         return
     if "://" in path or not Path(path).is_dir():
         raise ConnectorConfigError(
-            f"path {path!r} is named like one file, and a target writes a file or a folder for each stream, in parts: "
-            "name a folder; `syncblocks run` and `syncblocks sync` write one file",
+            f"path {path!r} looks like one file, but a target writes a file or a folder for each stream, in parts: "
+            "name a folder; `syncblocks run` and `syncblocks sync` can write one file",
             connector=connector,
             key="path",
         )
@@ -510,7 +512,7 @@ def _as_texts(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _no_text(kind: str, stream: Any) -> FatalConnectorError:
-    return FatalConnectorError(f"a {kind} of stream {stream!r} holds half a surrogate pair, which is no text")
+    return FatalConnectorError(f"a {kind} of stream {stream!r} contains half a surrogate pair, which is not text")
 
 
 def _without_nul(value: Any) -> Any:

@@ -103,8 +103,8 @@ class BatchFiles:
         root_url = next((url for url in self._urls if file.startswith(url)), None)
         if root_url is None:
             raise BadBatch(
-                f"{file} is below no folder or URL that files of a BATCH may be in; name it in `batch_roots`, or as "
-                "`batch_config.storage.root` in the plugin's config"
+                f"{file} is outside of all folders and URLs for files of a BATCH; name its folder in "
+                "`batch_roots`, or as `batch_config.storage.root` in the plugin's config"
             )
         name = file.removeprefix(root_url)
         if any(part in ("", ".", "..") for part in unquote(name).split("/")):
@@ -202,10 +202,10 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     from ..arrow.encoded_size import widest_values
 
     if batch.num_rows > MAX_BATCH_BYTES and not batch.nbytes:
-        raise ValueError(f"a record batch says that it has {batch.num_rows:,} records, and has no values")
+        raise ValueError(f"a record batch claims {batch.num_rows:,} records, but has no values")
     widest = sum(map(widest_values, batch.columns))
     if widest > MAX_BATCH_BYTES:
-        raise ValueError(f"a record may have {widest:,} bytes; at most {MAX_BATCH_BYTES:,} are read")
+        raise ValueError(f"a record may have {widest:,} bytes; the maximum is {MAX_BATCH_BYTES:,}")
     records = min(BATCH_RECORDS, MAX_PIECE_BYTES // max(widest, 1)) or 1
     for start in range(0, batch.num_rows, records):
         yield batch.slice(start, records)

@@ -30,13 +30,13 @@ def parse_catalog(text: bytes, label: str) -> list[dict[str, Any]]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise FatalConnectorError(f"{label}: the catalog is no JSON: {error}", connector="singer") from error
+        raise FatalConnectorError(f"{label}: the catalog is not JSON: {error}", connector="singer") from error
     entries = found.get("streams") if isinstance(found, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise FatalConnectorError(f"{label}: its catalog has no list of streams", connector="singer")
+        raise FatalConnectorError(f"{label}: the catalog has no list of streams", connector="singer")
     for entry in entries:
         if not isinstance(name_of(entry), str) or not isinstance(entry.get("schema"), dict):
-            raise FatalConnectorError(f"{label}: a stream of its catalog has no name or no schema", connector="singer")
+            raise FatalConnectorError(f"{label}: a stream in the catalog has no name or no schema", connector="singer")
     return entries
 
 
@@ -135,7 +135,7 @@ def _stream(entry: Entry, chosen: _Selection, max_columns: int) -> Stream:
             try:
                 fields.append(column.field(nullable=column.name not in keys))
             except UnicodeEncodeError:
-                unreadable = f"stream {name!r}: the name of its column {column.name!r} holds half a surrogate pair"
+                unreadable = f"stream {name!r}: the name of column {column.name!r} contains half a surrogate pair"
     if len(fields) > max_columns:
         unreadable = f"stream {name!r}: {too_many(max_columns)}"
     if unreadable:

@@ -247,7 +247,7 @@ class TargetThread(_Worker):
         while True:
             if not self.is_alive:
                 raise self.failure() or FatalConnectorError(
-                    f"{self.label} ended before it had read everything", connector="singer"
+                    f"{self.label} ended before it had read all records", connector="singer"
                 )
             try:
                 self.pieces.put(block, timeout=_POLL_S)

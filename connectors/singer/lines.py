@@ -102,7 +102,7 @@ class RecordLines:
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             raise FatalConnectorError(
                 f"column {name!r} of type {type_text(array.type)}: {str(error).splitlines()[0]}; a Singer message "
-                "cannot hold it, leave the column out with `columns` or change it in a transformer",
+                "cannot contain it: exclude the column with `columns` or change it in a transformer",
                 stream=self._stream,
             ) from error
 
@@ -142,7 +142,7 @@ def _as_text(array: pa.Array) -> tuple[pa.Array, bool]:
 
 def _floats(array: pa.Array) -> pa.Array:
     if not pc.all(pc.is_finite(array), skip_nulls=True).as_py() and array.null_count < len(array):
-        raise ValueError("NaN and infinity are no JSON numbers")
+        raise ValueError("JSON has no NaN and no infinity")
     return pc.cast(array, pa.string())
 
 
@@ -157,7 +157,7 @@ def _within_four_digits(texts: pa.Array, at_least: int) -> pa.Array:
     """Refuse years before 1 or past 9999, which Arrow writes in another form."""
     is_odd = pc.match_substring_regex(texts, rf"^(-|<|[0-9]{{5}}|.{{0,{at_least - 1}}}$)")
     if pc.any(is_odd).as_py():
-        raise ValueError("a date before the year 1 or past 9999")
+        raise ValueError("a date before the year 1 or after 9999")
     return texts
 
 

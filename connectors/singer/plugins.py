@@ -53,7 +53,7 @@ def _check_config(connector: str, arguments: Sequence[str]) -> None:
             text = f"--config: {file} cannot be read: {error.strerror}"
             raise ConnectorConfigError(text, connector=connector) from error
         except (ValueError, RecursionError) as error:
-            raise ConnectorConfigError(f"--config: {file} holds no JSON: {error}", connector=connector) from error
+            raise ConnectorConfigError(f"--config: {file} is not JSON: {error}", connector=connector) from error
 
 
 def main() -> None:
@@ -67,4 +67,4 @@ def main() -> None:
                 run_plugin(kind, name.removeprefix(prefix), sys.argv[1:])
             except ConnectorError as error:
                 sys.exit(f"{name}: {error}")
-    sys.exit(f"{name}: to be called as tap-syncblocks-<connector> or target-syncblocks-<connector>")
+    sys.exit(f"{name}: the program's name must be tap-syncblocks-<connector> or target-syncblocks-<connector>")

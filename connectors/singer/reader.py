@@ -161,11 +161,11 @@ class TapReader(LineReader[TapStream]):
         elif isinstance(kind, str) and kind.upper() not in _KINDS:
             if kind not in self._strange:  # a warning a kind: a tap may log each record
                 log.warning(
-                    "tap %s: line %d has the type %r, which Singer does not know: left out", self._tap, number, kind
+                    "tap %s: line %d has the type %r, which Singer does not have: skipped", self._tap, number, kind
                 )
             self._strange.add(kind)
         else:
-            what = "is no Singer message"
+            what = "is not a Singer message"
             raise self._error(number, f"{what}: {shown(line)}; its type is {kind!r}", without_values=what)
 
     def _decoded(self, number: int, line: bytes) -> Message:
@@ -175,7 +175,7 @@ class TapReader(LineReader[TapStream]):
             try:  # NaN and infinities, as Python's JSON writer writes them
                 found = json.loads(line.decode())
                 if not isinstance(found, dict):
-                    what = "is no Singer message, which is an object"
+                    what = "is not a Singer message, which must be an object"
                     raise self._error(number, f"{what}: {shown(line)}", without_values=what) from error
                 value = json.dumps(found.pop("value", None)).encode()
                 known = {name: found[name] for name in Message.__struct_fields__ if name in found}
@@ -194,12 +194,12 @@ class TapReader(LineReader[TapStream]):
         """Return the selected stream that a message names; None: the stream is not selected."""
         if called not in self._by_called:
             if called not in self._unknown:
-                log.warning("tap %s: stream %r is not in its catalog; its records are left out", self._tap, called)
+                log.warning("tap %s: stream %r is not in its catalog; its records are skipped", self._tap, called)
             self._unknown.add(called)
             return None
         tap_stream = self._by_called[called]
         if tap_stream is not None and needs_schema and not tap_stream.has_schema:
-            what = "is a RECORD before the SCHEMA of its stream"
+            what = "is a RECORD before its stream's SCHEMA"
             raise self._error(number, what, tap_stream.stream.name, has_no_values=True)
         return tap_stream
 
@@ -207,8 +207,8 @@ class TapReader(LineReader[TapStream]):
         silent = [name for name, tap_stream in self._streams.items() if not tap_stream.has_schema]
         if silent and self._unknown:
             raise FatalConnectorError(
-                f"tap {self._tap}: no message names stream {silent[0]!r}; it sent {', '.join(sorted(self._unknown))} "
-                "instead, which its catalog does not have",
+                f"tap {self._tap}: no message has the stream {silent[0]!r}; it sent "
+                f"{', '.join(sorted(self._unknown))} instead, which its catalog does not have",
                 connector="singer",
                 stream=silent[0],
             )
@@ -253,7 +253,7 @@ class TapReader(LineReader[TapStream]):
                     for batch in self._batch_files.read_tables(file, message.encoding, tap_stream.stream.schema):
                         yield from self.batches(tap_stream, batch)
         except BadBatch as bad:
-            raise self._error(number, f"names a BATCH that cannot be read: {bad}", tap_stream.stream.name) from bad
+            raise self._error(number, f"is a BATCH that cannot be read: {bad}", tap_stream.stream.name) from bad
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -284,6 +284,6 @@ class TapReader(LineReader[TapStream]):
         try:
             return json.loads(state)
         except (ValueError, RecursionError) as error:
-            what = "is a STATE that is no JSON"
+            what = "is a STATE that is not JSON"
             reason = f"{what}: {shown(state)} ({error})"
             raise self._error(self._state_line, reason, without_values=what) from error

@@ -15,17 +15,17 @@ class PluginSettings(Settings):
 
     pip: str = Field(
         default="",
-        description="what to install, as for `pip install`: `tap-jsonl==0.3.1`, also with `--hash=sha256:...`; "
-        "each plugin gets its own environment",
+        description="packages to install, in the form of `pip install`: `tap-jsonl==0.3.1`, also with "
+        "`--hash=sha256:...`; each plugin gets its own environment",
     )
     executable: str = Field(default="", description="an installed program: a path, or a name on the PATH")
-    python: str = Field(default="", description="Python of the plugin's environment; default: the one of syncblocks")
+    python: str = Field(default="", description="Python of the plugin's environment; default: the Python of syncblocks")
     config: dict[str, Any] = Field(default={}, description="the plugin's own config")
     env: dict[str, str] = Field(default={}, description="environment variables for the plugin")
     hang_timeout_s: float | None = Field(
         default=3600, gt=0, description="seconds without any output until the plugin is ended; null: never"
     )
-    install_timeout_s: float = Field(default=1800, gt=0, description="longest time of an installation, in seconds")
+    install_timeout_s: float = Field(default=1800, gt=0, description="maximum of seconds for an installation")
 
 
 class SingerSourceSettings(PluginSettings):
@@ -34,7 +34,7 @@ class SingerSourceSettings(PluginSettings):
     tap: str = Field(default="", description="name of the tap's program: `tap-jsonl`; default: the first of `pip`")
     catalog: str = Field(default="", description="path of a catalog, for a tap that cannot discover")
     select: tuple[str, ...] = Field(
-        default=(), description="streams and columns to offer: `users`, `users.*`, `!users.secret`, globs; default: all"
+        default=(), description="streams and columns to read: `users`, `users.*`, `!users.secret`, globs; default: all"
     )
     metadata: dict[str, dict[str, Any]] = Field(
         default={}, description="stream or glob -> metadata: `replication-method`, `replication-key`, ..."
@@ -44,25 +44,25 @@ class SingerSourceSettings(PluginSettings):
         default={}, alias="schema", description="stream or glob -> column -> JSON Schema that replaces the tap's"
     )
     flags: tuple[Literal["catalog", "properties", "state"], ...] | None = Field(
-        default=None, description="options that the tap takes; default: found in its --help"
+        default=None, description="options that the tap supports; default: found in its --help"
     )
     per_stream: bool = Field(
-        default=False, description="start one tap for each stream, several at once, if the tap allows it"
+        default=False, description="start one tap for each stream, several at once, if the tap supports it"
     )
     batch_roots: tuple[str, ...] = Field(
         default=(),
         description="folders and URLs for files of a BATCH; default: `batch_config.storage.root` of `config`",
     )
     discovery_cache_s: float = Field(default=900, ge=0, description="seconds for which a discovered catalog is kept")
-    max_columns: int = Field(default=10_000, ge=1, description="most columns of a stream; more are an error")
+    max_columns: int = Field(default=10_000, ge=1, description="maximum of columns of a stream; more are an error")
     checkpoint_records: int = Field(default=CHECKPOINT_RECORDS, ge=1, description="records between two commits")
     checkpoint_s: float = Field(default=CHECKPOINT_S, ge=0, description="seconds after which a commit comes earlier")
     class_: str = Field(
         default="",
         alias="class",
         pattern=r"^$|^[\w.]+:\w+$|^.+\.py:\w+$",
-        description="`package.module:TapX` or `./file.py:TapX`: a class of singer-sdk that is installed here, or in a "
-        "file of the project, run in this process",
+        description="`package.module:TapX` or `./file.py:TapX`: a singer-sdk class from an installed package or a "
+        "file of the project; it runs in this process",
     )
 
     @model_validator(mode="after")
@@ -82,19 +82,19 @@ class SingerTargetSettings(PluginSettings):
         default="",
         alias="class",
         pattern=r"^$|^[\w.]+:\w+$|^.+\.py:\w+$",
-        description="`package.module:TargetX` or `./file.py:TargetX`: a class of singer-sdk that is installed here, or "
-        "in a file of the project, run in this process",
+        description="`package.module:TargetX` or `./file.py:TargetX`: a singer-sdk class from an installed package or "
+        "a file of the project; it runs in this process",
     )
     activate_version: bool = Field(
         default=True,
-        description="end a `replace` with ACTIVATE_VERSION, which tells a target to drop the records of former runs",
+        description="end a `replace` with ACTIVATE_VERSION, which tells a target to delete the records of earlier runs",
     )
 
     max_loads: int = Field(
         default=1,
         ge=1,
-        description="targets that run at once, one a stream. Most targets allow one: several create one schema or "
-        "lock one file",
+        description="number of simultaneous targets, one for each stream. Most targets allow one: several create one "
+        "schema or lock one file",
     )
 
     @model_validator(mode="after")

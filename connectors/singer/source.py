@@ -30,8 +30,8 @@ class TapSource(SingerSource):
         masked = next((stream.name for stream in streams if stream.read.masks is not None), None)
         if self._class and masked is not None:
             raise ConnectorConfigError(
-                f"config of connector 'singer': class: stream {masked!r} has masked columns, and a tap in this process "
-                "may write their values to its log: name its program by `executable` or `pip`",
+                f"config of connector 'singer': class: stream {masked!r} has masked columns, and a tap in this "
+                "process may write their values to its log: start its program by `executable` or `pip`",
                 connector="singer",
                 key="class",
             )

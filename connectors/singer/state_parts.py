@@ -94,8 +94,8 @@ def of_bookmark(bookmark: Bookmark | None, stream: str) -> Any:
     if "bookmarks" in bookmark:  # a whole STATE, as Meltano keeps it
         return dict(bookmark)
     raise ConnectorConfigError(
-        f'stream {stream!r}: the bookmark is no state of a Singer tap; give it as {{"{STATE}": {{"bookmarks": ...}}}} '
-        "with `syncblocks state set`, or start over with `syncblocks state reset`",
+        f'stream {stream!r}: the bookmark is not a state of a Singer tap; set it as {{"{STATE}": {{"bookmarks": '
+        "...}} with `syncblocks state set`, or start over with `syncblocks state reset`",
         connector="singer",
         stream=stream,
     )

@@ -271,9 +271,7 @@ class SingerSource:
             text = run(self._plugin([str(program), "--config", str(config), "--discover"]), noted=self._noted)
         entries = parse_catalog(text, self._label)
         if not entries:
-            log.warning(
-                "%s discovers no streams; one that cannot discover needs its catalog as a file: `catalog`", self._label
-            )
+            log.warning("%s cannot discover streams; set its catalog file as `catalog`", self._label)
         elif self._settings.discovery_cache_s:
             keep(kept, {"streams": entries})
         return entries

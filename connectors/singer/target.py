@@ -99,8 +99,8 @@ class SingerDestination:
         if needed in str(self._settings.config.get(setting)):
             return ""
         return (
-            f"{requirement} begins its files anew in each run, and what earlier runs wrote is gone, also after a run "
-            f"without records: say `config: {{{setting}: {value}}}` of the target, or read FULL_TABLE"
+            f"{requirement} starts new files in each run, so the records of earlier runs are lost, even after a "
+            f"run without records: set `config: {{{setting}: {value}}}` of the target, or read FULL_TABLE"
         )
 
     def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
@@ -217,7 +217,7 @@ class _Load:
                 self._write(piece)
             self._records += event.num_rows
         else:
-            raise FatalConnectorError("a target takes records or lines only", stream=self._load.key.stream)
+            raise FatalConnectorError("a target accepts only records or lines", stream=self._load.key.stream)
 
     def _declare(self, stream: Stream) -> None:
         self._write(schema_line(stream, self._name))
@@ -257,7 +257,7 @@ class _Load:
         if not self._sent:
             return
         log.warning(
-            "%s: target %s ended well without echoing the last state: the bookmark stays where it was",
+            "%s: target %s ended without an error, but did not echo the last state: the bookmark does not move",
             self._load.key.stream,
             name,
         )

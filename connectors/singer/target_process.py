@@ -147,7 +147,7 @@ class TargetProcess:
             return self._failure
         said = self._plugin.last_words()
         return RetriableError(
-            f"{self._label} ended with status 0 before it had read everything{said}", connector="singer"
+            f"{self._label} ended with status 0 before it had read all records{said}", connector="singer"
         )
 
     def _hangs(self, how: str) -> Exception:

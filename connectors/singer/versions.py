@@ -85,8 +85,8 @@ class OlderVersions:
             found = next((stream for stream in source.discover() if stream.name == name), None)
             if found is None:
                 raise FatalConnectorError(
-                    f"table {self._table!r} cannot be read back, so that records of older versions cannot be removed; "
-                    "`process_activate_version_messages: false` leaves them"
+                    f"table {self._table!r} cannot be read, so records of older versions cannot be removed; "
+                    "`process_activate_version_messages: false` keeps them"
                 )
             yield (
                 source,

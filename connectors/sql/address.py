@@ -19,7 +19,7 @@ from ..stream import Place
 from ..struct_helpers import Guarded
 
 #: Part of a server's message about a failed login without a password.
-NO_PASSWORD = "no password was given: set `password` in this block's `config`, best from {{ env_var('NAME') }}"
+NO_PASSWORD = "no password was given: set `password` in this block's `config`, preferably from {{ env_var('NAME') }}"
 
 #: Names of this machine.
 LOCAL = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
@@ -30,17 +30,17 @@ class ServerSettings(Settings):
 
     user: str | None = Field(None, description="User to connect as")
     password: SecretStr | None = Field(None, description="Password; better in the environment or a secret")
-    checkpoint_records: PositiveInt = Field(CHECKPOINT_RECORDS, description="Records between two checkpoints")
+    checkpoint_records: PositiveInt = Field(CHECKPOINT_RECORDS, description="Number of records between two checkpoints")
     checkpoint_s: float = Field(CHECKPOINT_S, gt=0, description="Seconds after which a checkpoint comes earlier")
     settle_s: float = Field(
         0.25,
         ge=0,
         le=3600,
-        description="Source: how long an INCREMENTAL read waits for transactions that may still write below its newest "
-        "record; while one runs on, the bookmark stays below what it may write",
+        description="Source: how long an INCREMENTAL read waits for transactions that may still write below its "
+        "newest record; while one runs, the bookmark stays below its possible values",
     )
     range_bytes: PositiveInt = Field(
-        RANGE_BYTES, description="Source: least size of a range, where `parallel_reads` splits a table"
+        RANGE_BYTES, description="Source: minimum size of a range when `parallel_reads` splits a table"
     )
     connect_timeout_s: PositiveInt = Field(CONNECT_TIMEOUT_S, description=CONNECT_TIMEOUT)
     network_timeout_s: PositiveInt = Field(NETWORK_TIMEOUT_S, description=NETWORK_TIMEOUT)
@@ -48,9 +48,9 @@ class ServerSettings(Settings):
 
 def check_url(url: str) -> None:
     """Raise ValueError for a URL with a space, or with a password whose end is ambiguous."""
-    refuse_ambiguous(url, other="`user` and `password`, beside `url`")
+    refuse_ambiguous(url, other="`user` and `password` besides `url`")
     if any(character.isspace() for character in url):
-        raise ValueError("url holds a space or line break; write it as %20, and check for a stray line end")
+        raise ValueError("url contains a space or line break; write it as %20, and check for a stray line end")
 
 
 class _AbstractStruct(StructMeta, ABCMeta):
@@ -114,8 +114,8 @@ class Address(Guarded, metaclass=_AbstractStruct, frozen=True, kw_only=True):
         if self.is_verified or self.is_on_this_machine:
             return ""
         return (
-            f"the server at {self.host} is not verified: another machine on the network can impersonate it; "
-            f"set {self.verifying}"
+            f"the server at {self.host} is not verified: another machine on the network can impersonate it; set "
+            f"{self.verifying}"
         )
 
     def scrub(self, text: str) -> str:

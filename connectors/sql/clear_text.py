@@ -7,13 +7,13 @@ from typing import Any
 
 #: Message; `settings` are the driver's.
 REFUSED = (
-    "the server asks for the password in clear text, which is sent only over TLS that verifies the server: "
-    "set {settings}"
+    "the server asks for the password in clear text, which is only sent over TLS that verifies the server: set "
+    "{settings}"
 )
 
 _FULL_LOGIN = (
-    "the server asks for the password in a form that the server itself can read (the full login of "
-    "caching_sha2_password or sha256_password), which is sent only over TLS that verifies the server: set {settings}"
+    "the server asks for the password in a form that it can decrypt (the full login of caching_sha2_password or "
+    "sha256_password), which is only sent over TLS that verifies the server: set {settings}"
 )
 
 #: Setting that stops libpq from sending it, and the first version with this setting.

@@ -53,9 +53,9 @@ _MAX_SPELLED = 200
 
 #: Remedy for an append that violates a unique index.
 _NO_APPEND = (
-    "table {!r} has a unique index, as a merge or a replace gives one to its key, and an append writes each version of "
-    "a record: say `write_disposition: merge`, run once with --full-refresh, which makes the table without such a key, "
-    "or let `on_rejected: keep` set such records aside"
+    "table {!r} has a unique index, such as the one that a merge or a replace creates for its key, but an append "
+    "writes each version of a record: use `write_disposition: merge`, run once with --full-refresh, which creates "
+    "the table without this key, or let `on_rejected: keep` set such records aside"
 )
 
 _Targets = dict[TableName, WriteDisposition]
@@ -257,8 +257,8 @@ class SqlDestination(ABC):
         count, most = len({*map(self.dialect.naming.fold, names), *held}), self.dialect.facts.max_columns
         if most and count > most:
             raise FatalConnectorError(
-                f"the table would have {count:,} columns, and a table of {self.system} holds at most {most:,} of a "
-                "stream; leave some out with `columns: {exclude: [...]}`",
+                f"the table would have {count:,} columns, but a table of {self.system} can have at most {most:,}; "
+                "exclude some with `columns: {exclude: [...]}`",
                 connector=self.connector,
             )
 
@@ -507,10 +507,10 @@ class SqlDestination(ABC):
         name = name if held is None else held.name
         facts = None if held is None else facts_of(held)
         if before is not None and facts is not None and (facts.stays_computed or (facts.computed and not is_new)):
-            note = "the table computes it; what arrives is not written"
+            note = "the table computes it; arriving values are not written"
             return Kept(column=name, type=before, arrow=field.type, held=before, is_computed=True, note=note)
         if made is None:
-            note = "" if before is None else f"there is no type for {field.type}"
+            note = "" if before is None else f"{field.type} has no matching type"
             return Kept(column=name, type="", arrow=None, held=before, note=note)
         kind: str | None = self.dialect.types.new_key_type(made, key) if key else made
         if before is not None and not is_new:
@@ -523,7 +523,7 @@ class SqlDestination(ABC):
                 if kind is None and arriving.becomes_text and types.text_of(before, "") is not None:
                     kind = made
             if kind is None:
-                note = f"the table's column is {before}, the stream's would be {made}, and neither holds the other"
+                note = f"the table's column is {before}, the stream's would be {made}, and neither type holds the other"
                 return Kept(column=name, type=before, arrow=None, held=before, note=note)
         assert kind is not None
         arrow, is_text = self.dialect.types.kept_as(kind, field.type)
@@ -585,7 +585,7 @@ def _refused(table: Table, *, is_kept: bool) -> dict[WriteDisposition, str]:
         }
     if table.is_referenced:
         why = (
-            "has records that foreign keys of other tables refer to, which `replace_range` would delete: say "
+            "has records that foreign keys of other tables refer to, and `replace_range` would delete them: use "
             "`write_disposition: merge`"
         )
         return {**table.refuses, WriteDisposition.REPLACE_RANGE: why}

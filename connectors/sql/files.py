@@ -24,7 +24,8 @@ def database_path(path: str | None, url: str | None, folder: Path, connector: st
         path = url.removeprefix(prefix)
     if not path or path.startswith(":memory:"):
         raise ConnectorConfigError(
-            f"config of connector {connector!r}: {key} must name a file: a database in memory ends with the process",
+            f"config of connector {connector!r}: {key} must name a file: an in-memory database is lost when the "
+            "process ends",
             connector=connector,
             key=key,
         )

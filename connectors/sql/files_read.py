@@ -96,7 +96,7 @@ def _batches(key: LedgerKey, run: str, files: Sequence[FileRead]) -> Iterator[pa
         arrays = [pa.array(values, field.type) for values, field in zip(columns, _SCHEMA, strict=True)]
     except UnicodeEncodeError as error:
         raise FatalConnectorError(
-            f"the name of the file {error.object!r} has bytes that are no UTF-8: rename it", key="path"
+            f"the name of the file {error.object!r} is not valid UTF-8: rename the file", key="path"
         ) from error
     yield pa.record_batch(arrays, schema=_SCHEMA)
 

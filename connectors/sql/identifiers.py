@@ -66,7 +66,7 @@ def _fault(name: str) -> str:
     if not name:
         return "a name of a table or column is empty"
     if "\0" in name:
-        return "holds a NUL, which no database takes"
+        return "contains a NUL, which no database accepts"
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -81,7 +81,7 @@ def literal(text: str) -> str:
         FatalConnectorError: it contains a NUL or a lone surrogate.
     """
     if "\0" in text:
-        raise FatalConnectorError(f"the text {text!r} holds a NUL, which no database takes")
+        raise FatalConnectorError(f"the text {text!r} contains a NUL, which no database accepts")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -226,12 +226,13 @@ class Naming:
         for name in names:
             if not name:
                 raise FatalConnectorError(
-                    "the name of a column is empty: give it one, or name the others in `columns: {include: [...]}`"
+                    "the name of a column is empty: give it a name, or select the other columns in `columns: "
+                    "{include: [...]}`"
                 )
             if fault := _fault(name):
                 way_out = name.replace("\0", "?")
                 raise FatalConnectorError(
-                    f"column {name!r} {fault}: rename it, or leave it out with `columns: {{exclude: [{way_out!r}]}}`"
+                    f"column {name!r} {fault}: rename it, or exclude it with `columns: {{exclude: [{way_out!r}]}}`"
                 )
         known = known or {}
         spelled = {self.fold(column): column for column in held}

@@ -276,8 +276,8 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
             columns, decoded = decoded[_NAMES], decoded["bookmark"]
     except (ValueError, KeyError) as error:
         raise FatalConnectorError(
-            f"the ledger's bookmark of stream {values['stream']!r} is damaged; `syncblocks state set` or "
-            "`state reset` mends it",
+            f"the ledger's bookmark of stream {values['stream']!r} is damaged; replace it with `syncblocks state "
+            "set` or `state reset`",
             stream=values["stream"],
         ) from error
     return LedgerRow(

@@ -53,9 +53,10 @@ def _refuse_different(session: AlchemySession, table: TableName, pairs: Any, tex
 
 def _error(table: TableName, column: str, known: str, arriving: str) -> FatalConnectorError:
     return FatalConnectorError(
-        f"{table} takes the keys {known!r} and {arriving!r} (column {column!r}) for equal, and a merge would leave one "
-        "record of both: give the column, and the database by default, a collation that tells them apart, or choose "
-        "write_disposition append; where the source only spells a key anew, run once with `--full-refresh`",
+        f"{table} treats the keys {known!r} and {arriving!r} (column {column!r}) as equal, so a merge would keep "
+        "one record of both: give the column, and the database by default, a collation that distinguishes them, "
+        "or use write_disposition append; if the source has only changed a key's spelling, run once with "
+        "`--full-refresh`",
         connector="sqlalchemy",
     )
 

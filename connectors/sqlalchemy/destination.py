@@ -94,7 +94,7 @@ class SQLAlchemyDestination(SqlDestination):
             self.check()
         if self.dialect.facts.has_savepoints:
             return ""
-        return "what its own tables refuse (constraints, types) fails the stream, since the database has no savepoints"
+        return "records that a table refuses (constraints, types) fail the stream, since the database has no savepoints"
 
     def keeps_latest(self, field: pa.Field) -> bool:
         """Compare numbers and times; nobody knows how the database orders texts."""

@@ -71,8 +71,8 @@ class SQLAlchemyLedger(AbstractLedger):
             own.change(sa.delete(row["id"].table).where(row["id"] == probe))
             session.commit()
             raise FatalConnectorError(
-                f"{self._naming.engine.dialect.name} cannot roll back (no transactions): it can be a source, not a "
-                "destination",
+                f"{self._naming.engine.dialect.name} cannot roll back (no transactions): it can be a source, but "
+                "not a destination",
                 connector="sqlalchemy",
             )
 

@@ -74,16 +74,16 @@ def demand_select(query: str, dialect: Dialect) -> None:
     left = skeleton(query, has_hashes=is_mysql, has_backslashes=is_mysql)
     word = re.search(r"[^\s(]+", left)
     if word is None or word[0].casefold() not in _SELECTING:
-        raise FatalConnectorError("the query is no SELECT", connector="sqlalchemy")
+        raise FatalConnectorError("the query is not a SELECT", connector="sqlalchemy")
     if ";" in left:
         raise FatalConnectorError("the query is more than one statement: write one SELECT", connector="sqlalchemy")
     depth = 0
     for sign in re.findall(r"""[()'"`]|/\*""", left):
         depth += {"(": 1, ")": -1}.get(sign, 0)
         if depth < 0 or sign not in "()":
-            raise FatalConnectorError(f"in the query there is a {sign} too many", connector="sqlalchemy")
+            raise FatalConnectorError(f"the query has an extra {sign}", connector="sqlalchemy")
     if depth:
-        raise FatalConnectorError("in the query there is a ( too many", connector="sqlalchemy")
+        raise FatalConnectorError("the query has an extra (", connector="sqlalchemy")
 
 
 def may_run(query: str, dialect: Dialect) -> bool:

@@ -306,7 +306,7 @@ class AlchemySession:
         records = 0
         for batch in data:
             if not isinstance(batch, pa.RecordBatch):
-                raise FatalConnectorError("this connector takes Arrow batches only", connector="sqlalchemy")
+                raise FatalConnectorError("this connector accepts only Arrow batches", connector="sqlalchemy")
             columns = [self._values(batch.column(place), field.name) for place, field in enumerate(schema)]
             if is_numbered:
                 columns.append(list(range(self._sequence, self._sequence + batch.num_rows)))

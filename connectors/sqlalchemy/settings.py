@@ -94,10 +94,12 @@ class SQLAlchemySettings(Settings):
 
     url: SecretStr = Field(description="SQLAlchemy URL: oracle+oracledb://user:password@host:1521/?service_name=x")
     schema_: str | None = Field(
-        None, alias="schema", description="Source: the schema offered. Destination: schema of tables named without one"
+        None,
+        alias="schema",
+        description="Source: the schema to read. Destination: schema of tables without a schema in their name",
     )
     connect_args: Mapping[str, Any] = Field(
-        default_factory=dict, description="Further arguments of the driver's connect"
+        default_factory=dict, description="Further arguments for the driver's connect function"
     )
     connect_timeout_s: PositiveInt = Field(CONNECT_TIMEOUT_S, description=f"{CONNECT_TIMEOUT}{_KNOWN}")
     network_timeout_s: PositiveInt = Field(NETWORK_TIMEOUT_S, description=f"{NETWORK_TIMEOUT}{_KNOWN}")
@@ -137,7 +139,7 @@ class SQLAlchemySettings(Settings):
             engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=self._arguments(url))
         except NoSuchModuleError as error:
             package = PACKAGES.get(name)
-            hint = f"pip install {package}" if package else "install the package that brings it"
+            hint = f"pip install {package}" if package else "install the package that contains it"
             raise _wrong(f"no dialect {url.drivername!r} is installed: {hint}") from error
         except ModuleNotFoundError as error:
             module = (error.name or "").partition(".")[0]
@@ -220,13 +222,13 @@ def _parse(url: str) -> URL:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        refuse_ambiguous(url, other="the driver's own words in `connect_args`")
+        refuse_ambiguous(url, other="the driver's own setting in `connect_args`")
     except ValueError as error:
         raise _wrong(str(error)) from None
     try:
         return make_url(url)
     except (ArgumentError, ValueError):
-        raise _wrong("url is no SQLAlchemy URL: dialect+driver://user:password@host:port/database") from None
+        raise _wrong("url is not an SQLAlchemy URL: dialect+driver://user:password@host:port/database") from None
 
 
 def scrub(text: str, url: URL) -> str:

@@ -64,7 +64,7 @@ class SQLAlchemySource(QuerySource):
             ConnectorConfigError: the database is a file, and there is none; the driver would make it.
         """
         if file := self._settings.missing_file():
-            raise ConnectorConfigError(f"there is no file {file}", connector=self.connector, key="url")
+            raise ConnectorConfigError(f"the file {file} does not exist", connector=self.connector, key="url")
         return AlchemySession(self._own.engine, self.identity(), is_writer=False)
 
     @cached_property
@@ -123,7 +123,7 @@ class SQLAlchemySource(QuerySource):
         """Say that no dialect tells which transactions run."""
         if stream.query:
             return LATE
-        return "SQLAlchemy has no way to ask which transactions still run"
+        return "SQLAlchemy cannot list running transactions"
 
     # ------------------------------------------------------------------ queries
     def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
@@ -166,9 +166,7 @@ class SQLAlchemySource(QuerySource):
         name = self._own.engine.dialect.name
         if name in queries.READ_ONLY:
             return ""
-        return (
-            f"a function that a query calls may change something, since no transaction of {name} is known to only read"
-        )
+        return f"a function in the query may change data, since transactions of {name} cannot be made read-only"
 
     def filled(self, stream: Stream) -> Stream:
         """Leave values to be bound; SQLite has none in a view, and no constant that a value could end."""

@@ -47,16 +47,16 @@ class Traits(Struct, frozen=True, kw_only=True):
             _refuse_fractions(array, self.timestamp_step_us, column)
         elif is_past_day(array):
             raise FatalConnectorError(
-                f"column {column!r} holds the time 24:00, and the latest time here is 23:59:59.999999: exclude it with "
-                "`columns`",
+                f"column {column!r} contains the time 24:00, but the latest time here is 23:59:59.999999: exclude "
+                "the column with `columns`",
                 connector="sqlalchemy",
             )
         elif types.is_time(kind) and self.time_step_us > 1:
             _refuse_fractions(array, self.time_step_us, column)
         elif types.is_floating(kind) and not self.keeps_special_floats:
-            _refuse(array, pc.invert(pc.is_finite(array)), column, "NaN and infinities are not kept here")
+            _refuse(array, pc.invert(pc.is_finite(array)), column, "NaN and infinities cannot be stored here")
         elif types.is_string(kind) and not self.keeps_empty_text:
-            _refuse(array, pc.equal(array, ""), column, "an empty text is the same as NULL here")
+            _refuse(array, pc.equal(array, ""), column, "an empty text is NULL here")
 
 
 def find_out(connection: Connection) -> Traits:
@@ -115,15 +115,15 @@ def _refuse_fractions(array: pa.Array, step: int, column: str) -> None:
     numbers = pc.cast(plain, pa.int64())
     rest = pc.subtract(numbers, pc.multiply(pc.divide(numbers, step), step))
     digits = 6 - int(math.log10(step))
-    _refuse(array, pc.not_equal(rest, 0), column, f"seconds have {digits} digits behind the point here")
+    _refuse(array, pc.not_equal(rest, 0), column, f"seconds have {digits} decimal places here")
 
 
 def _refuse(array: pa.Array, is_lost: Any, column: str, reason: str) -> None:
     if pc.any(is_lost).as_py():
         shown = array[pc.index(is_lost, True).as_py()]
         raise FatalConnectorError(
-            f"column {column!r} holds {str(shown)!r}, which would be changed: {reason}; say `on_lossy: cast` or `text` "
-            "in the stream, mend it in a transformer, or exclude the column with `columns`",
+            f"column {column!r} contains {str(shown)!r}, which would be changed: {reason}; set `on_lossy: cast` or "
+            "`text` in the stream, correct it in a transformer, or exclude the column with `columns`",
             connector="sqlalchemy",
         )
 

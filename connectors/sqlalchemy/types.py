@@ -286,7 +286,7 @@ def kind_for(arrow: pa.DataType, column: str) -> SQLAlchemyKind:
         if is_kind(arrow):
             return SQLAlchemyKind.parse(name)
     raise FatalConnectorError(
-        f"column {column!r}: there is no type for {arrow}; exclude it with `columns`", connector="sqlalchemy"
+        f"column {column!r}: there is no type for {arrow}; exclude the column with `columns`", connector="sqlalchemy"
     )
 
 

@@ -53,7 +53,7 @@ def _parsed(texts: pa.Array, kind: pa.DataType) -> pa.Array:
     if not pa.types.is_time(kind):
         return pc.cast(texts, kind)
     if pc.any(pc.less(pc.binary_length(texts), len("23:59"))).as_py():
-        raise ValueError("no time of the form 23:59:59.999999")
+        raise ValueError("not a time of the form 23:59:59.999999")
     moments = pc.cast(pc.binary_join_element_wise("1970-01-01", texts, " "), pa.timestamp("us"))
     return pc.cast(moments, kind)
 
@@ -105,8 +105,8 @@ def _text(value: Any, native: str, column: str, stream: str) -> str:
     if isinstance(value, dict | list | tuple) or (native == "json" and isinstance(value, float)):
         return json.dumps(value, ensure_ascii=False, default=to_json)
     raise FatalConnectorError(
-        f"column {column!r} is {native or 'of an unknown type'}, whose values ({type(value).__name__}) have no text: "
-        "read it through a view with a CAST, or exclude it with `columns`",
+        f"column {column!r} is {native or 'of an unknown type'}, whose values ({type(value).__name__}) cannot "
+        "become text: read it through a view with a CAST, or exclude it with `columns`",
         connector="sqlalchemy",
         stream=stream,
     )

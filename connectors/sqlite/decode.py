@@ -242,7 +242,7 @@ def _parsed(array: pa.Array, kind: pa.DataType) -> pa.Array:
 def _time(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if pc.any(pc.less(pc.binary_length(array), constant(len("23:59")))).as_py():
         # Arrow would take the number 12 for noon.
-        raise ValueError("no time of the form 23:59:59.999999")
+        raise ValueError("not a time of the form 23:59:59.999999")
     moments = pc.cast(pc.binary_join_element_wise("1970-01-01", array, " "), pa.timestamp("us"))
     return pc.cast(moments, kind)
 

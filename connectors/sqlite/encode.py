@@ -40,8 +40,8 @@ def stored(array: pa.Array, column: str) -> pa.Array:
     if types.is_time(kind):
         if is_past_day(array):
             raise FatalConnectorError(
-                f"column {column!r} holds the time 24:00, and the latest time here is 23:59:59.999999: exclude it with "
-                "`columns`",
+                f"column {column!r} contains the time 24:00, but the latest time here is 23:59:59.999999: exclude "
+                "the column with `columns`",
                 connector="sqlite",
             )
         return pc.cast(pc.cast(array, pa.time64("us")), pa.string())
@@ -67,8 +67,8 @@ def refuse_numbers(array: pa.Array, column: str, declared: str) -> None:
     if pc.any(is_changed).as_py():
         text = array[pc.index(is_changed, True).as_py()].as_py()
         raise FatalConnectorError(
-            f"column {column!r}: SQLite makes a number of {text!r} in a column declared {declared}, which is no text "
-            "to it: declare the column TEXT, or exclude it with `columns`",
+            f"column {column!r}: SQLite would turn {text!r} into a number, since the column's declared type "
+            f"{declared} is not a text type for it: declare the column TEXT, or exclude it with `columns`",
             connector="sqlite",
         )
 
@@ -109,9 +109,9 @@ def _of_width(text: pa.Array, width: int, column: str) -> pa.Array:
     if pc.all(is_fine).as_py() is False:
         place = pc.index(is_fine, False).as_py()
         raise FatalConnectorError(
-            f"column {column!r}: {text[place].as_py()!r} is outside the years 1 to 9999, which SQLite can hold: "
-            "`on_rejected: keep` sets such records aside, `text_columns` of a PostgreSQL source reads the column as "
-            "text; or exclude it with `columns`",
+            f"column {column!r}: {text[place].as_py()!r} is outside the years 1 to 9999, the range of SQLite: "
+            "`on_rejected: keep` sets such records aside, `text_columns` of a PostgreSQL source reads the column "
+            "as text; or exclude it with `columns`",
             connector="sqlite",
         )
     return text

@@ -166,7 +166,7 @@ class SQLiteSession:
         records = 0
         for batch in data:
             if not isinstance(batch, pa.RecordBatch):
-                raise FatalConnectorError("SQLite takes Arrow batches only", connector="sqlite")
+                raise FatalConnectorError("SQLite accepts only Arrow batches", connector="sqlite")
             for name in loose:
                 refuse_numbers(batch.column(names.index(name)), name, declared[name])
             columns = [stored(batch.column(place), name) for place, name in enumerate(names)]
@@ -336,8 +336,8 @@ def _too_large(
         return None
     name = max(widest, key=widest.__getitem__)
     return FatalConnectorError(
-        f"column {name!r}: a value of {widest[name]:,} bytes in a record of which SQLite holds {most_bytes:,} bytes at "
-        "most: `on_rejected: keep` sets such records aside; or exclude the column with `columns`",
+        f"column {name!r}: a value of {widest[name]:,} bytes, but SQLite limits a record to {most_bytes:,} bytes: "
+        "`on_rejected: keep` sets such records aside; or exclude the column with `columns`",
         connector="sqlite",
     )
 
@@ -360,8 +360,8 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
         return Interrupted("the statement was interrupted", connector="sqlite")
     if "database is locked" in text or "table is locked" in text:
         return RetriableError(
-            f"{path} is locked: another process writes it. `fuser {shlex.quote(str(path))}` names it: end it, or its "
-            "transaction; where it only takes long, `lock_timeout_s` of a destination says how long to wait",
+            f"{path} is locked: another process writes it. `fuser {shlex.quote(str(path))}` shows the process: end "
+            "it, or its transaction; if it only needs long, set `lock_timeout_s` of a destination higher",
             connector="sqlite",
         )
     if "file is not a database" in text or "failed to open" in text or "unable to open database" in text:
@@ -375,7 +375,7 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
         return TakenOver(first, connector="sqlite")
     is_refusal = isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError | sqlite3.DataError)
     if "readonly database" in first and (closed := unwritable(path, *sqlite_files(path))) is not None:
-        first += f": this user may not write {closed}"
+        first += f": this user has no permission to write to {closed}"
     sorted_as = StatementRefused if is_refusal else FatalConnectorError
     # ADBC has these words and no code.
     if first.startswith("UNIQUE constraint failed"):
@@ -393,15 +393,15 @@ def _why_not_opened(path: Path) -> str:
     try:
         is_wal = database_files.first_bytes(path, _WAL_VERSION_AT + 1)[_WAL_VERSION_AT:] == b"\2"
     except FileNotFoundError:
-        return f"; it is not there, and cannot be made: may this user write {path.parent}?"
+        return f"; it does not exist, and cannot be created: may this user write to {path.parent}?"
     except OSError as error:
         return f"; {error.strerror}: may this user read it?"
     if not is_wal:
         return ""
     return (
-        f". Its journal mode is WAL: who only reads it, too, makes or opens {path}-shm. Let this user write the "
-        "folder; or copy the file and, if there is one, its -wal into a folder that can be written; or let its owner "
-        "say `pragma journal_mode = delete`"
+        f". Its journal mode is WAL, so even a reader must create or open {path}-shm. Let this user write to the "
+        "folder; or copy the file, and its -wal file if there is one, into a writable folder; or let its owner "
+        "run `pragma journal_mode = delete`"
     )
 
 
@@ -414,12 +414,12 @@ def _no_room(error: BaseException, words: str, path: Path) -> str:
         free = shutil.disk_usage(path.parent).free
     except OSError:
         return f"{file}: {words} ({name})"
-    kept = "nothing of this commit was kept"
+    kept = "this commit was not written"
     if free < _LITTLE_BYTES:
         return f"{file}: no space left on its disk ({free} bytes are free); {kept}, free some space"
     return (
-        f"{file}: {words} ({name}); {kept}. Its disk has {free} bytes free: look for a quota, a limit of the size of "
-        "files, a full disk of temporary files (`SQLITE_TMPDIR`), or a fault of the disk"
+        f"{file}: {words} ({name}); {kept}. Its disk has {free} free bytes: check for a quota, a file size limit, "
+        "a full disk for temporary files (`SQLITE_TMPDIR`), or a disk fault"
     )
 
 

@@ -17,7 +17,7 @@ class SQLiteSettings(Settings):
     """Config of `connector: sqlite`."""
 
     path: str | None = Field(default=None, description="Database file; relative to the pipeline file's folder.")
-    url: str | None = Field(default=None, description="The same as a URL: sqlite:///shop.db.")
+    url: str | None = Field(default=None, description="The file as a URL: sqlite:///shop.db.")
     lock_timeout_s: float = Field(
         default=60.0, gt=0, description="Destination: how long to wait for another process that writes the file."
     )

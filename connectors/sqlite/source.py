@@ -71,7 +71,7 @@ class SQLiteSource(QuerySource):
             ConnectorConfigError: there is no such file.
         """
         if not self._path.exists():
-            raise ConnectorConfigError(f"there is no database {self._path}", connector="sqlite", key="path")
+            raise ConnectorConfigError(f"the database {self._path} does not exist", connector="sqlite", key="path")
         return open_reader(self._path)
 
     def identity(self) -> str:
@@ -313,11 +313,11 @@ def _mismatch_error(stream: Stream, field: pa.Field, row: Sequence[Any], reason:
     rowid, stored, value = row[0], row[1], row[2].decode(encoding, "replace")
     declared = facts_of(field).native_type
     place = f", rowid {rowid}" if rowid is not None else ""
-    promise = f"declared {declared}" if declared else f"taken for {type_text(field.type)} after its first values"
+    promise = f"declared {declared}" if declared else f"read as {type_text(field.type)} because of its first values"
     return FatalConnectorError(
         f"table {stream.name!r}, column {field.name!r}{place}: {value} is stored as {stored}, which does not fit a "
-        f"column {promise}{f' ({reason})' if reason else ''}; correct the value, exclude the column with `columns`, or "
-        "read it through a view with CAST",
+        f"column {promise}{f' ({reason})' if reason else ''}; correct the value, exclude the column with "
+        "`columns`, or read it through a view with CAST",
         connector="sqlite",
         stream=stream.name,
     )

@@ -156,12 +156,12 @@ def _made_for(kind: pa.DataType, name: str) -> str:
     for is_kind, declared in _DECLARED_BY_TEST:
         if is_kind(kind):
             return declared
-    raise FatalConnectorError(f"column {name!r}: SQLite has no type for {kind}; exclude it with `columns`")
+    raise FatalConnectorError(f"column {name!r}: SQLite has no type for {kind}; exclude the column with `columns`")
 
 
 def _decimal_type(kind: pa.DataType, name: str) -> str:
     if not 0 <= kind.scale <= kind.precision:
-        raise FatalConnectorError(f"column {name!r}: SQLite has no type for {kind}; exclude it with `columns`")
+        raise FatalConnectorError(f"column {name!r}: SQLite has no type for {kind}; exclude the column with `columns`")
     declared = "DECIMAL" if kind.precision <= EXACT_DIGITS else "DECIMAL_TEXT"
     return f"{declared}({kind.precision},{kind.scale})"
 

@@ -93,7 +93,7 @@ class SQLiteWrites(ComparingWrites):
             return
         if session.query(f"select 1 from {self._table(target.name)} as t where {other_zone(name)} limit 1"):
             raise FatalConnectorError(
-                f"column {column.name!r} of {target.name} holds times in other zones than UTC, which SQLite does not "
+                f"column {column.name!r} of {target.name} has times in other zones than UTC, which SQLite cannot "
                 "order: write them with Z or +00:00",
                 connector="sqlite",
             )

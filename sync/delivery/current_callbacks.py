@@ -1,7 +1,7 @@
-"""What is called for a recorded event. The pipeline file decides, never the run store.
+"""Which function or hook is called for a recorded event. The pipeline file decides, never the run store.
 
-Anyone who can write to the run store can forge events, which must not decide what is executed, opened or sent.
-So file, command, URL, statement, condition, limits and the folder of the data come from the pipeline file.
+Anyone who can write to the run store can forge events: they must not decide what is executed, opened or sent. So file,
+command, URL, statement, condition, limits and data folder come from the pipeline file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class CurrentCallbacks:
         self._pipeline = pipeline
         self._specs = {spec.block: spec for spec in code.callbacks}
         self._subscriptions = code.subscriptions
-        #: Blocks whose change was logged.
+        #: Blocks with a logged change.
         self._reported: set[str] = set()
 
     def complete(self, delivery: Delivery, digest: str | None) -> Delivery:
@@ -67,7 +67,7 @@ class CurrentCallbacks:
         )
 
     def _refusal(self, delivery: Delivery, spec: CallbackSpec) -> str | None:
-        """Say why the file does not call the block for an event; None if it does."""
+        """Return why the file does not call the block for an event; None if it does."""
         own = [one for one in self._subscriptions if one.callback_block == spec.block]
         if spec.hook is None or delivery.function not in HOOKS:
             own = [one for one in own if one.function == delivery.function]
@@ -85,7 +85,7 @@ class CurrentCallbacks:
         )
 
     def _needs_data(self, delivery: Delivery) -> bool:
-        """Tell whether the function, as it is now, receives the data of such an event."""
+        """Return whether the present function receives the data of such an event."""
         return any(
             one.needs_data
             for one in self._subscriptions
@@ -103,7 +103,7 @@ class CurrentCallbacks:
         )
 
     def _data(self, delivery: Delivery) -> str | None:
-        """Return the place of the parent's data only if it is in the spool folder: the file is read, then removed."""
+        """Return the path of the parent's data only if it is in the spool folder: the file is read, then removed."""
         if delivery.data is None:
             return None
         folder, url = self._pipeline.spool_folder, self._pipeline.spool_url

@@ -1,6 +1,6 @@
 """Hooks (callbacks without Python): the engine fills in their settings just before a call.
 
-Only the pipeline file says what a hook calls; the run store keeps the event and a digest of the block. Settings are
+Only the pipeline file decides what a hook calls; the run store has the event and a digest of the block. Settings are
 filled in at the call: from the file, its variables and the date of the event.
 """
 
@@ -56,9 +56,9 @@ def hook_of(pipeline: Pipeline, number: int) -> dict[str, Any] | None:
 
 
 def block_digest(pipeline: Pipeline, number: int) -> str:
-    """Return a digest of a callback block: its keys, and the content of its file.
+    """Return a digest of a callback block: its keys, and its file's content.
 
-    Possible secrets are left out, so that the digest reveals nothing of them.
+    Possible secrets are omitted, so that the digest reveals nothing about them.
     """
     block = pipeline.callbacks[number]
     said = block.model_dump(mode="json", exclude={"notify", "webhook", "shell", "sql"})
@@ -105,7 +105,7 @@ class Hooks:
 
 
 class _Call:
-    """One delivery about to be called."""
+    """One delivery before its call."""
 
     def __init__(
         self,
@@ -168,15 +168,15 @@ class _Call:
         return Prepared(hook=request)
 
     def _place(self, kind: str) -> str:
-        """Return file and line of the hook; empty: it is in none."""
+        """Return file and line of the hook; empty: unknown."""
         blocks = [block.block for block in self._pipeline.callbacks]
         number = blocks.index(self._delivery.callback_block)
         path, line = self._pipeline.where(("callbacks", number, kind))
         return "" if path is None else f"{path}:{line}"
 
     def _event(self) -> dict[str, Any]:
-        """Return the event for receivers outside: the recorded values and the status, with secret variables masked."""
-        # Without `configuration`: it is for functions, and may hold secrets.
+        """Return the event for external receivers: the recorded values and the status, with secret variables masked."""
+        # Without `configuration`: it is meant for functions, and may contain secrets.
         recorded = {name: value for name, value in self._delivery.kwargs.items() if name != "configuration"}
         event = {name: value if name in RESERVED else _masked(value) for name, value in recorded.items()}
         run = dict(event["pipeline_run"])

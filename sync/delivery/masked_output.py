@@ -13,9 +13,9 @@ from syncblocks.callbacks.masked_output import MaskedOutput
 from ..secrets import Redactor
 
 _lock = threading.Lock()
-#: Redactors of the runs under way.
+#: Redactors of the running runs.
 _active: list[Redactor] = []
-#: `stdout` or `stderr` -> the original stream before the first run, and the masked one in its place.
+#: `stdout` or `stderr` -> the original stream before the first run, and the masked stream that replaces it.
 _exchanged: dict[str, tuple[TextIO, MaskedOutput]] = {}
 
 
@@ -34,18 +34,18 @@ def masked_output(redactor: Redactor) -> Iterator[None]:
     finally:
         with _lock:
             for _, ours in _exchanged.values():
-                with suppress(OSError, ValueError):  # its reader is gone; the run goes on
+                with suppress(OSError, ValueError):  # its reader has closed it; the run continues
                     ours.flush()
             _active.remove(redactor)
             if not _active:
                 for name, (former, ours) in _exchanged.items():
-                    if getattr(sys, name) is ours:  # else other code replaced the stream meanwhile
+                    if getattr(sys, name) is ours:  # otherwise other code has replaced the stream meanwhile
                         setattr(sys, name, former)
                 _exchanged.clear()
 
 
 def masked(text: str) -> str:
-    """Return a text with the secrets of all runs under way masked."""
+    """Return a text with the secrets of all running runs masked."""
     for redactor in tuple(_active):
         text = redactor.redact(text)
     return text

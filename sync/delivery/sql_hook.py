@@ -1,4 +1,4 @@
-"""A `sql` callback: the engine runs the statement itself, since a child process could not open a locked database."""
+"""A `sql` callback: the engine runs the statement itself, since a child process cannot open a locked database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INTERRUPT_EVERY_S = 0.2
 class SQLCall:
     """One call of a `sql` callback; implements `syncblocks.callbacks.dispatcher.LocalCall`.
 
-    It has its own connector, which it closes after the statement, so that no database file stays locked.
+    It has a separate connector, closed after the statement, so that no database file stays locked.
     """
 
     def __init__(self, pipeline: Pipeline, statement: str, parameters: Mapping[str, Any], key: str) -> None:
@@ -63,7 +63,7 @@ class SQLCall:
         return CallEnd(kind="raised", error=f"sql: {error}", output=b"")
 
     def _watch(self, destination: RunsStatements, timeout_s: float) -> None:
-        """Interrupt the statement at its deadline or on request; repeatedly, since it may still be connecting."""
+        """Interrupt the statement at its deadline or on request, repeatedly, since it may still be connecting."""
         self._is_late = not self._wake.wait(timeout_s)
         while not self._is_over.wait(_INTERRUPT_EVERY_S):
             destination.interrupt(self._name)

@@ -1,4 +1,4 @@
-"""Subscriptions: which function is called for which event of which parent. Loads the user's files, calls nothing."""
+"""Subscriptions: which function is called for each event of each parent. Loads user files, calls nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CallbackSpec(Guarded, frozen=True, kw_only=True):
     file: str = ""
     timeout_s: float = 60.0
     attempts: int = 5
-    #: The hook in place of functions, see `hooks.hook_of`.
+    #: The hook that replaces functions, see `hooks.hook_of`.
     hook: Mapping[str, Any] | None = None
     #: Condition over the event.
     when: str | None = None
@@ -47,7 +47,7 @@ class UserCode(msgspec.Struct, frozen=True, kw_only=True):
     callbacks: tuple[CallbackSpec, ...] = ()
     #: Transformer block -> its function; a block that only renames has none.
     transformers: Mapping[str, tuple[TransformerFunction, ...]] = msgspec.field(default_factory=dict)
-    #: Transformer block -> columns that it renames, old: new; in the pipeline file or in the decorator.
+    #: Transformer block -> columns that it renames, old: new; from the pipeline file or the decorator.
     renames: Mapping[str, Mapping[str, str]] = msgspec.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     #: Keyword arguments that functions misspell; a run and `check` warn of them too.
@@ -85,7 +85,7 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
                     )
                     for parent in parents
                 ]
-        from .hook_settings import block_digest  # here: a pipeline without callbacks does not need it
+        from .hook_settings import block_digest  # imported here: a pipeline without callbacks does not need it
 
         specs.append(
             CallbackSpec(
@@ -168,7 +168,7 @@ def _hook_spec(pipeline: Pipeline, number: int) -> CallbackSpec:
 
 
 def check_stream_filters(pipeline: Pipeline, names: Sequence[str]) -> None:
-    """Raise a ConfigError for a `streams` filter of a block that matches none of the selected streams."""
+    """Raise a ConfigError if a block's `streams` filter matches none of the selected streams."""
     filters: list[tuple[tuple[str | int, ...], Iterable[str]]] = [
         (("callbacks", number, "streams"), block.streams or ()) for number, block in enumerate(pipeline.callbacks)
     ]
@@ -209,7 +209,7 @@ _NONE: frozenset[str] = frozenset()
 
 
 def data_blocks(subscriptions: Iterable[Subscription], stream: str, destination_block: str) -> frozenset[str]:
-    """Return the blocks whose output for one stream is needed by a callback."""
+    """Return the blocks whose output for one stream a callback needs."""
     found = {
         destination_block if subscription.parent == STREAM else subscription.parent
         for subscription in subscriptions
@@ -241,14 +241,14 @@ def _load(
     expects: Literal["callback", "transformer"],
     parents: Sequence[str] | None = None,
 ) -> CallbackFile:
-    from syncblocks.callbacks.loader import load_file  # here: a pipeline without such files does not need it
+    from syncblocks.callbacks.loader import load_file  # imported here: a pipeline without such files does not need it
 
     from ..secrets import Redactor
     from .masked_output import masked_output
 
     names = tuple(pipeline.variables)
     try:
-        with masked_output(Redactor(pipeline.secret_values)):  # the output of a file while it is executed
+        with masked_output(Redactor(pipeline.secret_values)):  # output of a file during its execution
             return load_file(pipeline.code_path(file), variables=names, parents=parents, expects=expects)
     except CallbackLoadError as error:
         raise pipeline.error(location, str(error)) from error

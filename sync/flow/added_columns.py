@@ -1,4 +1,4 @@
-"""Columns that the engine sets itself (`add_columns`): the same value in every record of a run."""
+"""Columns that the engine adds (`add_columns`): one value in all records of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ColumnTaken(SyncError):
-    """A column of `add_columns` has the name of one that the stream has."""
+    """A column of `add_columns` has the name of an existing column."""
 
     code = "column_taken"
 
@@ -29,20 +29,20 @@ class AddedColumn(Struct, frozen=True, kw_only=True):
 
     field: pa.Field
     value: pa.Scalar
-    #: A merge leaves the value of a record that is there already.
+    #: A merge keeps the value of an existing record.
     is_kept: bool = False
 
     def __str__(self) -> str:
-        """Return it for people to read: `_synced_at (timestamptz) = 2026-01-31 ..., kept on update`."""
+        """Return it as text for users: `_synced_at (timestamptz) = 2026-01-31 ..., kept on update`."""
         shown = f"{self.field.name} ({type_text(self.field.type)}) = {self.value}"
         return f"{shown}, kept on update" if self.is_kept else shown
 
 
 class AddedColumns(Struct, frozen=True):
-    """The columns that are added to a stream, behind those that it has; none: it stays as it is."""
+    """The columns added to a stream, after its own; none: the stream stays unchanged."""
 
     columns: tuple[AddedColumn, ...] = ()
-    #: The times of versions, of `write_disposition: history`.
+    #: The times of versions, for `write_disposition: history`.
     history: HistoryColumns | None = None
 
     def __bool__(self) -> bool:
@@ -56,11 +56,11 @@ class AddedColumns(Struct, frozen=True):
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The names of those that an update leaves as they are."""
+        """The names of columns that an update does not change."""
         return tuple(column.field.name for column in self.columns if column.is_kept)
 
     def taken(self, names: Iterable[str]) -> str:
-        """Return the name of one that a stream with these columns has already; empty: none."""
+        """Return the name of an added column that a stream with these columns already has; empty: none."""
         known = {name.casefold() for name in names}
         return next((name for name in self.names if name.casefold() in known), "")
 
@@ -70,10 +70,10 @@ class AddedColumns(Struct, frozen=True):
         return replace(stream, schema=self.schema(stream.schema), key_properties=keys) if self else stream
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
-        """Return the columns of a stream with those that are added.
+        """Return a stream's columns with the added ones.
 
         Raises:
-            ColumnTaken: the stream has such a column (of a transformer) already.
+            ColumnTaken: the stream already has such a column (from a transformer).
         """
         if taken := self.taken(schema.names):
             whose = "of add_columns" if taken not in (VALID_FROM, VALID_TO) else "of a history"

@@ -1,4 +1,4 @@
-"""The error of a transformer's function, in words: type, message, place and source line, and the columns at hand."""
+"""The error of a transformer's function as text: type, message, place and source line, and the present columns."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..errors import SyncError, nearest_match
 #: Folder of the code that calls the function.
 _ENGINE = str(Path(__file__).parents[1])
 
-#: Most columns that a message lists.
+#: Maximum of columns listed in a message.
 MOST_COLUMNS = 30
 
 
 class FunctionFailed(SyncError):
-    """The user's function raised."""
+    """The user's function raised an error."""
 
     code = "transformer"
 
     def __init__(self, block: str, error: BaseException, columns: Sequence[str]) -> None:
-        """Describe what the function raised while it had a frame of these columns."""
+        """Describe the error of a function that got a frame with these columns."""
         self.original = error
         super().__init__(f"block {block!r}: {first_line(error)}{_place(error)}{_columns(error, columns)}")
 

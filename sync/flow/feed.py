@@ -1,6 +1,6 @@
 """Read-ahead: one thread reads a group of streams into bounded queues, one for each stream's load.
 
-The reader is one batch ahead, so that each batch is marked if it is the last of its stream. When a later block fails,
+The reader is one batch ahead, so that each batch is marked if it is the last of its stream. If a later block fails,
 this mark decides the status of the earlier blocks.
 """
 
@@ -19,28 +19,29 @@ from syncblocks.connectors.stream import Bookmark, Ended, Rejected, Stream
 
 from .record_size import refuse_wide
 
-#: Between the reading and the loading thread are at most two large batches, or small ones of so many bytes; the memory
-#: budget may allow fewer. While a load works on many of them at once, as on a row group, the reader goes on.
+#: Between the reading and the loading thread there are at most two large batches, or small ones with this many bytes
+#: in total; the memory budget may allow fewer. While a load processes many of them at once, as for a row group, the
+# reader continues.
 QUEUE_BATCHES, QUEUE_ITEMS = 2, 100
 QUEUE_BYTES = 32 << 20
 
-#: What Arrow holds for a column of a batch or a schema besides its values, at most.
+#: Maximum memory of Arrow for a column of a batch or a schema, besides its values.
 _COLUMN_BYTES = 1_000
 
-#: What a rejected record holds besides its texts.
+#: Memory of a rejected record, besides its texts.
 _RECORD_BYTES = 500
 
 
 class Budget:
-    """Memory limit for the batches in flight of all streams of a run, in bytes.
+    """Memory limit for the batches that all streams of a run process, in bytes.
 
-    A stream with nothing in flight may always add one batch, whatever its size. Otherwise two streams could wait for
-    each other, and a batch larger than the budget would never pass.
+    A stream without a batch in memory may always add one batch of any size. Otherwise two streams could wait for each
+    other, and a batch larger than the budget would never pass.
     """
 
     def __init__(self, limit_bytes: int, record_bytes: int = sys.maxsize) -> None:
         self.limit_bytes = limit_bytes
-        #: Largest size of one record.
+        #: Maximum size of one record.
         self.record_bytes = record_bytes
         self.used_bytes = 0
         #: Guards the budget and the queues of all feeds that share it.
@@ -49,7 +50,7 @@ class Budget:
         self.changed = threading.Condition(self.lock)
 
     def has_room(self, size_bytes: int) -> bool:
-        """Whether this many more bytes may be in flight; the caller holds `changed`."""
+        """Whether this many more bytes may be in memory; the caller holds `changed`."""
         return self.used_bytes + size_bytes <= self.limit_bytes
 
 
@@ -87,7 +88,7 @@ class Feed:
         self._taken_bytes = 0
 
     def refuse_too_wide(self, event: Any) -> None:
-        """Raise for a record that is larger than the run's memory limit."""
+        """Raise for a record larger than the run's memory limit."""
         if size_of(event) > self._budget.record_bytes:
             refuse_wide(event, self._budget.record_bytes, self._key)
 
@@ -105,9 +106,10 @@ class Feed:
             return not self._is_closed
 
     def wait(self, event: Any) -> None:
-        """Wait until there is memory for this event, not added yet, and for another one of its size.
+        """Wait until there is memory for this event, which is not added yet, and for another one of its size.
 
-        A source makes several copies of a wide record. It must not begin to read one while the load copies its own.
+        A source makes several copies of a wide record. It must not begin to read one while the load copies its previous
+        one.
         """
         size_bytes = 2 * _held_bytes(event)
         with self._changed:
@@ -162,7 +164,7 @@ class Feed:
         return len(self._items) < most and self._budget.has_room(size_bytes)
 
     def _free_taken(self) -> None:
-        """Free the memory of the former batch: the load has asked for the next one, or ended."""
+        """Free the memory of the previous batch: the load has asked for the next one, or has ended."""
         if self._taken_bytes:
             self._budget.used_bytes -= self._taken_bytes
             self._taken_bytes = 0
@@ -177,7 +179,7 @@ def size_of(event: Any) -> int:
 
 
 def _held_bytes(event: Any) -> int:
-    """Return the bytes that an event holds in memory."""
+    """Return the bytes that an event uses in memory."""
     if isinstance(event, pa.RecordBatch):
         return int(event.nbytes + event.num_columns * _COLUMN_BYTES)
     if isinstance(event, Stream):
@@ -188,7 +190,7 @@ def _held_bytes(event: Any) -> int:
 
 
 class Readable(Protocol):
-    """A source, as far as it is needed here."""
+    """The part of a source that the feed needs."""
 
     def read(
         self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow", /
@@ -232,7 +234,7 @@ def _read(
                 if is_batch(event):
                     _flush(feeds[name], pending[name], is_last=False)
                 elif isinstance(event, Stream) and pending[name] and isinstance(pending[name][-1], Stream):
-                    pending[name].pop()  # no record came in its columns
+                    pending[name].pop()  # no record has these columns
                 pending[name].append(event)
                 feeds[name].wait(event)
                 if all(feed.is_closed for feed in feeds.values()):
@@ -253,7 +255,7 @@ def _read(
 
 
 def is_batch(event: Any) -> bool:
-    """Tell whether an event holds records: a batch, or a block of a transfer format."""
+    """Return whether an event has records: a batch, or a block of a transfer format."""
     return isinstance(event, pa.RecordBatch | bytes | bytearray | memoryview)
 
 

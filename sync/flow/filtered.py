@@ -1,4 +1,4 @@
-"""A source in which the engine applies a FULL_TABLE read's `limit`, and conditions that the connector does not."""
+"""A source whose FULL_TABLE reads the engine limits (`limit`) and filters, where the connector does not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WHOLE = ReplicationMethod.FULL_TABLE
 
 
 class FilteredSource:
-    """A source whose streams are filtered; what the source does not filter, the engine does, batch by batch."""
+    """A source with filtered streams; the engine applies the conditions that the source does not, batch by batch."""
 
     def __init__(self, source: Source, can: Capabilities) -> None:
         self._source = source
@@ -32,7 +32,7 @@ class FilteredSource:
         return replace(
             self._can,
             reads_ranges=None if ranges is None else _FilteredRanges(self, ranges),
-            # A source that computes checksums filters by itself.
+            # A source that computes checksums filters itself.
             computes_checksums=checksums if self._can.filters_records is not None else None,
         )
 
@@ -42,7 +42,7 @@ class FilteredSource:
         return tuple(each for each in stream.read.where if can is None or not can.filters(stream, each))
 
     def inner(self, stream: Stream) -> Stream:
-        """Return the stream as its source is to read it: also the columns that the engine's conditions are about."""
+        """Return the stream to read from the source: with the columns of the engine's conditions added."""
         left = self.left(stream)
         if not left:
             return stream
@@ -73,11 +73,11 @@ class FilteredSource:
         return [[own[stream.name] for stream in group] for group in groups]
 
     def offers(self, stream: Stream) -> Sequence[str]:
-        """Offer raw bytes only of a stream whose source filters it, and that is read to its end."""
+        """Offer raw bytes only for a stream that the source filters itself and that is read to its end."""
         return ("arrow",) if self.left(stream) or stream.read.limit is not None else self._source.offers(stream)
 
     def count(self, stream: Stream) -> int:
-        """Count the records that are let in; read them, where the source cannot count them."""
+        """Count the records that pass; read them if the source cannot count them."""
         left = self.left(stream)
         if not left:
             return self._source.count(stream)
@@ -120,12 +120,12 @@ class FilteredSource:
 
 
 def _is_limited(stream: Stream) -> bool:
-    """Tell whether the engine ends a read; an INCREMENTAL one ends by itself, with the bookmark of its last record."""
+    """Return whether the engine ends a read; an INCREMENTAL read ends itself, with the bookmark of its last record."""
     return stream.read.limit is not None and stream.read.method is _WHOLE
 
 
 def _limited(group: Sequence[Stream], events: Any) -> Generator[tuple[str, Event | Block]]:
-    """Yield at most as many records of each stream as its `limit` says, and read no further than all of them need."""
+    """Yield at most `limit` records of each stream, and stop reading when all streams have enough."""
     left = {stream.name: stream.read.limit or 0 for stream in group if _is_limited(stream)}
     with closing(events):
         for name, event in events:
@@ -142,14 +142,14 @@ def _limited(group: Sequence[Stream], events: Any) -> Generator[tuple[str, Event
 
 
 class RecordFilter(Struct, frozen=True):
-    """Lets in what meets some conditions, without the columns that only they are about."""
+    """Passes records that meet some conditions, without the columns read only for these conditions."""
 
     conditions: tuple[Condition, ...]
-    #: With the columns that are wanted.
+    #: With the wanted columns.
     stream: Stream
 
     def applied(self, event: Event | Block) -> Event | Block:
-        """Return an event with the records that are let in; checkpoints and rejected records as they are."""
+        """Return an event with the records that pass; checkpoints and rejected records unchanged."""
         if not self.conditions:
             return event
         if isinstance(event, pa.RecordBatch):
@@ -167,7 +167,7 @@ class RecordFilter(Struct, frozen=True):
         return batch if len(schema) == len(batch.schema) else batch.select(schema.names)
 
     def _columns(self, schema: pa.Schema) -> pa.Schema:
-        """Leave out what is read for the conditions alone."""
+        """Remove columns that were read only for the conditions."""
         wanted = self.stream.schema.names
         extra = {each.field.name for each in self.conditions if each.field.name not in wanted}
         return pa.schema([field for field in schema if field.name not in extra]) if extra else schema
@@ -201,7 +201,7 @@ def _filtering(opened: AbstractContextManager[OpenRanges], only: RecordFilter) -
 
 
 class _FilteredOpenRanges(Struct, frozen=True):
-    """Open ranges whose records are filtered. No load is resumed: it counts only the records that were let in."""
+    """Open ranges with filtered records. No load is resumed: its record count is the count after the filter."""
 
     inner: OpenRanges
     only: RecordFilter

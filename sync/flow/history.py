@@ -19,17 +19,17 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class HistoryColumns(Struct, frozen=True, kw_only=True):
-    """The two columns of a history, behind all others."""
+    """The two columns of a history, after all others."""
 
     #: Time of every record of a run.
     at: datetime
-    #: Column that has the time of each record; empty: all have the run's.
+    #: Column with the time of each record; empty: all have the run's time.
     bookmark: str = ""
-    #: The stream's bookmark columns: a difference in them alone makes no new version.
+    #: The stream's bookmark columns: a difference only there starts no new version.
     marks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return it for people to read."""
+        """Return it as text for users."""
         return f"{VALID_FROM} from {self.bookmark}" if self.bookmark else f"{VALID_FROM} = {self.at.isoformat()}"
 
     @property
@@ -39,23 +39,23 @@ class HistoryColumns(Struct, frozen=True, kw_only=True):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What tells versions of a record apart."""
+        """The columns that distinguish versions of a record."""
         return (VALID_FROM,)
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:
-        """The columns; of the bookmark's times, a NULL is found where it can be told of."""
+        """The columns; for times from the bookmark, a NULL is detected where it can be reported."""
         return (pa.field(VALID_FROM, _TIME, nullable=bool(self.bookmark)), pa.field(VALID_TO, _TIME))
 
     def taken(self, names: Iterable[str]) -> str:
-        """Return the one of these names that is theirs; empty: none."""
+        """Return the first of these names that the history uses; empty: none."""
         return next((name for name in names if name.casefold() in self.names), "")
 
     def arrays(self, batch: pa.RecordBatch) -> list[pa.Array]:
-        """Return their values for a batch; when a version ends, the destination finds out.
+        """Return their values for a batch; the destination finds out when a version ends.
 
         Raises:
-            SyncError: a transformer has dropped the bookmark, or made something else of it.
+            SyncError: a transformer has dropped or changed the bookmark.
         """
         return [self._begun(batch), pa.nulls(batch.num_rows, _TIME)]
 

@@ -1,4 +1,4 @@
-"""The Arrow column of Python values that a function returned without a type: what Arrow must not infer from them."""
+"""Arrow columns from a function's Python values without types: prevents wrong guesses of Arrow."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 import pyarrow as pa
 
-#: Most levels of lists and objects in a value. Arrow finds and walks such types by recursion: some thousands end
-#: the process, and some hundreds are too many for what walks them in Python.
+#: Maximum nesting of lists and objects in a value. Arrow handles such types by recursion: thousands of levels end
+#: the process, and hundreds are too many for Python code.
 MOST_LEVELS = 100
 
 _NESTED = (list, tuple, dict)
 
 
 def check_levels(values: Iterable[Any]) -> None:
-    """Refuse values that are nested too deeply for a type; to be called before Arrow sees them.
+    """Refuse values nested too deeply for a type; call it before Arrow sees the values.
 
     Raises:
-        pa.ArrowNotImplementedError: lists or objects stand in each other in more than `MOST_LEVELS` levels.
+        pa.ArrowNotImplementedError: lists or objects are nested deeper than `MOST_LEVELS` levels.
     """
     level = [value for value in values if isinstance(value, _NESTED)]
     for _ in range(MOST_LEVELS):
@@ -33,15 +33,15 @@ def check_levels(values: Iterable[Any]) -> None:
 
 
 def check_inferred(values: Iterable[Any], kind: pa.DataType) -> None:
-    """Refuse a type that Arrow has inferred from the first value and that silently changes another one.
+    """Refuse a type that Arrow guessed from the first value and that silently changes a later one.
 
     Raises:
-        pa.ArrowInvalid: a time became a date, or some times have a time zone and others none.
+        pa.ArrowInvalid: a time became a date, or only some of the times have a time zone.
     """
     types = pa.types
     if not (types.is_date(kind) or types.is_timestamp(kind)):
         return
-    times = [value for value in values if isinstance(value, datetime) and value == value]  # NaT is a datetime, too
+    times = [value for value in values if isinstance(value, datetime) and value == value]  # NaT is also a datetime
     if types.is_date(kind) and times:
         raise pa.ArrowInvalid(f"a date and {times[0]!r}")
     zoned = {value.utcoffset() is not None for value in times}

@@ -1,4 +1,4 @@
-"""A source whose columns are masked where they are read: nothing behind it sees a masked value."""
+"""A source whose columns are masked while they are read: no later step sees the original value."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ T = TypeVar("T")
 
 
 class MaskedSource:
-    """A source whose streams may have masks; its errors show nothing that a record holds."""
+    """A source whose streams may have masks; its errors show no value of a record."""
 
     def __init__(self, source: Source, can: Capabilities) -> None:
         self._source = source
         self._can = can
 
     def adapted(self) -> Capabilities:
-        """Return the source's capabilities; those that are given a stream of the plan give the source its own."""
+        """Return the source's capabilities; methods that get a planned stream pass the source's own stream on."""
         can = self._can
         return replace(
             can,
@@ -79,7 +79,7 @@ class MaskedSource:
         return [[own[stream.name] for stream in group] for group in groups]
 
     def offers(self, stream: Stream) -> Sequence[str]:
-        """Offer raw bytes and whole files only of a stream without masks."""
+        """Offer raw bytes and whole files only for a stream without masks."""
         return self._source.offers(stream) if stream.read.masks is None else ("arrow",)
 
     def count(self, stream: Stream) -> int:
@@ -139,7 +139,7 @@ class _Mask(Struct):
 
 
 def _told(make: Callable[[], Iterator[Any]], columns: Collection[str], apply: Callable[[Any], T]) -> Generator[T]:
-    """Yield what becomes of some events; an error that reading or masking raises shows nothing of a record."""
+    """Yield masked events; an error while reading or masking shows no value of a record."""
     events: Any = None
     try:
         while True:
@@ -153,7 +153,7 @@ def _told(make: Callable[[], Iterator[Any]], columns: Collection[str], apply: Ca
                 return
             except Exception as error:
                 failure = hidden_error(error, columns)
-            if failure is not None:  # outside of the handler: the error does not carry the one that is hidden
+            if failure is not None:  # outside of the handler: otherwise the error would carry the hidden one as context
                 raise failure
             del event
             yield found
@@ -164,7 +164,7 @@ def _told(make: Callable[[], Iterator[Any]], columns: Collection[str], apply: Ca
 
 
 def _asked(ask: Callable[[], T], *streams: Stream) -> T:
-    """Ask the source; its error shows nothing that a record holds, where a stream has masks or is not known yet."""
+    """Call the source; if a stream has masks or is not known yet, an error shows no value of a record."""
     failure: Exception | None = None
     try:
         return ask()
@@ -176,7 +176,7 @@ def _asked(ask: Callable[[], T], *streams: Stream) -> T:
 
 
 def _discovered(ask: Callable[[], Iterable[Stream]]) -> list[Stream]:
-    """Return streams that the source has opened; why one of them is unreadable may be a value of a file."""
+    """Return the opened streams; the reason of an unreadable one may quote a value of a file."""
     return [_opened(stream) for stream in _asked(ask)]
 
 
@@ -220,7 +220,7 @@ class _MaskedQueries(Struct, frozen=True):
     def query_stream(
         self, name: str, query: str, values: Mapping[str, Any] | None = None, start: str | float | None = None
     ) -> Stream:
-        """See `ReadsQueries`; a description reads no record, so that its error is shown."""
+        """See `ReadsQueries`; a description reads no record, so its error is shown."""
         return self.inner.query_stream(name, query, values, start)
 
     def may_write(self) -> str:
@@ -317,7 +317,7 @@ class _MaskedOpenLog(Struct, frozen=True):
             masks, stream = streams[name].read.masks, streams[name]
             if masks is None or not isinstance(found, pa.RecordBatch):
                 return event
-            # What the log adds to a record is no column of the table, whatever a glob matches.
+            # Columns that the log adds to a record are not columns of the table, whatever a glob matches.
             own = plain_stream(stream).schema.names
             others = found.schema.names[len(own) :]
             batch = masked(found.select(own), masks)
@@ -350,7 +350,7 @@ def _keyless(old_keys: pa.Array, masks: Masks) -> pa.Array:
 
 
 def _unmasked_changes(stream: Stream) -> Stream:
-    """Return a stream without its masks; where a change lacks a value, each column may be NULL."""
+    """Return a stream without its masks; if a change lacks a value, each column may be NULL."""
     nullable = {field.name: field.nullable for field in stream.schema}
     found = unmasked_stream(stream)
     return replace(
@@ -365,7 +365,7 @@ def _masking(opened: AbstractContextManager[OpenRanges], stream: Stream) -> Iter
 
 
 class _MaskedOpenRanges(Struct, frozen=True):
-    """Open ranges whose records are masked; their labels may be made of values of the key, and are not shown."""
+    """Open ranges with masked records; their labels may contain key values, and are not shown."""
 
     inner: OpenRanges
     stream: Stream

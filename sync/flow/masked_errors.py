@@ -1,8 +1,8 @@
-"""What may be shown of errors and rejected records of a source whose columns are masked: nothing that a record holds.
+"""The parts of errors and rejected records that may be shown if columns are masked: no values of records.
 
-A connector's error says which part of its message holds no value (`without_values`); a rejected record and an
-unreadable stream say the same of their reasons. A driver puts values into its messages as it likes. So only known
-phrases of such a message pass, with the place and the kinds of the errors.
+A connector's error has the part of its message without values (`without_values`). Reasons of rejected records and
+unreadable streams have it too. A driver's message may contain values anywhere. So only known phrases of such a message
+are shown, with the place and the classes of the errors.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from syncblocks.connectors.errors import (
 from syncblocks.connectors.read_spec import Masks
 from syncblocks.connectors.stream import Rejected, RejectedRecord
 
-#: Errors of settings, connections and stops: no record is in their messages.
+#: Errors of settings, connections and stops: their messages contain no record.
 _PLAIN = (ConnectorConfigError, Interrupted, RetriableError, TakenOver)
 
 _SUFFIXES = "csv|tsv|txt|jsonl?|ndjson|parquet|zip|gz|bz2|xz|zst|lz4|snappy"
 _PLACE = re.compile(rf"([\w./ +-]+\.(?:{_SUFFIXES}):\d+|tap [\w.-]+(?:, stream '[\w.-]+')?: line \d+)(?:: | )?")
 
-#: Beginnings of drivers' messages in which no value stands.
+#: Beginnings of drivers' messages that contain no value.
 _KNOWN = re.compile(
     "|".join(
         (
@@ -41,21 +41,21 @@ _KNOWN = re.compile(
         )
     )
 )
-#: Classes of SQLSTATE about a connection, a user, a server or a statement itself: what is not there, or not allowed.
+#: SQLSTATE classes about a connection, a user, a server or the statement: missing objects or privileges.
 _OF_STATEMENTS = ("08", "28", "42", "53", "57")
 _COLUMN = re.compile(r"column '([^']*)'")
 _HIDDEN = "the rest of the message is not shown: it may hold values of masked columns"
 
-#: A shorter piece of a value is in most messages; of a longer value a message may show the beginning.
+#: A shorter part of a value occurs in most messages; of a longer value a message may show the beginning.
 _LEAST, _BEGINNING = 3, 12
 
 
 def hidden_error(error: Exception, columns: Collection[str]) -> Exception:
-    """Return an error of the same kind without what a record holds, and without its causes.
+    """Return an error of the same class without values of a record, and without its causes.
 
     Args:
-        error: what reading has raised.
-        columns: names of the columns that are read.
+        error: the error of the read.
+        columns: names of the read columns.
     """
     clear = error.without_values if isinstance(error, ConnectorError) else ""
     if isinstance(error, _PLAIN) or (clear and clear == str(error)):
@@ -91,13 +91,13 @@ def _codes(error: BaseException) -> list[str]:
 
 
 def _kinds(error: BaseException) -> Iterator[str]:
-    """Yield the names of an error's class and of its causes, then the codes that databases give."""
+    """Yield the class names of an error and of its causes, then the error codes of databases."""
     yield from (type(each).__name__ for each in _chain(error))
     yield from (f"SQLSTATE {code}" for code in _codes(error))
 
 
 def hidden_text(text: str, columns: Collection[str]) -> str:
-    """Return what may be shown of a message that does not tell its values apart: place, known phrase, columns."""
+    """Return the part of an unmarked message that may be shown: place, known phrase, columns."""
     place = _PLACE.match(text)
     rest = text if place is None else text[place.end() :]
     known = _KNOWN.match(rest)
@@ -112,7 +112,7 @@ def _about(text: str, columns: Collection[str]) -> str:
 
 
 def hidden_rejected(event: Rejected, masks: Masks, columns: Collection[str]) -> Rejected:
-    """Return rejected records with masked values; of one that has no columns, only the place and the reason."""
+    """Return rejected records with masked values; for one without columns, only place and reason."""
     return Rejected(records=tuple(_hidden_record(record, masks, columns) for record in event.records))
 
 
@@ -132,7 +132,7 @@ def _hidden_record(rejected: RejectedRecord, masks: Masks, columns: Collection[s
 
 
 def _values(record: str, columns: Collection[str]) -> Mapping[str, Any] | None:
-    """Return a rejected record's values by column; None: it is a text, or was cut."""
+    """Return a rejected record's values by column; None: it is a plain text, or was cut."""
     found = json.loads(record)
     if not isinstance(found, dict) or not found or (set(found) == {"cut"} or not set(found).intersection(columns)):
         return None
@@ -140,7 +140,7 @@ def _values(record: str, columns: Collection[str]) -> Mapping[str, Any] | None:
 
 
 def _is_clear(reason: str, masked: Collection[str], values: Collection[Any], columns: Collection[str]) -> bool:
-    """Tell whether a reason is about columns that are not masked, and shows no value of one that is."""
+    """Return whether a reason is about unmasked columns, and shows no masked value."""
     named = _COLUMN.findall(reason)
     if not named or any(name in masked or name not in columns for name in named):
         return False

@@ -16,7 +16,7 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 
 @cache
 def machine_bytes() -> int:
-    """Return the memory of this machine, or the limit of its container, as it was when it was first asked."""
+    """Return the memory of this machine, or its container's limit, as read at the first call."""
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in _LIMITS:
         with suppress(OSError, ValueError):  # no such file, or "max"
@@ -30,12 +30,12 @@ def budget_bytes(given: int | None) -> int:
 
 
 def in_flight_bytes(budget: int) -> int:
-    """Return the share of batches in flight; the rest is for copies that sources and destinations make of them."""
+    """Return the share of batches in memory; the rest is for copies that sources and destinations make of them."""
     return budget // 4
 
 
 def connector_bytes(budget: int) -> int:
-    """Return the share of one connector's own buffers: an embedded database, the row groups of a file."""
+    """Return the share of a connector's own buffers: an embedded database, the row groups of a file."""
     return budget // 2
 
 

@@ -1,4 +1,4 @@
-"""The step that gives columns the names that the destination's `naming` says, behind the transformers."""
+"""Renames columns by the destination's `naming`, after the transformers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .transform import Transformer, TransformError
 
 
 class ColumnNaming(Transformer):
-    """Renames all columns, those that a transformer's function has made included."""
+    """Renames all columns, including those that a transformer's function created."""
 
     def __init__(self, naming: str, block: str) -> None:
         super().__init__(block, (), {})
@@ -24,7 +24,7 @@ class ColumnNaming(Transformer):
         """Return the stream with the destination's names; keys and bookmark_properties too.
 
         Raises:
-            TransformError: two columns become one name.
+            TransformError: two columns would get the same name.
         """
         return replace(
             stream,

@@ -1,7 +1,7 @@
-"""Transformer functions that are called with one record at a time, in the form in which Mage gives it to them.
+"""Calls transformer functions with one record at a time, in the form that Mage uses.
 
-The DataFrame has one row, pandas' own dtypes and JSON values: a time is its ISO text, a decimal a float, binary
-base64, a JSON column an object. What a function leaves unchanged keeps the source's value to the last digit.
+The DataFrame has one row, pandas' own dtypes and JSON values. A time is its ISO text, a decimal is a float, binary is
+base64, a JSON column is an object. A value that a function leaves unchanged keeps the source's full precision.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class SecondRow(Exception):
 
 
 def by_record(batch: pa.RecordBatch, json_columns: Collection[str], call: Call) -> dict[str, pa.Array]:
-    """Call a function with each record of a batch; return what it returned, in order.
+    """Call a function with each record of a batch; return the results in order.
 
     Args:
         batch: columns of types that pandas knows.
@@ -40,12 +40,12 @@ def by_record(batch: pa.RecordBatch, json_columns: Collection[str], call: Call) 
         call: takes a DataFrame of one row and returns one.
 
     Returns:
-        A column for each name that was returned for some record. A known column keeps its type if all values fit.
+        The result has a column for each returned name. A known column keeps its type if all values fit.
 
     Raises:
-        SecondRow: more than one row was returned for a record; none leaves the record out.
+        SecondRow: the function returned more than one row for a record; an empty result drops the record.
         pa.ArrowInvalid, pa.ArrowTypeError: a column has values of mixed types.
-        pa.ArrowException: a column has values for which there is no type.
+        pa.ArrowException: a column has values without a type.
     """
     import pandas as pd
 
@@ -72,17 +72,17 @@ def by_record(batch: pa.RecordBatch, json_columns: Collection[str], call: Call) 
 
 
 class _Known:
-    """A column that the source has."""
+    """A column of the source."""
 
     def __init__(self, column: pa.Array, *, is_json: bool) -> None:
         self._column = column
         self._natives = column.to_pylist()
         read = _read_json if is_json else _plain
-        #: One JSON value a record.
+        #: One JSON value for each record.
         self.given = [read(value) for value in self._natives]
 
     def changed(self, origins: Sequence[int], values: Sequence[Any]) -> pa.Array:
-        """Return the column with the values that were returned for the records of these places."""
+        """Return the column with the values returned for records at these positions."""
         is_kept = [_is_same(value, self.given[place]) for value, place in zip(values, origins, strict=True)]
         if all(is_kept):
             return self._column.take(pa.array(origins, pa.int64()))
@@ -108,7 +108,7 @@ def _read_json(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it."""
+    """Return a value in JSON form."""
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, Decimal):
@@ -126,7 +126,7 @@ def _native(value: Any, kind: pa.DataType) -> Any:
     """Return a JSON value in the form of a column's type.
 
     Raises:
-        ValueError, ArithmeticError: it is none.
+        ValueError, ArithmeticError: it does not fit.
     """
     types = pa.types
     if isinstance(value, dict | list) and types.is_string(kind):
@@ -148,7 +148,7 @@ def _native(value: Any, kind: pa.DataType) -> Any:
 
 
 def _or_none(value: Any) -> Any:
-    """Return None for what pandas puts in the place of no value."""
+    """Return None for pandas' missing values."""
     import pandas as pd
 
     is_nothing = value is pd.NaT or value is pd.NA or (isinstance(value, float) and math.isnan(value))
@@ -158,6 +158,6 @@ def _or_none(value: Any) -> Any:
 def _is_same(value: Any, given: Any) -> bool:
     if given is None or (isinstance(given, float) and math.isnan(given)):
         return _or_none(value) is None
-    with suppress(ValueError, TypeError):  # the truth of an array
+    with suppress(ValueError, TypeError):  # the truth value of an array
         return bool(value == given)
     return False

@@ -1,4 +1,4 @@
-"""Records larger than the memory budget: refused where the engine first sees them."""
+"""Records larger than the memory budget: refused at the first step of the engine that sees them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.arrow.record_size import SLACK_BYTES, megabytes, too_wide
 from syncblocks.connectors.arrow.type_names import yaml_text
 
-#: Most characters of a key's value in a message.
+#: Maximum length of a key's value in a message.
 _SHOWN = 40
 
 

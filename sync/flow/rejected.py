@@ -1,6 +1,6 @@
-"""Find the records that a destination has rejected among those that were sent, by their values.
+"""Finds the records that a destination rejected among the sent records, by their values.
 
-A destination may return values in another form than it got them (`1.50` for `1.5`), and does not say which row it was.
+A destination may return values in another form (`1.50` for `1.5`), and does not report the row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
 def places_of(batches: Iterable[pa.RecordBatch], refused: Sequence[RejectedRecord]) -> set[tuple[int, int]] | None:
-    """Return batch and row of each rejected record; None if they cannot be told from other records."""
+    """Return batch and row of each rejected record; None if they are ambiguous."""
     records = [json.loads(each.record) for each in refused]
     if not all(isinstance(record, dict) for record in records):
         return None
@@ -41,7 +41,7 @@ def places_of(batches: Iterable[pa.RecordBatch], refused: Sequence[RejectedRecor
     places: set[tuple[int, int]] = set()
     for key, count in wanted.items():
         rows = found[key]
-        # Of records that are equal in every letter any one may go.
+        # Of fully equal records, any one may be removed.
         if not names or len(rows) < count or (len(rows) > count and len({text for _, text in rows}) > 1):
             return None
         places.update(place for place, _ in rows[-count:])
@@ -49,7 +49,7 @@ def places_of(batches: Iterable[pa.RecordBatch], refused: Sequence[RejectedRecor
 
 
 def _candidates(batch: pa.RecordBatch, records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[int]:
-    """Return the rows whose integers and texts are those of some rejected record."""
+    """Return the rows whose integers and texts equal those of a rejected record."""
     mask = pa.array([True] * batch.num_rows, pa.bool_())
     for name in names:
         column = batch.column(name)
@@ -65,7 +65,7 @@ def _key(record: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """Return one form for the values that systems write in several."""
+    """Return one common form for values that systems write differently."""
     if isinstance(value, bool | int | float) or (isinstance(value, str) and _NUMBER.fullmatch(value)):
         return Decimal(str(int(value) if isinstance(value, bool) else value)).normalize()
     if isinstance(value, str):

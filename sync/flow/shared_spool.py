@@ -1,4 +1,4 @@
-"""Spool files on an object store: a worker puts them there, callbacks read them by their URL."""
+"""Spool files on an object store: a worker writes them, callbacks read them by URL."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SharedSpool:
         """Use a prefix; connects to nothing.
 
         Raises:
-            ValueError: such URLs cannot be opened; the text says why, without the URL.
+            ValueError: such URLs cannot be opened; the text has the reason, without the URL.
         """
         import fsspec.core
 
@@ -36,7 +36,7 @@ class SharedSpool:
         self._root = str(found[1])
 
     def put(self, path: Path) -> str:
-        """Move a file there; return its URL.
+        """Move a file to the object store; return its URL.
 
         Raises:
             OSError: it cannot be written.
@@ -48,12 +48,12 @@ class SharedSpool:
         return f"{self._url}/{path.name}"
 
     def has(self, url: str) -> bool:
-        """Whether a URL is one of a file that `put` may have written; asks nobody."""
+        """Whether `put` may have written the file of a URL; reads nothing."""
         folder, _, name = url.rpartition("/")
         return folder == self._url and name not in ("", ".", "..")
 
     def remove(self, url: str) -> None:
-        """Remove a file of this prefix, if it is there.
+        """Remove a file of this prefix, if it exists.
 
         Raises:
             OSError: it cannot be removed.
@@ -62,7 +62,7 @@ class SharedSpool:
             self._remove(url.rpartition("/")[2])
 
     def discard(self, prefixes: tuple[str, ...], *, keep: Collection[str]) -> None:
-        """Remove the files whose names begin with one of these, but for the URLs in `keep`.
+        """Remove the files whose names begin with one of these, except the URLs in `keep`.
 
         Raises:
             OSError: they cannot be listed or removed.

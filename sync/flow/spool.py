@@ -35,16 +35,16 @@ def discard_spools(pipeline: Pipeline, run_keys: Iterable[str], *, keep: Collect
     if pipeline.spool_url is not None:
         try:
             SharedSpool(pipeline.spool_url).discard(prefixes, keep=keep)
-        except Exception as error:  # drivers raise what they like; the data of an ended run stays where it is
+        except Exception as error:  # drivers raise any error; the data of an ended run remains
             log.warning("data for callbacks of an ended run stays in executor.spool: %s", type(error).__name__)
-    # Compared as text: the key comes from the run store, and as a glob it could name other files.
+    # Compared as text: the key comes from the run store, and a glob could match other files.
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name.startswith(prefixes) and str(path) not in keep:
             path.unlink(missing_ok=True)
 
 
 class Spool:
-    """Writes one block run's batches into an Arrow IPC file, on its own thread, one batch behind the load.
+    """Writes one block run's batches into an Arrow IPC file, in a separate thread, one batch behind the load.
 
     It never stops a stream. Over the limit or on a full disk it removes the file and logs a warning; the callback then
     receives None.
@@ -66,7 +66,7 @@ class Spool:
 
     @property
     def kept(self) -> str | None:
-        """Path or URL where callbacks find the file; None: it is not kept."""
+        """Path or URL of the file for callbacks; None: it is not kept."""
         return self._url or (str(self.path) if self.path.exists() else None)
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -81,7 +81,7 @@ class Spool:
         self._pending = self._thread.submit(self._append, batch)
 
     def close(self, schema: pa.Schema) -> None:
-        """Finish the file, unless it was given up; idempotent. `schema` is for a stream without batches."""
+        """Finish the file, unless it was abandoned; idempotent. `schema` is for a stream without batches."""
         self._wait()
         if self._is_given_up or self._is_closed:
             return
@@ -96,7 +96,7 @@ class Spool:
         self._thread.shutdown()
 
     def leave_out(self, refused: Sequence[RejectedRecord]) -> None:
-        """Remove rejected records from the finished file; give up if they cannot be told from other records."""
+        """Remove rejected records from the finished file; abandon it if they are ambiguous."""
         if self._is_given_up or not refused:
             return
         before = self.path.with_suffix(".before")
@@ -127,7 +127,7 @@ class Spool:
             return
         try:
             self._url = SharedSpool(url).put(self.path)
-        except Exception as error:  # drivers raise what they like, with texts that may hold addresses
+        except Exception as error:  # drivers raise any error, with texts that may contain addresses
             self.give_up(f"it cannot be written to executor.spool: {type(error).__name__}")
 
     def give_up(self, reason: str) -> None:
@@ -149,7 +149,7 @@ class Spool:
         self.path.unlink(missing_ok=True)
 
     def _wait(self) -> None:
-        """Wait for the former batch; give up if it could not be written."""
+        """Wait for the previous batch; abandon the file if it could not be written."""
         if self._pending is None:
             return
         try:

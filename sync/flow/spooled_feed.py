@@ -1,4 +1,4 @@
-"""A feed on disk, for streams of a group whose load cannot begin before another load has ended."""
+"""A feed on disk, for streams of a group whose load must wait for the end of another load."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .feed import Budget, Feed, Item
 
 
 class _Kept(Struct, frozen=True):
-    """Place of a batch in the file."""
+    """Position of a batch in the file."""
 
     start: int
     size_bytes: int
@@ -27,7 +27,7 @@ class SpooledFeed(Feed):
     """Accepts every event at once, so that the group's reader never waits; batches go to an unnamed file."""
 
     def __init__(self, stream: str, folder: Path, budget: Budget | None = None, key: Sequence[str] = ()) -> None:
-        # Uses nothing of the run's budget; a record larger than the budget is refused here too.
+        # Uses no memory of the run's budget; a record larger than the budget is refused here too.
         super().__init__(stream, budget and Budget(sys.maxsize, budget.record_bytes), key)
         make_private_folder(folder)
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- closed by `close`

@@ -20,18 +20,18 @@ from .inferred import check_inferred, check_levels
 
 #: A user's function with its keyword arguments bound: DataFrame -> DataFrame.
 Function = Callable[[Any], Any]
-#: What a DataFrame holds: a batch of records, or one record in the form of Mage.
+#: Content of a DataFrame: a batch of records, or one record in Mage's form.
 Frames = Literal["batch", "record"]
 
 
 class TransformError(SyncError):
-    """A transformer returned something that cannot be loaded; says what, which column, and what to do."""
+    """A transformer's result cannot be loaded; the message has the column, the reason and the remedy."""
 
     code = "transform"
 
 
 class Transformer:
-    """One transformer block applied to one stream; remembers the schema of its output."""
+    """One transformer block for one stream; remembers the schema of its output."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Transformer:
         *,
         must_keep_keys: bool = False,
     ) -> None:
-        """Make the transformer of a block; `must_keep_keys`: each key that its functions return was given to them."""
+        """Create a block's transformer; `must_keep_keys`: its functions may only return keys that they got."""
         self.block = block
         self._must_keep_keys = must_keep_keys
         self._frames = frames
@@ -76,7 +76,7 @@ class Transformer:
         """Run the block on one batch.
 
         Args:
-            batch: output of the former block.
+            batch: output of the previous block.
             stream: the stream before this block.
 
         Raises:
@@ -146,7 +146,7 @@ class Transformer:
 
 
 def _refuse_other_keys(given: pa.RecordBatch, table: pa.Table, stream: Stream, block: str) -> None:
-    """Refuse keys that a function has changed or made up: `deletes` would look for them at the source."""
+    """Refuse keys that a function changed or created: `deletes` would look for them at the source."""
     keys = list(stream.key_properties)
     before = pa.table([_storage(given.column(name)) for name in keys], names=keys)
     after = pa.table([_storage(table.column(name).combine_chunks()) for name in keys], names=keys)
@@ -191,7 +191,7 @@ def _storage(column: pa.Array) -> pa.Array:
 
 
 def _kind(value: Any) -> str:
-    """Return what a function gave in place of a DataFrame, and how it gives one."""
+    """Describe a function's result that is not a DataFrame, with the remedy."""
     package, _, _ = type(value).__module__.partition(".")
     name = type(value).__name__ if package == "builtins" else f"{package}.{type(value).__name__}"
     if value is None:
@@ -216,7 +216,7 @@ def _check_frame(frame: Any, block: str) -> None:
 
 
 def _with_index(frame: Any) -> Any:
-    """Turn a named index (`set_index`, `groupby`) into columns, which pandas does not do by itself."""
+    """Turn a named index (`set_index`, `groupby`) into columns, since pandas does not."""
     named = [name for name in frame.index.names if name is not None and name not in frame.columns]
     return frame.reset_index(level=named) if named else frame
 
@@ -231,7 +231,7 @@ def _to_table(frame: Any, before: pa.Schema, block: str) -> pa.Table:
                 check_levels(frame[name])
             column = pa.Array.from_pandas(frame[name])
             if isinstance(column.type, pa.BaseExtensionType) and column.type.extension_name.startswith("pandas."):
-                raise pa.ArrowNotImplementedError(str(frame[name].dtype))  # beneath it are ordinals of periods
+                raise pa.ArrowNotImplementedError(str(frame[name].dtype))  # the storage has ordinals of periods
             if is_untyped:
                 check_inferred(frame[name], column.type)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -246,7 +246,7 @@ def _to_table(frame: Any, before: pa.Schema, block: str) -> pa.Table:
 
 
 def _restored(found: Mapping[str, pa.Array], before: pa.Schema) -> pa.Table:
-    """Return columns as a table; one that the source has gets its field and its native type back if it holds them."""
+    """Return columns as a table; a source column gets its field and native type back if the type holds its values."""
     columns, fields = [], []
     for name, column in found.items():
         former = before.field(name) if name in before.names else None
@@ -254,7 +254,7 @@ def _restored(found: Mapping[str, pa.Array], before: pa.Schema) -> pa.Table:
         if not _keeps_native(column, field):
             field = field.remove_metadata()
         columns.append(column)
-        fields.append(field.with_nullable(True))  # what the function makes of a later batch is not known
+        fields.append(field.with_nullable(True))  # the function's result for a later batch is unknown
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
@@ -270,7 +270,7 @@ def _restore(name: str, column: pa.Array, former: pa.Field | None) -> tuple[pa.A
             return _wrap(column, former.type), former
         except (pa.ArrowException, ValueError):
             return column, pa.field(name, column.type, former.nullable)
-    try:  # pandas' own dtypes (object, datetime64[ns]) hold the same values: no change of type
+    try:  # pandas' own dtypes (object, datetime64[ns]) with the same values: no change of type
         if _is_same_family(column.type, former.type):
             return _cast(column, former.type), former
     except pa.ArrowException:
@@ -279,7 +279,7 @@ def _restore(name: str, column: pa.Array, former: pa.Field | None) -> tuple[pa.A
 
 
 def _keeps_native(column: pa.Array, field: pa.Field) -> bool:
-    """Tell whether values are still what the source calls them: a UUID may have become another text."""
+    """Return whether values still have the source's type: a UUID may have become another text."""
     is_uuid = facts_of(field).native_type.lower() == "uuid" and pa.types.is_string(column.type)
     if not is_uuid:
         return True
@@ -298,7 +298,7 @@ def _wrap(column: pa.Array, kind: Any) -> pa.Array:
 
 
 def _cast(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
-    """Cast without loss: rounding by a narrower float is an error, and so is a time zone that a time gets or loses."""
+    """Cast without loss: rounding to a narrower float, and gaining or losing a time zone, are errors."""
     types = pa.types
     if types.is_timestamp(kind) and types.is_timestamp(column.type) and (kind.tz is None) != (column.type.tz is None):
         raise pa.ArrowInvalid("one has a time zone, the other none")

@@ -1,4 +1,4 @@
-"""The checks of a stream's records, as they would be written: one that fails is a rejected record, or only told."""
+"""The checks of a stream's records before the write: a failure rejects the record, or is only reported."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def checked(
     """Return the records that pass, and the others as rejected records.
 
     Args:
-        batch: as it would be written.
-        checks: some.
-        stream: the batch's; with the key, and with what becomes of rejected records.
+        batch: the records as they will be written.
+        checks: at least one check.
+        stream: the batch's stream, with the key, and with the handling of rejected records.
 
     Raises:
-        FatalConnectorError: a record fails, and the stream keeps none; or a column is not there.
+        FatalConnectorError: a record fails, and the stream rejects no records; or a column is missing.
         TooManyRejected: more records fail than the stream keeps.
     """
     from syncblocks.connectors.filters import failures, passes  # a stream without checks spares the import
@@ -72,19 +72,19 @@ def written(batch: pa.RecordBatch, extra: pa.RecordBatch, check: Condition) -> p
 
 
 class Warnings:
-    """Counts the records that fail checks and are written all the same."""
+    """Counts records that fail checks and are still written."""
 
     def __init__(self, checks: Sequence[Condition]) -> None:
         self._checks = checks
         self._failed = [0] * len(checks)
-        #: What the first record says that fails a check.
+        #: Description of the first record that fails a check.
         self._first = [""] * len(checks)
 
     def note(self, batches: Sequence[pa.RecordBatch], extra: pa.RecordBatch | None = None) -> None:
         """Count the records of some batches, as they would be written; `extra`: the only one is of changes.
 
         Raises:
-            FatalConnectorError: a column is not there.
+            FatalConnectorError: a column is missing.
         """
         for batch in batches if self._checks else ():
             self._note(batch, extra)
@@ -101,7 +101,7 @@ class Warnings:
             self._failed[place] += bad.num_rows
 
     def sentences(self) -> list[str]:
-        """Return what a person is told: a sentence for each check that a record fails."""
+        """Return the messages for the user: a sentence for each check with failures."""
         return [
             f"{count:,} record{'s fail' if count > 1 else ' fails'} a check of `warn_checks`, and "
             f"{'are' if count > 1 else 'is'} written: {first}"

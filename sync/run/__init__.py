@@ -1,1 +1,1 @@
-"""A pipeline run from its start to its end."""
+"""A pipeline run from start to end."""

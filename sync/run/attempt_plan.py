@@ -1,4 +1,4 @@
-"""The record of a plan in the run store: the block runs of an attempt, and the callbacks that it calls."""
+"""A plan's record in the run store: the block runs of an attempt, and its callbacks."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def attempt_plan(
     order_key: str = "",
     is_partial: bool = False,
 ) -> AttemptPlan:
-    """Return what the run store records of an attempt before it begins.
+    """Return the record of an attempt for the run store, before the attempt begins.
 
     Args:
         session: the opened pipeline.
-        plan: of the attempt.
-        order: what the workers of other machines need to know to plan the same.
-        order_key: names the orchestrator's order that the attempt carries out; empty: it has none.
-        is_partial: whether selected streams were left out by the command.
+        plan: plan of the attempt.
+        order: options that workers on other machines need to plan the same.
+        order_key: the orchestrator's order that this attempt carries out; empty: none.
+        is_partial: whether the command left out selected streams.
     """
     pipeline = session.pipeline
     missing = [each.stream for each in session.missing]
     return AttemptPlan(
-        # Each worker that dies leaves tokens of as many attempts behind.
+        # Each worker that dies leaves tokens for this many attempts.
         streams=stream_plans(pipeline, plan, has_workers=order is not None),
         subscriptions=_resolve_filters(session.code, [planned.name for planned in plan.streams]),
-        # At the time of the call, the pipeline file says what is called.
+        # The pipeline file at the time of the call decides which callbacks run.
         callbacks=tuple(RecordedCallback(block=spec.block, digest=spec.digest) for spec in session.code.callbacks),
         allow_blocks_to_fail=pipeline.allow_blocks_to_fail,
-        # A path may hold a secret.
+        # A path may contain a secret.
         extra={
             "source": session.redactor.redact(session.source.identity()),
             "destination": session.redactor.redact(session.destination.identity()),
@@ -53,7 +53,7 @@ def attempt_plan(
 
 
 def stream_plans(pipeline: Pipeline, plan: Plan, *, has_workers: bool = False) -> tuple[StreamPlan, ...]:
-    """Return what the run store records of the streams of a plan."""
+    """Return the record of a plan's streams for the run store."""
 
     def tries(planned: PlannedStream) -> int:
         return planned.tries * (planned.policy.retries + 1 if has_workers else 1)
@@ -79,7 +79,7 @@ def stream_plans(pipeline: Pipeline, plan: Plan, *, has_workers: bool = False) -
 
 
 def _resolve_filters(code: UserCode, names: Sequence[str]) -> tuple[Any, ...]:
-    """Replace globs in `streams` filters by names: the store knows names only."""
+    """Replace globs in `streams` filters by names: the store only knows names."""
     return tuple(
         replace(
             subscription,

@@ -1,4 +1,4 @@
-"""Statements of `before`: those of a pipeline before its first claim, those of a stream before each try reads it."""
+"""Statements of `before`: a pipeline's before its first claim, a stream's before each attempt."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from .block_runs import StreamBlocks
     from .context import StreamContext
 
-#: Name of the calls of a pipeline's statements, for interrupts.
+#: Name of the calls for a pipeline's statements, for interrupts.
 _NAME = "before the pipeline"
 
-#: Seconds between two looks at whether the run is to stop.
+#: Seconds between two checks whether the run must stop.
 _POLL_S = 0.2
 
 
 class StatementFailed(FatalConnectorError):
-    """A statement of a pipeline's `before` has failed; says which."""
+    """A statement in a pipeline's `before` failed; the message names it."""
 
 
 def run_before_pipeline(session: PipelineSession, is_stopping: Callable[[], bool]) -> None:
-    """Run a pipeline's statements, in order, each on a connection of its own.
+    """Run a pipeline's statements in order, each on a separate connection.
 
     Args:
         session: the opened pipeline.
-        is_stopping: whether the run is to stop; it interrupts the statement under way.
+        is_stopping: whether the run must stop; this interrupts the running statement.
 
     Raises:
-        ConnectorError: one has failed, or was interrupted; those after it are not run.
+        ConnectorError: a statement failed, or was interrupted; later ones do not run.
     """
     pipeline = session.pipeline
     for place, statement in enumerate(pipeline.before, 1):
@@ -64,7 +64,7 @@ def run_before_pipeline(session: PipelineSession, is_stopping: Callable[[], bool
 
 @contextmanager
 def _watched(runner: RunsStatements, name: str, is_stopping: Callable[[], bool]) -> Iterator[None]:
-    """Interrupt a call once the run is to stop."""
+    """Interrupt a call once the run must stop."""
     is_over = threading.Event()
 
     def watch() -> None:
@@ -87,17 +87,17 @@ def run_before_stream(
 ) -> None:
     """Run a stream's statements under its token, in order.
 
-    One in the destination commits with an update of the ledger row `where token = mine`. One in the source is run right
-    after the token was written: no transaction of another database holds that row.
+    A statement in the destination commits with an update of the ledger row `where token = mine`. A statement in the
+    source runs right after the token was written: its database cannot lock that row.
 
     Args:
-        context: of the run.
-        blocks: of the stream.
-        token: in the stream's ledger row.
-        stop_reason: why the stream is to stop; None: it is not.
+        context: the run's context.
+        blocks: blocks of the stream.
+        token: the token in the stream's ledger row.
+        stop_reason: returns why the stream must stop; None: it must not.
 
     Raises:
-        ConnectorError: one has failed; the block of its side has.
+        ConnectorError: a statement failed; the block of its side is marked as failed.
     """
     planned, pipeline = blocks.planned, context.pipeline
     names = {"stream": pipeline.called(planned.name), "destination_table": planned.key.destination_table}

@@ -31,7 +31,7 @@ class Stage:
         self.rows = 0
         self.rejected = 0
         self.size_bytes = 0
-        #: Records in its file that the destination has rejected.
+        #: Records in its file that the destination rejected.
         self.refused: list[RejectedRecord] = []
         #: Whether it has passed on its last batch.
         self.is_complete = False
@@ -45,14 +45,14 @@ class Stage:
 
     @property
     def data(self) -> str | None:
-        """Path or URL of the block's output, kept for callbacks; None: not kept."""
+        """Path or URL of the block's output, kept for callbacks; None: no output."""
         return None if self.spool is None else self.spool.kept
 
 
 def statuses(stages: Sequence[Stage], stream_status: str, failed_block: str) -> list[str]:
-    """Return the status of each block run, in pipeline order. The data decides, not the clock.
+    """Return the status of each block run, in pipeline order. The data decides, not the time.
 
-    In a failed stream, the block whose own code raised is `failure`. A block before it is `success` only if it had
+    In a failed stream, the block whose own code raised is `failure`. An earlier block is `success` only if it has
     passed on its last batch. All others are `cancelled`.
     """
     if stream_status != FAILURE:
@@ -67,16 +67,16 @@ class StreamBlocks:
 
     def __init__(self, context: StreamContext, planned: PlannedStream, *, losses: int = 0) -> None:
         self.planned = planned
-        #: Names the files of this process: one that was given up and wakes up may still write its own.
+        #: Part of the files' names in this process: an abandoned process that resumes may still write its own files.
         self._losses = losses
         self._context = context
         pipeline = context.pipeline
         self._names = [pipeline.source.block, *planned.transformers, pipeline.destination.block]
         self.stages: list[Stage] = []
-        #: The steps from source to destination: its transformers, and the destination's naming.
+        #: The steps from source to destination: transformers, and the destination's naming.
         self.transformers: list[Transformer] = []
         self._failed: str | None = None
-        #: What a person should know of the stream's columns, in sentences.
+        #: Notes for the user about the stream's columns, as sentences.
         self.notices: list[str] = []
         self.notice(planned.notices)
 
@@ -88,12 +88,12 @@ class StreamBlocks:
         self.transformers = [*self._context.transformers(self.planned), *naming]
 
     def redact(self, text: str) -> str:
-        """Mask the pipeline's secrets in a text that is kept."""
+        """Mask the pipeline's secrets in a stored text."""
         return self._context.redactor.redact(text)
 
     @property
     def failed(self) -> str:
-        """The block whose own code raised; the destination if no other block is known."""
+        """The block whose own code raised; the destination if no block is known."""
         return self._failed or self._names[-1]
 
     @failed.setter
@@ -101,16 +101,16 @@ class StreamBlocks:
         self._failed = block
 
     def notice(self, notices: Sequence[str]) -> None:
-        """Add what the source has found while it read; what is known already is not said twice. Masks secrets."""
+        """Add messages from the source's read; skip repeated ones. Masks secrets."""
         shown = map(self.redact, notices)
         self.notices += [notice for notice in shown if notice not in self.notices]
 
     def fail_in_source(self) -> None:
-        """Note that the error about to be raised is the source's."""
+        """Note that the source caused the next error."""
         self._failed = self._names[0]
 
     def note_written(self, *, rows: int, size_bytes: int, rejected: int) -> None:
-        """Record what the destination has committed, also for a stream that never began an attempt."""
+        """Record the destination's commits, even for a stream that never began an attempt."""
         if not self.stages:
             self._renew_stages(is_continued=False)
         last = self.stages[-1]

@@ -1,4 +1,4 @@
-"""What a callback has printed, and the message about a call that failed, as every progress display shows them."""
+"""A callback's output, and the message about a failed call, as every progress display shows them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def outcome_text(delivery: Delivery, outcome: Outcome, mark: str) -> str:
     """Return the message about a failed call of a callback; empty if it succeeded."""
     if mark == "done":
         return ""
-    # After its first line an error has the traceback, which `callbacks history` shows.
+    # After its first line, an error has the traceback, which `callbacks history` shows.
     error = (outcome.error or "no reason given").partition("\n")[0]
     name = f"callback block {delivery.callback_block!r}, function {delivery.function!r} for {delivery.label}"
     what = f"{name} {outcome.kind}: {error}"

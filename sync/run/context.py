@@ -1,4 +1,4 @@
-"""What all streams of one pipeline run share."""
+"""State that all streams of one pipeline run share."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class StreamContext(Struct, frozen=True, kw_only=True):
     progress: Progress
     redactor: Redactor
     spool_folder: Path
-    #: Memory for the batches in flight of all streams together.
+    #: Memory for the batches that all streams process at the moment.
     budget: Budget
-    #: Makes the transformers of a stream, new for each attempt.
+    #: Creates the transformers of a stream, new ones for each attempt.
     transformers: Callable[[PlannedStream], list[Transformer]]
     #: Ends a stream in the run store; called once for each stream.
     close: Callable[[StreamOutcome], None]
-    #: Tells callbacks that a stream is tried again. Arguments: stream, block, error.
+    #: Tells callbacks that a stream is retried. Arguments: stream, block, error.
     tell_retry: Callable[[str, str, ErrorInfo], None]
     #: Records a schema change before its commit. Arguments: stream, changes, mark of the commit.
     #: Returns False if no callback listens.
     announce_change: Callable[[str, Sequence[Mapping[str, Any]], Mapping[str, Any]], bool]
-    #: Tells callbacks of a stream's announced change (True), or drops it (False).
+    #: Tells callbacks of a stream's announced change (True), or discards it (False).
     resolve_change: Callable[[str, bool], None]
     #: Whether this process still owns the run.
     is_owner: Callable[[], bool]

@@ -1,4 +1,4 @@
-"""The coordinator of one attempt: claims streams in order, starts and stops them, and waits until each has ended."""
+"""The coordinator of one attempt: claims streams in order, starts and stops them, and waits for their ends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .signals import STOP_S
 from .store_calls import StoreCalls
 from .stream_result import stream_result
 
-#: Seconds that a stopped stream has to end by itself; then it is closed without whoever runs it.
+#: Seconds that a stopped stream has to end by itself; after that, the coordinator closes it.
 GRACE_S = 3.0
 
 
@@ -66,30 +66,29 @@ class Coordinator:
         self._has_failed = False
         planned = {stream.name: stream for stream in plan.streams}
         self._groups = {names: [planned[name] for name in names] for names in plan.groups}
-        #: Groups not claimed yet, in run order; a stream that ends takes the next one.
+        #: Unclaimed groups in run order; a stream that ends takes the next one.
         self._waiting = deque(self._groups.values())
-        #: Groups taken from there and not started yet; changed by the threads of streams, too.
+        #: Groups taken from it and not started yet; threads of streams change it too.
         self._chosen: list[Sequence[PlannedStream]] = []
         self._choosing = threading.Lock()
         #: Groups claimed in the transaction that closed another stream, not started yet.
         self._claimed: deque[Sequence[PlannedStream]] = deque()
         self._active: dict[Future[None], Sequence[Member]] = {}
-        #: Streams that are being ended without whoever runs them, by name.
+        #: Names of streams that the coordinator is ending itself.
         self._abandoned: dict[str, Future[None]] = {}
         self.runs: list[Member] = []
-        #: Names of streams whose results were reported.
+        #: Names of streams with a reported result.
         self._told: set[str] = set()
         calls = StoreCalls(session, store, run, notify=notify, lose=lease.lose)
         context = calls.context(progress, budget, close=self._close, is_owner=lambda: store.is_owner(run.id))
         self._executor = make_executor(context, planned)
-        #: Whether other processes run the streams: then only this one claims, apart from any close.
+        #: Whether other processes run the streams: then only the coordinator claims, apart from any close.
         self._is_remote = not isinstance(self._executor, Threads)
 
     def execute(self, concurrency: int | None) -> None:
         """Run every stream to its end, or until the run is stopped.
 
-        What is raised here was caused by no stream, such as the exit of a signal handler: the streams in flight are
-        ended first.
+        Errors raised here come from no stream, such as a signal handler's exit: running streams are ended first.
         """
         try:
             self._execute(concurrency)
@@ -104,7 +103,7 @@ class Coordinator:
         while self._waiting or self._claimed or self._active:
             while self._claimed:
                 self._start([self._claimed.popleft()])
-            # Asked each time: workers may come and go.
+            # Checked each time: workers may come and go.
             limit = most_at_once(self._session, concurrency, self._executor.slots)
             places = self._executor.places(limit)
             while len(self._active) < places and not self._must_stop():
@@ -126,7 +125,7 @@ class Coordinator:
                 return
 
     def _next(self, ended: str = "") -> Sequence[PlannedStream]:
-        """Take the next waiting group whose chains nobody is in, `ended` is about to be closed; empty: none."""
+        """Take the next waiting group whose chains are free; `ended` will be closed now; empty: none."""
         with self._choosing:
             members = [run.planned for run in self._members() if not run.has_ended and run.name != ended]
             members += [planned for group in self._chosen for planned in group]
@@ -139,7 +138,7 @@ class Coordinator:
         return ()
 
     def _batch(self, limit: int) -> list[Sequence[PlannedStream]]:
-        """Take waiting groups for one reference: few when few are left, so that all workers end at about one time."""
+        """Take waiting groups for one reference: few if few remain, so that all workers end at about the same time."""
         size = self._executor.batch_size(len(self._waiting), limit)
         groups: list[Sequence[PlannedStream]] = []
         while len(groups) < size and (group := self._next()):
@@ -177,14 +176,14 @@ class Coordinator:
         for future in done:
             self._has_failed |= _has_failed(self._active.pop(future, ()))
             future.result()
-        for member in members:  # of a group, each at its own end
+        for member in members:  # members of a group, each at its own end
             if member.has_ended and member.name not in self._told:
                 self._told.add(member.name)
                 self._progress.stream_result(stream_result(member))
         self._leave_hanging()
 
     def _leave_hanging(self) -> None:
-        """Wait no longer for threads of this process whose streams were ended without them: they may hang forever."""
+        """Stop waiting for threads whose streams were ended without them: they may hang forever."""
         for future, members in list(self._active.items()):
             are_ended = all(member.has_ended and member.name in self._abandoned for member in members)
             if are_ended and not self._is_remote:
@@ -200,7 +199,7 @@ class Coordinator:
         return self._is_interrupted or self._is_stopping() or self._lease.is_cancelled
 
     def _stop(self) -> None:
-        """Stop claiming, and cancel the streams in flight."""
+        """Stop claiming, and cancel the running streams."""
         self._stop_reason = self._reason()
         try:
             self._store.request_stop(self._run.id)
@@ -223,7 +222,7 @@ class Coordinator:
         return f"another stream timed out: {', '.join(late[:1])}"
 
     def _end_streams(self) -> None:
-        """Stop the run, and end the streams in flight as far as source, destination and run store answer in time."""
+        """Stop the run, and end the running streams if source, destination and run store answer in time."""
         self._is_interrupted = True
         self._waiting.clear()
         with suppress(SyncError):
@@ -239,7 +238,7 @@ class Coordinator:
         return [member for member in self.runs if not member.has_ended]
 
     def _give_up(self) -> None:
-        """End the streams in flight without whoever runs them, and wait until each is closed.
+        """End the running streams without their threads or workers, and wait until each is closed.
 
         After a signal there is no time to wait for a destination or run store that does not answer. A stream that is
         still open then stays open, and the next start recovers it.
@@ -256,7 +255,7 @@ class Coordinator:
             self._collect(0.02)
 
     def _abandon(self, member: Member) -> None:
-        """End a stream without whoever runs it; in the background, since the destination may not answer."""
+        """End a stream without its thread or worker; in the background, since the destination may not answer."""
         if member.name not in self._abandoned:
             self._abandoned[member.name] = in_thread(member.abandon, f"stream-{member.name}")
 
@@ -272,13 +271,13 @@ class Coordinator:
                 self._abandon(member)
 
     def _members(self) -> list[Member]:
-        # A copy, made in one step: the threads of streams call this, too.
+        # A copy, made in one step: the threads of streams call this too.
         return [member for group in list(self._active.values()) for member in group]
 
     def _close(self, outcome: StreamOutcome) -> None:
         """Close a stream, and claim the next group in the same transaction."""
         is_alone = (outcome.stream,) in self._groups
-        # Workers are given more than one group at a time, under a nonce of its own.
+        # Workers get more than one group at a time, each batch under a separate nonce.
         takes_next = is_alone and not self._is_remote and not self._must_stop()
         following = self._next(outcome.stream) if takes_next else ()
         try:
@@ -292,5 +291,5 @@ class Coordinator:
 
 
 def _has_failed(runs: Iterable[Member]) -> bool:
-    """Whether a stream has failed. Counts only streams closed in the store: the others are cancelled after that."""
+    """Whether a stream has failed. Only counts streams closed in the store: only then are the others cancelled."""
     return any(member.has_ended and member.status in (FAILURE, CANCELLED) for member in runs)

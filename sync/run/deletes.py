@@ -1,4 +1,4 @@
-"""What a stream's last transaction deletes, marks or ends: the records whose keys the source no longer has."""
+"""Deletes, marks or ends records in a stream's last transaction, if the source no longer has their keys."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MOMENT = pa.timestamp("us", "UTC")
 
 
 class Removal(Struct, frozen=True, kw_only=True):
-    """What becomes of the records of some keys, as a `Load` says it."""
+    """What to do with the records of some keys, in the form of a `Load`."""
 
     removed: pa.Table | None = None
     marked: pa.Table | None = None
@@ -45,16 +45,16 @@ def find_removal(
     columns: Mapping[str, str],
     reading: Callable[[Source | None], None],
 ) -> Removal:
-    """Compare the keys of a stream and its table, and return what is to be removed.
+    """Compare the keys of a stream and its table, and return the removals.
 
     Args:
         context: the run's.
-        planned: the stream.
+        planned: the stream's plan.
         columns: `LedgerRow.columns`.
-        reading: is told the source that reads the table, which an interrupt must reach; then None.
+        reading: called with the source that reads the table, so that an interrupt reaches it; then with None.
 
     Raises:
-        DeletesRefused: the source has no records, or lacks more than the stream's limit.
+        DeletesRefused: the source has no records, or more records are missing than the stream's limit.
         ConnectorError: a side cannot be read.
     """
     deletes, name = planned.deletes, planned.key.destination_table
@@ -110,12 +110,12 @@ def find_removal(
 
 
 def with_marks(stream: Stream) -> Stream:
-    """Return a stream with the column of marks, as its table has it."""
+    """Return a stream with the deletion mark as a column, as in its table."""
     return replace(stream, schema=stream.schema.append(pa.field(DELETED_AT, _MOMENT)))
 
 
 def _why_refused(deletes: PlannedDeletes, found: KeyDifference) -> str:
-    """Say why nothing is deleted; empty: it may be."""
+    """Return why nothing is deleted; empty: deletes are allowed."""
     if deletes.is_allowed or not found.missing:
         return ""
     if not found.source_records:
@@ -139,7 +139,7 @@ def _connectors(context: StreamContext) -> Connectors:
 
 
 def _arriving_names(planned: PlannedStream, left: Side, right: Side) -> dict[str, str]:
-    """Map the table's names of the key's columns to those in which they arrive."""
+    """Map the table's key columns to their arriving names."""
     arriving = dict(zip(planned.stream.schema.names, planned.arriving.schema.names, strict=False))
     return {there.name: arriving[own.name] for own, there in zip(left.key, right.key, strict=True)}
 

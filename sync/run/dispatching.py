@@ -22,7 +22,7 @@ log = logging.getLogger("syncblocks")
 
 
 def call_settings(pipeline: Pipeline, redactor: Redactor, store: Store | None = None) -> dict[str, Any]:
-    """Return how each call is made: variables resolved, hooks prepared, questions answered, secrets masked."""
+    """Return the preparation of each call: resolves variables, prepares hooks, answers questions, masks secrets."""
     asking = {} if store is None else {"ask": Triggers(pipeline, store, redactor).ask}  # a hook sends no questions
     return {
         **asking,
@@ -42,7 +42,7 @@ def make_dispatcher(
     *,
     inline: bool = False,
 ) -> Dispatcher:
-    """Return a dispatcher of these callback blocks; it removes data that no open delivery needs any more."""
+    """Return a dispatcher for these callback blocks; it removes data that no pending delivery needs."""
 
     def on_outcome(delivery: Delivery, outcome: Outcome, mark: str) -> None:
         if delivery.data is not None and mark != "retry" and delivery.data not in outbox.deliveries.open_data():

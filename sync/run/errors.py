@@ -11,36 +11,36 @@ from ..flow.failed_function import FunctionFailed
 from ..secrets import Redactor
 from ..store.model import ErrorInfo
 
-#: Characters of a traceback that are kept, counted from its end.
+#: Maximum length of a stored traceback, counted from its end.
 TRACEBACK_LIMIT = 16_000
 
 
 class Stopped(SyncError):
-    """The stream was stopped: by a signal, a timeout, `runs cancel`, or the failure of another stream."""
+    """The stream was stopped: by a signal, a timeout, `runs cancel`, or another stream's failure."""
 
     code = "stopped"
 
 
 class ColumnsRefused(SyncError):
-    """Columns that appeared during the read cannot be written as configured; says which, why and what to do."""
+    """New columns that appeared during the read cannot be written as configured; the message has reason and remedy."""
 
     code = "columns"
 
 
 class DeletesRefused(SyncError):
-    """The source lacks more of the table's records than `deletes` may take away; nothing was deleted."""
+    """More of the table's records are missing in the source than `deletes` allows; nothing was deleted."""
 
     code = "deletes"
 
 
 class JoinedFailed(SyncError):
-    """A stream whose table foreign keys join with this one's has failed, so that nothing was deleted here."""
+    """A stream joined by foreign keys has failed, so nothing was deleted here."""
 
     code = "joined"
 
 
 class LedgerUnreadable(SyncError):
-    """The destination's ledger cannot be read, so nobody knows whether the last commit was kept."""
+    """The destination's ledger cannot be read, so the fate of the last commit is unknown."""
 
     code = "ledger"
 
@@ -53,9 +53,9 @@ def message_of(error: BaseException) -> str:
 def error_info(
     error: BaseException, redactor: Redactor, *, stream: str | None = None, block: str | None = None
 ) -> ErrorInfo:
-    """Label an error with its stream and block, without secrets. An error before the first stream has no traceback.
+    """Add stream and block to an error, without secrets. An error before the first stream has no traceback.
 
-    Of a transformer's error it has what the function raised: consumers put type, block and message together themselves.
+    For a transformer's error, only the message of the function: consumers combine type, block and message.
     """
     raised = error.original if isinstance(error, FunctionFailed) else error
     text = plain_text("".join(traceback.format_exception(raised))) if stream else ""
@@ -71,5 +71,5 @@ def error_info(
 
 
 def process_died(message: str, *, stream: str | None = None, block: str | None = None) -> ErrorInfo:
-    """Return the error of a run, or of one of its streams, whose process died."""
+    """Return the error of a run, or of a stream, whose process died."""
     return ErrorInfo(type="ProcessDied", message=message, traceback="", stream=stream, block=block)

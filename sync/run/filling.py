@@ -1,4 +1,4 @@
-"""Fill columns of records that are there: read key and columns only, in full, and write them by key."""
+"""Fill columns of existing records: read only key and columns of all records, and write them by key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..flow.transform import Transformer, declared_stream
 from ..plan.columns import ColumnMapping, map_columns
 from ..plan.plan import PlannedStream
 
-#: Records of one transaction.
+#: Records in one transaction.
 RECORDS_AT_ONCE = 200_000
 
 
@@ -50,9 +50,9 @@ class Filling:
         return self._mapping.arriving
 
     def events(self, source: Source, bookmark: Bookmark | None) -> Iterator[Event]:
-        """Yield the values, with checkpoints at a bookmark that stays.
+        """Yield the values, with checkpoints whose bookmark does not move.
 
-        The first one comes before any value: the ledger knows what is being filled before the table is changed.
+        The first checkpoint precedes all values: the ledger knows the columns before the table changes.
         """
         at_bookmark, count = Checkpoint(bookmark=bookmark), 0
         yield at_bookmark

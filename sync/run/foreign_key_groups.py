@@ -11,10 +11,10 @@ from .stream import StreamRun
 
 
 def run_joined(runs: Sequence[StreamRun]) -> None:
-    """Run streams, of which parents come first, until each has ended.
+    """Run streams, parents first, until each has ended.
 
-    Each stream is loaded in its turn, with its retries. Then all look for what is gone, and each deletes it in a
-    transaction of its own. A stream that deletes nothing ends with its load.
+    The streams are loaded in order, with their retries. Then all look for missing records, and each deletes them in a
+    separate transaction. A stream that deletes nothing ends with its load.
     """
     for run in runs:
         run.leaves_deletes = True
@@ -26,7 +26,7 @@ def run_joined(runs: Sequence[StreamRun]) -> None:
             _give_up(run, failed)
         return
     errors = {}
-    # Parents first: what a child refers to when it is asked is not among the parents that were missing before.
+    # Parents first: a record that a child still refers to was not missing in the parent's earlier comparison.
     for run in waiting:
         run.go_on()
         errors[run.name] = _error_of(run.find_missing)
@@ -43,7 +43,7 @@ def run_joined(runs: Sequence[StreamRun]) -> None:
 
 
 def _load(runs: Sequence[StreamRun]) -> StreamRun | None:
-    """Load one stream after the other; return the first that has not succeeded."""
+    """Load one stream after the other; return the first that did not succeed."""
     failed: StreamRun | None = None
     for run in runs:
         if failed is not None and not run.context.pipeline.allow_blocks_to_fail:
@@ -59,7 +59,7 @@ def _load(runs: Sequence[StreamRun]) -> StreamRun | None:
 
 
 def _delete(run: StreamRun, error: BaseException | None) -> None:
-    """Delete what was found, or decide about why it could not be; a further try loads the stream again."""
+    """Delete the found records, or decide about the error; a further attempt loads the stream again."""
     run.go_on()
     run.leaves_deletes = False
     run_from(run, error or _error_of(run.delete_missing))
@@ -74,13 +74,13 @@ def _error_of(step: Callable[[], None]) -> BaseException | None:
 
 
 def _failed_child(run: StreamRun, runs: Sequence[StreamRun]) -> StreamRun | None:
-    """Return a stream that has ended without success, and whose table refers to this one's."""
+    """Return a stream that ended without success and whose table refers to this one's."""
     ended = (each for each in runs if run.name in each.planned.parents and each.status is not None)
     return next((each for each in ended if each.status != SUCCESS), None)
 
 
 def _give_up(run: StreamRun, other: StreamRun) -> None:
-    """End a stream whose load is committed, since another one of the group has not succeeded."""
+    """End a stream whose load is committed, since another stream of the group did not succeed."""
     if other.status != FAILURE:
         _end(run, Stopped(f"another stream was cancelled: {other.name}"))
         return

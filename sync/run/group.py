@@ -1,4 +1,4 @@
-"""A group: the streams that one read returns together, with their retries. Each group runs in its own thread."""
+"""A group: the streams that one read returns together, with their retries. Each group runs in a separate thread."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ..plan.log_based import is_logged
 from .errors import LedgerUnreadable
 from .stream import StreamRun
 
-#: Streams of a log that are loaded at once: each takes a connection.
+#: Maximum of streams of one log loaded at once: each needs a connection.
 _LOG_LOADS = 8
 
 
 def run_group(runs: Sequence[StreamRun]) -> None:
     """Run the streams of one group, with their retries, until each has ended.
 
-    One read feeds all streams of the group; each stream is loaded in its own thread. A group of one runs in the
-    calling thread. An error of a stream ends the stream and is never raised here.
+    One read feeds all streams of the group; each stream is loaded in a separate thread. A group with one stream runs in
+    the calling thread. A stream's error ends only the stream; it is never raised here.
     """
     _run(runs, 0, {})
 
 
 def run_from(run: StreamRun, error: BaseException | None) -> None:
-    """Decide about the try of a stream that has just ended, and go on until the stream has ended."""
+    """Decide about a stream's last attempt, and continue until the stream has ended."""
     _run([run], run.attempt, {run.name: error})
 
 
 def _run(runs: Sequence[StreamRun], attempt: int, errors: dict[str, BaseException | None]) -> None:
-    """Go on behind a try with these errors; none: begin."""
+    """Continue after an attempt with these errors; none: begin."""
     pending = list(runs)
     while pending:
         if not errors:
@@ -91,7 +91,7 @@ def _try_log(
     bookmarks: Mapping[str, Bookmark | None],
     errors: dict[str, BaseException | None],
 ) -> None:
-    """Load streams that are read out of the log."""
+    """Load streams that are read from the log."""
     from .log_based import opened_log  # few pipelines have any
 
     try:
@@ -113,12 +113,12 @@ def _load_group(
     bookmarks: Mapping[str, Bookmark | None],
     errors: dict[str, BaseException | None],
 ) -> None:
-    """Load each stream of a group in a thread of its own, while one thread reads all of them."""
+    """Load each stream of a group in a separate thread, while one thread reads all of them."""
     context = ready[0].context
     wire = ready[0].planned.wire  # the same for all streams of a group
-    # If the destination allows fewer loads at once than the group has streams, the others wait on disk.
+    # If the destination allows fewer loads than the group has streams, the other streams wait on disk.
     limit = context.destination.max_loads or len(ready)
-    if is_logged(ready[0].planned.stream):  # of a tap each stream has records, of a log few have
+    if is_logged(ready[0].planned.stream):  # a tap's streams all have records, a log's mostly not
         limit = min(limit, _LOG_LOADS)
     waiting = {run.name for run in ready[limit:]}
     gate = threading.Semaphore(0)
@@ -151,7 +151,7 @@ def _load_group(
 
 
 def _source_of(run: StreamRun) -> Readable:
-    """Return what a stream is read from; a repair reads a part of it."""
+    """Return the source of a stream; a repair reads only a part of it."""
     context, repair = run.context, run.planned.repair
     if repair is None:
         return context.source
@@ -161,7 +161,7 @@ def _source_of(run: StreamRun) -> Readable:
 
 
 def _try_ranges(run: StreamRun, errors: dict[str, BaseException | None]) -> bool:
-    """Load a stream by ranges; return False, with nothing done, if it is too small for ranges."""
+    """Load a stream by ranges; return False, without any effect, if it is too small for ranges."""
     from .ranges import load_ranges, start_reading_ranges
 
     planned, source = run.planned, run.context.source_can.reads_ranges
@@ -192,7 +192,7 @@ def _try_ranges(run: StreamRun, errors: dict[str, BaseException | None]) -> bool
 def _try_load(run: StreamRun, feed: Feed, errors: dict[str, BaseException | None]) -> None:
     try:
         run.load(feed)
-    except BaseException as error:  # decided in StreamRun.end; an exit ends no thread either
+    except BaseException as error:  # decided in StreamRun.end; an exit must not end a thread either
         errors[run.name] = error
     else:
         errors[run.name] = None

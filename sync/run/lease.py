@@ -1,6 +1,6 @@
-"""The leases of runs: renewed while their process lives; the same thread also notices `runs cancel`.
+"""The leases of runs: renewed while their process lives; the same thread also detects `runs cancel`.
 
-One thread serves all runs of the process in one store: its statements are as many for a hundred runs as for one.
+One thread serves all runs of the process in one store: it needs as many statements for a hundred runs as for one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 from ..store import Store
 from ..store.owner import Owner
 
-#: Seconds between two looks for requests to cancel.
+#: Seconds between two checks for cancel requests.
 POLL_S = 2.0
-#: The same while somebody watches a run, and between two writes of its figures.
+#: The same while a run is watched, and between two writes of its figures.
 WATCHED_S = 1.0
 #: Seconds between two renewals; a lease lasts 30 s by the store's clock.
 HEARTBEAT_S = 10.0
@@ -37,12 +37,12 @@ class RunLease:
     ) -> None:
         self.store = store
         self.run_id = run_id
-        #: Returns what is told to those who watch; JSON.
+        #: Returns the news for watchers, as JSON.
         self.figures = figures
         self.is_watched = False
-        #: What they were told last.
+        #: The last news written for them.
         self.told: dict[str, Any] | None = None
-        #: When the attempt is cancelled (`run_timeout_s`); None: never.
+        #: Time when the attempt is cancelled (`run_timeout_s`); None: never.
         self._end = None if limit_s is None else time.monotonic() + limit_s
         self._lost = threading.Event()
         self._cancelled = threading.Event()
@@ -57,12 +57,12 @@ class RunLease:
 
     @property
     def is_lost(self) -> bool:
-        """Whether another process has taken the run over; this process must write nothing more."""
+        """Whether another process has taken the run over; this process must not write any more."""
         return self._lost.is_set()
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether somebody asked to cancel the run, or its time is over."""
+        """Whether a user asked to cancel the run, or its time is over."""
         return self._cancelled.is_set() or self.is_late
 
     @property
@@ -75,16 +75,16 @@ class RunLease:
         self._lost.set()
 
     def cancel(self) -> None:
-        """Note that somebody asked to cancel the run."""
+        """Note that a user asked to cancel the run."""
         self._cancelled.set()
 
 
 class Beat:
-    """The thread of the leases that one owner has in one store; it ends with the last of them."""
+    """The lease thread of one owner in one store; it ends with its last lease."""
 
     def __init__(self) -> None:
         self._leases: dict[int, RunLease] = {}
-        #: Held while the thread uses a store: a lease that was removed no longer lends its own.
+        #: Locked while the thread uses a store: a removed lease no longer lends its store.
         self._busy = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -93,7 +93,7 @@ class Beat:
         self._left: set[int] = set()
 
     def add(self, lease: RunLease) -> None:
-        """Serve a lease, whose run was begun or taken over just now."""
+        """Serve a lease of a run that was just begun or taken over."""
         with self._busy:
             self._leases[lease.run_id] = lease
             if self._thread is None:
@@ -102,7 +102,7 @@ class Beat:
                 self._thread.start()
 
     def remove(self, lease: RunLease) -> None:
-        """Serve a lease no more."""
+        """Stop serving a lease."""
         with self._busy:
             self._leases.pop(lease.run_id, None)
             if self._leases or self._thread is None:
@@ -121,7 +121,7 @@ class Beat:
                     self._look(store)
                     self._renew(store)
                     self._tell(store)
-                except Exception as error:  # the runs go on until their leases expire
+                except Exception as error:  # the runs continue until their leases expire
                     log.warning("%s: the run store does not answer: %s", self, type(error).__name__)
 
     def _look(self, store: Store) -> None:
@@ -137,7 +137,7 @@ class Beat:
         return any(lease.is_watched for lease in list(self._leases.values()))
 
     def _tell(self, store: Store) -> None:
-        """Write the figures of the runs that somebody watches, where they have changed."""
+        """Write changed figures of the runs that users watch."""
         leases = [lease for lease in self._leases.values() if lease.is_watched and lease.figures is not None]
         figures = {lease.run_id: lease.figures() for lease in leases if lease.figures is not None}
         changed = {run_id: each for run_id, each in figures.items() if each != self._leases[run_id].told}
@@ -150,7 +150,7 @@ class Beat:
         if time.monotonic() - self._renewed >= HEARTBEAT_S:
             self._renewed = time.monotonic()
             self._left = set(self._leases)
-        # A row that is locked at the moment is tried again at the next look.
+        # A row that is locked now is tried again at the next look.
         self._left = {run_id for run_id in self._left if run_id in self._leases and not self._leases[run_id].is_lost}
         if self._left:
             self._left -= store.renew(self._left)

@@ -1,4 +1,4 @@
-"""How much a run does at once, and what that is worth where a server bounds its user. Writes nothing."""
+"""How many streams a run handles at once, and limits of its user on the servers. Writes nothing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..session.session import PipelineSession
 
 
 def most_at_once(session: PipelineSession, concurrency: int | None, offered: int | None) -> int:
-    """Return how many streams, or groups of them, may run at once.
+    """Return how many streams, or groups, may run at once.
 
     Args:
         session: the opened pipeline.
-        concurrency: before the file's; None: as the file says.
-        offered: how many an executor elsewhere takes at once; None: they run in this process.
+        concurrency: overrides the file's; None: use the file's.
+        offered: capacity of a remote executor; None: streams run in this process.
     """
     pipeline = session.pipeline
     wanted = concurrency or pipeline.concurrency
@@ -25,20 +25,20 @@ def most_at_once(session: PipelineSession, concurrency: int | None, offered: int
         session.destination.max_loads,
         pipeline.source.concurrency,
         pipeline.destination.concurrency,
-        # Elsewhere, each worker has memory of its own.
+        # Remote workers have their own memory.
         streams_at_once(budget_bytes(pipeline.memory)) if offered is None else offered,
     )
     return max(1, min(limit for limit in limits if limit is not None))
 
 
 def limit_warnings(session: PipelineSession, plan: Plan) -> list[str]:
-    """Return what the servers of both ends say of limits that may end this run, each text once.
+    """Return the limits on both servers that can end this run, each text once.
 
     Raises:
         ConnectorError: a server cannot be asked.
     """
     needed = _connections(session, plan)
-    # Connections to one database count together, whoever opens them.
+    # Connections to one database count together, even from several connectors.
     is_one = session.source.identity() == session.destination.identity()
     ends = (
         (session.pipeline.source.block, session.source_can.knows_limits),
@@ -52,7 +52,7 @@ def limit_warnings(session: PipelineSession, plan: Plan) -> list[str]:
 
 
 def _connections(session: PipelineSession, plan: Plan) -> int:
-    """Return how many connections a run opens at most at one of its ends.
+    """Return the maximum of connections that a run opens at one of its ends.
 
     A stream has one for each reader or loader; an idle one may wait for streams of another transfer format.
     """

@@ -1,4 +1,4 @@
-"""A group of LOG_BASED streams: one read of the log, which the source may forget once all of them have committed."""
+"""A group of LOG_BASED streams: one read of the log, which the source may discard once all of them have committed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .stream import StreamRun
 
 @contextmanager
 def opened_log(runs: Sequence[StreamRun], ended: Sequence[StreamRun]) -> Iterator[OpenLog]:
-    """Open the log that these streams, which have begun, are read from; others of the group have ended."""
+    """Open the log for these started streams; others of the group have ended."""
     context = runs[0].context
     reads = context.source_can.reads_log
     assert reads is not None, "the plan checks this"
@@ -41,7 +41,7 @@ def opened_log(runs: Sequence[StreamRun], ended: Sequence[StreamRun]) -> Iterato
 
 
 def _rows(runs: Sequence[StreamRun]) -> list[LedgerRow]:
-    """Return the ledger's rows that name the log; a stream that the file has no more holds nothing from now on."""
+    """Return the ledger rows that name the log; a stream removed from the file no longer retains it."""
     context = runs[0].context
     keys = {run.name: run.planned.key for run in runs}
     tables = [key.destination_table for key in keys.values()]
@@ -49,7 +49,7 @@ def _rows(runs: Sequence[StreamRun]) -> list[LedgerRow]:
     for row in log_rows(context.pipeline, context, tables):
         is_held = holds_log(context.pipeline, row) and keys.get(row.key.stream, row.key) == row.key
         if not is_held and position_of(row):
-            # Before the source forgets what the row would go on with: empty means that its table is copied anew.
+            # Before the source discards the row's position: an empty row means that its table is copied again.
             context.destination.set_bookmark(row.key, None)
             row = replace(row, bookmark=None)
         found.append(row)

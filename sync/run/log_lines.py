@@ -1,4 +1,4 @@
-"""Progress as lines: what a run prints, what its log in the run store holds."""
+"""Progress as lines: the output of a run, and its log in the run store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PLAIN = re.compile(r"[^\s\"=\\]+")
 class Lines(Tracker, ABC):
     """Base: one line for each event, written by `_line`."""
 
-    #: Least seconds between two lines of figures of a stream.
+    #: Minimum of seconds between two lines of a stream's figures.
     every_s: float
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Lines(Tracker, ABC):
         self._line("stream_started", stream=stream, destination_table=destination_table, bookmark=bookmark)
 
     def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
-        """Show the stream's figures so far, unless they were shown a moment ago."""
+        """Show the stream's present figures, unless they were shown recently."""
         super().advanced(stream, records=records, size_bytes=size_bytes)
         now = time.monotonic()
         if now - self._shown.get(stream, 0.0) < self.every_s:
@@ -61,13 +61,13 @@ class Lines(Tracker, ABC):
 
 
 class LogLines(Lines):
-    """A log: `2024-01-01T00:00:00Z level=info event=stream_ended stream=users ...`."""
+    """Writes a log: `2024-01-01T00:00:00Z level=info event=stream_ended stream=users ...`."""
 
     every_s = 10.0
 
     @abstractmethod
     def _write(self, text: str) -> None:
-        """Write a line; the traceback of a debug message has several."""
+        """Write a line; the traceback of a debug message takes several."""
 
     def run_started(self, run: PipelineRun, plan: Plan) -> None:
         """See `Progress`."""
@@ -108,7 +108,7 @@ class LogLines(Lines):
         )
 
     def delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
-        """Show what the callback printed, then how it went."""
+        """Show the callback's output, then its outcome."""
         for line in output_lines(delivery, outcome):
             self._write(line)
         self._line(
@@ -142,7 +142,7 @@ class LogLines(Lines):
 
 
 def _value(value: Any) -> str:
-    """Write a value of a log line: a plain word as it is, anything else as JSON."""
+    """Write a value of a log line: a plain word unquoted, anything else as JSON."""
     if isinstance(value, str) and _PLAIN.fullmatch(value):
         return value
     return json.dumps(value, ensure_ascii=False, default=str)

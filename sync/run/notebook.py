@@ -1,4 +1,4 @@
-"""Progress of a run below the cell of a notebook: a table that is drawn again at most once a second."""
+"""Progress of a run below a notebook's cell: a table, drawn again at most once a second."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: Seconds between two drawings.
 _EVERY_S = 1.0
-#: Most streams of the table: those at work, then those that ended last.
+#: Maximum of streams in the table: running streams, then the latest ended ones.
 _MOST = 30
 _COLUMNS = ("stream", "status", "records", "done", "left", "time", "error")
 
@@ -43,12 +43,12 @@ class NotebookProgress(Tracker):
     def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
         """See `Progress`."""
         super().stream_ended(stream, status, records=records, error=error)
-        # The last one may be the last call: a task of one stream does not end the run.
+        # This call may be the last one: a task for one stream does not end the run.
         self._draw(is_due=all(view.ended is not None for view in self.view.streams.values()))
 
     def run_ended(self, run: PipelineRun) -> None:
         """See `Progress`."""
-        if self.has_started:  # not where tasks of their own have carried it out
+        if self.has_started:  # not if separate tasks have run it
             self._draw(is_due=True)
 
     def _draw(self, *, is_due: bool = False) -> None:
@@ -77,7 +77,7 @@ class NotebookProgress(Tracker):
 
 
 class _Html:
-    """What a notebook shows as HTML; elsewhere nothing."""
+    """The HTML for a notebook; elsewhere it shows nothing."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -103,7 +103,7 @@ def _row(view: StreamView) -> str:
 
 
 def default_progress() -> Progress:
-    """Return what shows a run that was given no progress: a table in a notebook, else nothing."""
+    """Return the default progress of a run: a table in a notebook, else none."""
     shell = sys.modules.get("IPython")
     if shell is None or not hasattr(shell.get_ipython(), "kernel"):
         return Progress()

@@ -1,4 +1,4 @@
-"""`run_pipeline`: load the file, or load it again as of the run that is retried, and run it."""
+"""`run_pipeline`: load the file, or reload it as it was for a retried run, and run it."""
 
 from __future__ import annotations
 
@@ -50,35 +50,35 @@ def run_pipeline(
     """Sync a pipeline's streams and deliver its callbacks.
 
     Args:
-        pipeline: what `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
+        pipeline: result of `load_pipeline`, or its argument: a pipeline file, or a mapping.
         streams: globs; default: all selected streams.
-        tags: only streams that have one of these `tags`; default: all.
+        tags: only streams with one of these `tags`; default: all.
         full_refresh: replace every table and ignore every bookmark.
-        drop_history: with `full_refresh`, the histories (`write_disposition: history`) as well, which begin anew.
-        variables: runtime variables, before those of the file (not with a loaded pipeline); with `retry` the run's own
-            come first.
+        drop_history: with `full_refresh`, also restart the histories (`write_disposition: history`).
+        variables: runtime variables; override the file's (not with a loaded pipeline). With `retry`, the run's own
+            variables have priority.
         event: JSON values that callbacks get as `event` (not with `retry`).
         trigger: first half of `execution_partition` (not with a loaded pipeline, nor with `retry`).
-        concurrency: streams at once, before the file's.
+        concurrency: simultaneous streams; overrides the file's.
         inline_callbacks: run callbacks in this process, for a debugger.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
-        retry: a new attempt of the latest run, for the streams that did not succeed or never started; of these the ones
-            that `streams` and `tags` match. A number: of this run, which must be the latest.
-        order_key: recorded with the attempt: by it an orchestrator knows the run that has carried out its order.
-        tick: the claimed tick that this run carries out (`run --tick`).
+        retry: a new attempt of the latest run, for streams that did not succeed or never started, limited by `streams`
+            and `tags`. A number: this run, which must be the latest.
+        order_key: recorded with the attempt, so that an orchestrator recognises the run of its order.
+        tick: the claimed tick of this run (`run --tick`).
         repairs: repair these streams and do nothing else (`verify --repair`).
         bookmarks: stream -> a value, as text, for each of its bookmark_properties: where it starts in this run.
-        deletes: look for records that the source no longer has now, whatever `every` of `deletes` says.
-        allow_deletes: streams that may delete more than their limit, and all of a table whose source is empty.
-        fills: stream -> columns that its records get first (`syncblocks fill`); only these streams run.
-        progress: gets a call for each event of the run; default: in a notebook a table below the cell.
-        executor: where streams run, before the file's: as the file says it, an address, a `distributed.Client`, or any
+        deletes: look now for records that the source no longer has, whatever `every` of `deletes` says.
+        allow_deletes: streams that may delete more than their limit, even all records if the source is empty.
+        fills: stream -> columns to fill in existing records first (`syncblocks fill`); only these streams run.
+        progress: called for each event of the run; default: a table below the cell in a notebook.
+        executor: where streams run; overrides the file's: the file's form, an address, a `distributed.Client`, or any
             `concurrent.futures.Executor`.
-        signals: numbers of the signals that the caller has got, of a run outside of the main thread; a number that is
-            added stops the run as that signal would.
+        signals: numbers of signals that the caller has received, for a run outside of the main thread. An added number
+            stops the run as the signal would.
 
     Raises:
-        ConfigError: the file, or something that it names, is wrong; nothing was run or written.
+        ConfigError: the file, or a part that it names, is wrong; no stream ran.
         AlreadyRunning: another process runs this pipeline.
         NotLatest: `retry` names a run that is not the latest.
     """
@@ -88,7 +88,7 @@ def run_pipeline(
     given, retried = pipeline, None
     if retry:
         retried = _latest_run(pipeline, None if retry is True else retry)
-        with mistakes():  # nothing is connected yet
+        with mistakes():  # no connection is open yet
             pipeline = as_of_run(pipeline, retried)
     pipeline = with_executor(pipeline, executor if repairs is None else THREADS)
     order = RunnerOptions(
@@ -123,10 +123,10 @@ def run_pipeline(
 
 
 def loaded_with(pipeline: AnyPipeline, *, variables: Mapping[str, Any] | None, trigger: str | None) -> Pipeline:
-    """Load a pipeline unless it is loaded.
+    """Load a pipeline unless it is already loaded.
 
     Raises:
-        ConfigError: `variables` or `trigger` with a loaded pipeline, whose templates are filled in already.
+        ConfigError: `variables` or `trigger` with a loaded pipeline, whose templates are already filled in.
     """
     if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
         return load_pipeline(pipeline, variables=variables, trigger=trigger)
@@ -139,8 +139,8 @@ def _latest_run(pipeline: Pipeline, wanted: int | None) -> PipelineRun:
     """Return the latest run, which is retried.
 
     Raises:
-        SyncError: there is none.
-        NotLatest: another one was wanted.
+        SyncError: there is no run.
+        NotLatest: another run was asked for.
     """
     latest = None
     if Store.exists(pipeline.store_url):
@@ -154,9 +154,9 @@ def _latest_run(pipeline: Pipeline, wanted: int | None) -> PipelineRun:
 
 
 def as_of_run(pipeline: Pipeline, run: PipelineRun) -> Pipeline:
-    """Load the file again with the execution date, trigger and variables of a run, which each attempt keeps.
+    """Load the file again with a run's execution date, trigger and variables, which all attempts share.
 
-    Variables given by the caller count if the run does not know them.
+    The caller's variables count if the run does not have them.
     """
     given = {name: value for name, value in pipeline.variable_overrides.items() if name not in run.variables}
     return load_pipeline(
@@ -172,7 +172,7 @@ def as_of_run(pipeline: Pipeline, run: PipelineRun) -> Pipeline:
 
 
 def _warn_of_kept_variables(given: Pipeline, run: PipelineRun, progress: Progress) -> None:
-    """Say which variables of the caller do not count, since the run that is retried has other values of them."""
+    """Warn about the caller's variables that are ignored, since the retried run has other values."""
     for name, value in given.variable_overrides.items():
         if run.variables.get(name, value) != value:
             text = f"variable {name!r}: a retry keeps the value of its run; leave the new value out"

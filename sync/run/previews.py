@@ -53,12 +53,12 @@ def _preview(session: PipelineSession, name: str, limit: int) -> Preview:
     if name in selection.left_out:
         raise ConfigError(left_out_by_when(name, selection.left_out[name]), key="--stream")
     selected = one_stream(select_streams(session.pipeline, selection), name)
-    if selected.on_schema_change == "ignore":  # the table and the last run decide which columns are new
+    if selected.on_schema_change == "ignore":  # table and last run decide which columns are new
         with existing_store(session.pipeline) as store:
             (planned,) = make_plan(session, store, only=[name], is_of_run=False).streams
         selected = replace(selected, stream=planned.stream)
-    added = replace(selected.policy.added, history=None)  # the times of versions are those of a run
-    # A full table is read in no order, so the first records come at once.
+    added = replace(selected.policy.added, history=None)  # times of versions come from a run
+    # A full table is read in no order, so the first records arrive at once.
     offered = plain_stream(selected.stream) if is_logged(selected.stream) else selected.stream
     stream = replace(offered, read=replace(offered.read, method=ReplicationMethod.FULL_TABLE, bookmark_properties=()))
     naming = naming_steps(selected.policy.naming, session.pipeline.destination.block)
@@ -76,7 +76,7 @@ def _preview(session: PipelineSession, name: str, limit: int) -> Preview:
                 batch = added.apply(batch)
                 schema = batch.schema
                 mapping = map_columns(replace(stream, schema=schema), rules)
-                while batch.num_rows and len(records) < limit:  # more than one turn where records are rejected
+                while batch.num_rows and len(records) < limit:  # more than one turn if records are rejected
                     shown = batch.slice(0, limit - len(records))
                     batch = batch.slice(shown.num_rows)
                     fitting, _ = convert_or_reject(shown, mapping.convert, selected.write.max_rejected)
@@ -93,7 +93,7 @@ def _preview(session: PipelineSession, name: str, limit: int) -> Preview:
 
 
 def _rules(session: PipelineSession, selected: SelectedStream, declared: Stream) -> Rules:
-    """Return the rules for what `types` and `decode` say; the destination is not asked."""
+    """Return the rules of `types` and `decode`; the destination is not asked."""
     names = dict(zip(selected.stream.schema.names, declared.schema.names, strict=True))
     return Rules(
         types=None,
@@ -122,7 +122,7 @@ def _transformers(session: PipelineSession, selected: SelectedStream) -> list[Tr
         "destination_table": selected.destination_table,
         "pipeline_uuid": pipeline.pipeline,
         "pipeline_run": {
-            "id": 0,  # no run is made
+            "id": 0,  # there is no run
             "pipeline_uuid": pipeline.pipeline,
             "execution_date": execution_date,
             "variables": pipeline.variables,

@@ -18,10 +18,10 @@ log = logging.getLogger("syncblocks")
 
 
 class Progress:
-    """Does nothing; subclasses override methods. Calls come from several threads and must return at once."""
+    """Does nothing; subclasses override methods. Calls come from several threads and must return quickly."""
 
     def run_started(self, run: PipelineRun, plan: Plan) -> None:
-        """The run is recorded in the store with its plan; nothing has been read."""
+        """The run is recorded in the store with its plan; no record was read yet."""
 
     def stream_started(self, stream: str, destination_table: str, bookmark: dict[str, Any] | None) -> None:
         """A stream was claimed: its block runs have started."""
@@ -39,7 +39,7 @@ class Progress:
         """These records were committed in the destination since the last call."""
 
     def rejected(self, stream: str, *, records: int) -> None:
-        """The destination could not store these records of a commit; they are kept beside."""
+        """The destination could not store these records of a commit; they are kept beside the table."""
 
     def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
         """An attempt failed and will be repeated."""
@@ -48,13 +48,13 @@ class Progress:
         """The stream's block runs have ended."""
 
     def stream_result(self, result: StreamResult) -> None:
-        """How a stream has ended, with all its figures: follows `stream_ended`."""
+        """A stream's end with all figures; follows `stream_ended`."""
 
     def delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
         """A callback was called; `mark` is done, retry or dead."""
 
     def message(self, text: str, *, level: str = "info") -> None:
-        """A message for a person: a recovery, a warning, a wait."""
+        """A message for the user: a recovery, a warning, a wait."""
 
     def run_ended(self, run: PipelineRun) -> None:
         """All streams have ended; callbacks may still be due."""
@@ -64,9 +64,9 @@ class Progress:
 
 
 class GuardedProgress(Progress):
-    """Hands calls on to others; of the errors of each of their methods the first one is a warning.
+    """Passes calls on to others; the first error of each of their methods becomes a warning.
 
-    What is no `Exception`, such as SystemExit, stops the run; whoever owns the run raises it when the run has ended.
+    An exception that is no `Exception`, such as SystemExit, stops the run; the run's owner raises it after the run.
     """
 
     def __init__(self, *inner: Progress) -> None:
@@ -79,12 +79,12 @@ class GuardedProgress(Progress):
         for inner in self._inner:
             try:
                 getattr(inner, method)(*args, **kwargs)
-            except Exception as error:  # who looks on does not stop the run
+            except Exception as error:  # a watcher's error must not stop the run
                 if (name := f"{type(inner).__name__}.{method}") not in self._told:
                     self._told.add(name)
                     why = f"{type(error).__name__}: {error}"
                     log.warning("progress: %s: %s", name, why, exc_info=log.isEnabledFor(10))
-            except BaseException as error:  # it may have been raised in a thread that must end its stream first
+            except BaseException as error:  # it may come from a thread that must end its stream first
                 self.exit = self.exit or error
 
     def raise_exit(self) -> None:

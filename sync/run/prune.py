@@ -1,4 +1,4 @@
-"""Runs past the limits of `history` go: their rows in the run store, spool files and output of their processes."""
+"""Removes runs beyond the limits of `history`: rows in the run store, spool files and process output."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..store.prune import LOOK_RUNS
 
 log = logging.getLogger("syncblocks")
 
-#: Runs that the end of one run removes: a long past does not delay it, and each run removes more than it adds.
+#: Maximum of runs removed at the end of one run: many old runs do not delay it, and each run removes more than it adds.
 MOST_AT_END = 100
 
 
 class Pruned(NamedTuple):
-    """What a prune has found."""
+    """Result of a prune."""
 
-    #: Runs that are gone, or would go.
+    #: Runs removed, or to be removed.
     runs: int
-    #: Runs past the limits that stay, since something needs them.
+    #: Runs beyond the limits that are still needed.
     held: int
 
 
@@ -38,15 +38,15 @@ def prune(
 ) -> Pruned:
     """Remove the runs of a pipeline that are past either limit, the oldest first.
 
-    Files go before the rows that name them, so a prune that is cut short leaves none behind.
+    Files are removed before the rows that name them, so an interrupted prune leaves no files behind.
 
     Args:
-        pipeline: Whose runs.
-        store: Its run store.
-        keep: How long a run is kept after its end.
-        keep_runs: How many of the newest are kept.
-        most: End soon after so many; None: remove all.
-        is_dry_run: Only count.
+        pipeline: the runs' pipeline.
+        store: its run store.
+        keep: time that a run is kept after its end.
+        keep_runs: number of newest runs to keep.
+        most: stop after this many; None: remove all.
+        is_dry_run: only count.
     """
     runs = held = after = 0
     while True:
@@ -73,7 +73,7 @@ def prune(
 
 
 def prune_at_end(pipeline: Pipeline, store: Store) -> None:
-    """Prune as the pipeline file says; what goes wrong is a warning, since the run has ended."""
+    """Prune by the pipeline file's limits; an error becomes a warning, since the run has ended."""
     assert pipeline.history is not None, "without `history` nothing is pruned"
     history = pipeline.history
     try:

@@ -1,4 +1,4 @@
-"""Parallel reads of one stream by ranges: several readers fill one feed, or each fills its own loader."""
+"""Parallel reads of one stream by ranges: several readers fill one feed, or one loader each."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ log = logging.getLogger("syncblocks")
 
 
 def start_reading_ranges(opened: OpenRanges, readers: int, feed: Feed) -> None:
-    """Start readers that read range after range into one feed, until it is closed or one of them fails.
+    """Start readers that read the ranges into one feed, until it is closed or a reader fails.
 
-    The last batch waits until every reader has ended, so that it is known to be the last. Ranges are interleaved:
-    records come in no order.
+    The last batch is held back until every reader has ended, so that it can be marked as the last. Ranges are
+    interleaved: records have no order.
     """
     _Readers(opened, feed).start(readers)
 
@@ -70,7 +70,7 @@ class _Readers:
             return self._waiting.pop() if self._waiting and not self._feed.is_closed else None
 
     def _pass_on(self, event: Any) -> bool:
-        """Put the former event into the feed and keep this one; the lock bounds what is in memory."""
+        """Put the previous event into the feed and keep this one; the lock limits the memory."""
         if not is_batch(event):
             raise RangesRefused("the stream's columns changed during the read", stream=self._feed.stream)
         self._feed.refuse_too_wide(event)
@@ -91,7 +91,7 @@ class _Readers:
 
 
 def load_ranges(run: StreamRun, opened: OpenRanges) -> None:
-    """Load every range, several at once; raises the error that stopped the load."""
+    """Load all ranges, several at once; raises the error that stopped the load."""
     run.check()
     planned, loads = run.planned, run.context.destination_can.loads_ranges
     assert loads is not None, "the plan looked"
@@ -108,17 +108,17 @@ def load_ranges(run: StreamRun, opened: OpenRanges) -> None:
 
 
 class StreamRanges:
-    """The ranges of one stream, as the loaders read them; implements `StreamRanges` of the connectors."""
+    """The ranges of one stream for the loaders; implements `StreamRanges` of the connectors."""
 
     def __init__(self, run: StreamRun, opened: OpenRanges) -> None:
         self._run = run
         self._opened = opened
         self._lock = threading.Lock()
-        #: Place of a range -> records and bytes passed to a loader; (0, 0) for a range that starts again.
+        #: Number of a range -> records and bytes passed to a loader; (0, 0) for a range that starts again.
         self._read: dict[int, tuple[int, int]] = {}
         self._whole: set[int] = set()
         self._source_errors: list[BaseException] = []
-        #: Batches that loaders hold; guarded by the budget's lock.
+        #: Batches in loaders; guarded by the budget's lock.
         self._in_flight = 0
 
     @property
@@ -128,13 +128,13 @@ class StreamRanges:
 
     @property
     def moment(self) -> Mapping[str, Any] | None:
-        """The snapshot of the source by which an interrupted load is resumed."""
+        """The source's snapshot by which an interrupted load is resumed."""
         return self._opened.moment
 
     @property
     def shape(self) -> str:
-        """The format of the records: version, wire, schemas and conversions. A resumed load needs an equal one."""
-        from importlib.metadata import version  # with the whole of `email` and `zipfile`
+        """The format of the records: version, wire, schemas, conversions. A resumed load must have the same."""
+        from importlib.metadata import version  # imports all of `email` and `zipfile`
 
         planned = self._run.planned
         schemas = (planned.stream.schema, planned.arriving.schema)
@@ -144,7 +144,7 @@ class StreamRanges:
         return repr([version("syncblocks"), planned.wire, texts, conversions, *filter(None, [masks])])
 
     def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, tuple[int, int]]) -> bool:
-        """Continue an earlier load if its loaded ranges have not changed in the source."""
+        """Continue an earlier load if the source still has the same records in its loaded ranges."""
         try:
             is_resumed = self._opened.resume(moment, {place: rows for place, (rows, _) in loaded.items()})
         except BaseException as error:
@@ -155,7 +155,7 @@ class StreamRanges:
         self._run.context.progress.message(f"{self._run.name}: {of_all}, {end}")
         if not is_resumed:
             return False
-        # The number of records in blocks of another wire is known from the commit only.
+        # The number of records in raw blocks is known only after the commit.
         is_counted = self._run.planned.wire == "arrow"
         with self._lock:
             self._read = {place: known if is_counted else (0, 0) for place, known in loaded.items()}
@@ -189,7 +189,7 @@ class StreamRanges:
         self._note(part, (records, size_bytes), is_whole=True)
 
     def may_repeat(self, part: Range, error: ConnectorError) -> bool:
-        """Use one of the stream's retries for a range; the snapshot and the loaded data stay."""
+        """Use one of the stream's retries for a range; the snapshot and the loaded data remain."""
         is_hopeless = isinstance(error, SnapshotLost) or not isinstance(error, RetriableError)
         if is_hopeless or not self._run.take_retry():
             return False
@@ -207,11 +207,11 @@ class StreamRanges:
             log.debug("%s: interrupt: %s", self._run.name, error)
 
     def final(self) -> Checkpoint:
-        """Return the final checkpoint; raises if the stream was stopped meanwhile."""
+        """Return the final checkpoint; raises if the stream has been stopped."""
         return self._run.send_final()
 
     def is_from_source(self, error: BaseException) -> bool:
-        """Tell whether the source raised this error."""
+        """Return whether the source raised this error."""
         return any(error is known for known in self._source_errors)
 
     @contextmanager
@@ -246,7 +246,7 @@ class StreamRanges:
         self._run.note_read(rows, size_bytes, is_whole=len(self._whole) == len(self._opened.ranges))
 
     def _ahead(self, part: Range) -> Iterator[tuple[Any, bool]]:
-        """Read one event ahead; yield each event and whether it is the last one."""
+        """Read one event ahead; yield each event, and whether it is the last one."""
         events = self._opened.read(part)
         most_bytes = self._run.context.budget.record_bytes
         pending: list[Any] = []

@@ -1,4 +1,4 @@
-"""What a run tells those who look at it in the run store: the figures of its streams, and the end of its log."""
+"""A run's reports for watchers, in the run store: the figures of its streams, and the end of its log."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from ..plan.plan import Plan
     from ..store.model import PipelineRun
 
-#: So much of the end of a log is kept, and of one entry of it.
+#: Maximum length of the stored end of a log, and of one entry.
 LOG_BYTES, ENTRY_BYTES = 1_000_000, 100_000
-#: What the engine writes of itself.
+#: Log messages of the engine itself.
 _LOGGERS = ("syncblocks", "syncblocks.callbacks")
-#: What only the process knows that runs a stream.
+#: Facts known only to the process that runs a stream.
 _OF_READING = ("records", "committed", "rejected", "records_per_s", "percent", "size_bytes")
 _STATES = {RUNNING: "reading", LOADING: "loading", RETRYING: "retrying"}
 
@@ -30,12 +30,13 @@ _STATES = {RUNNING: "reading", LOADING: "loading", RETRYING: "retrying"}
 class Recorder(LogLines):
     """Keeps figures and log in memory, the log masked; a context manager. The lease and the run's end write them.
 
-    Warnings of the engine's loggers are part of the log. Where several runs share a process, each has those of all.
+    Warnings of the engine's loggers are part of the log. If several runs share a process, each gets the warnings of
+    all.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        #: Other processes run the streams: they tell nothing until each has ended.
+        #: Other processes run the streams: they report nothing until each has ended.
         self.is_remote = False
         self._attempt = 0
         self._pid = os.getpid()
@@ -44,7 +45,7 @@ class Recorder(LogLines):
         self._is_cut = False
 
     def __enter__(self) -> Self:
-        # Filters: a handler would keep what nobody handles from stderr.
+        # Filters: a handler would stop the default output on stderr.
         for name in _LOGGERS:
             logging.getLogger(name).addFilter(self._heard)
         return self
@@ -55,9 +56,9 @@ class Recorder(LogLines):
             logging.getLogger(name).removeFilter(self._heard)
 
     def _heard(self, record: logging.LogRecord) -> bool:
-        # A process that user code has forked inherits a lock that perhaps nobody in it lets go of.
+        # A process forked by user code inherits a lock that may never be released there.
         if record.levelno >= logging.WARNING and os.getpid() == self._pid:
-            with suppress(Exception):  # a record whose arguments do not fit: whoever shows it says so
+            with suppress(Exception):  # a record whose arguments do not fit: its handler reports this
                 self.message(record.getMessage(), level=record.levelname.lower())
         return True
 
@@ -67,7 +68,7 @@ class Recorder(LogLines):
         self._attempt = run.attempt
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures of the streams under way, and of those that were tried again; JSON."""
+        """Return the figures of running and retried streams, as JSON."""
         with self.lock:
             views = [view for view in self.view.streams.values() if view.status in ACTIVE or view.retries]
             known = dict.fromkeys(_OF_READING) if self.is_remote else {}
@@ -75,7 +76,7 @@ class Recorder(LogLines):
             return {"attempt": self._attempt, "is_remote": self.is_remote, "streams": streams}
 
     def log(self) -> str:
-        """Return the end of the log; empty: there is none."""
+        """Return the end of the log; empty: no log."""
         with self.lock:
             cut = [b"... what came before is not kept\n"] if self._is_cut else []
             return b"".join([*cut, *self._entries]).decode()

@@ -1,4 +1,4 @@
-"""What a dead process has left is ended, and what is due is delivered, without new work."""
+"""Ends the run of a dead process, and delivers due callbacks, without new work."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ MOST_STARTED = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """What `recover` has found and done."""
+    """Result of `recover`."""
 
-    #: The run of a dead process, which has been ended; None: there was none.
+    #: The dead process's run, now ended; None: there was none.
     run: PipelineRun | None
-    #: Deliveries of callbacks by state, of that run and of runs that had some due.
+    #: Callback deliveries by state, of this run and of runs with due deliveries.
     callbacks: Mapping[str, int] = field(default_factory=dict)
-    #: Numbers of the waiting starts by `trigger_pipeline` that it has begun, each a process of its own.
+    #: Numbers of the waiting `trigger_pipeline` starts that it has begun, each in a separate process.
     ticks: tuple[int, ...] = ()
     #: Files of the destination that no commit names, older than a day: path -> bytes.
     leftovers: Mapping[str, int] = field(default_factory=dict)
@@ -58,25 +58,25 @@ def recover(
     remove_files: bool = False,
     progress: Progress | None = None,
 ) -> Recovered:
-    """End what a dead process has left of a pipeline's run, and deliver the callbacks that are due; run no stream.
+    """End the run that a dead process left, and deliver due callbacks; run no stream.
 
-    The destination's ledger decides how each stream had ended, as at the next start of the pipeline, which does the
-    same before its own work. The source is not asked. Starts by `trigger_pipeline` that wait are begun, each in a
-    process of its own. Last comes what was cut short repeatedly: it may end this process, too.
+    The destination's ledger decides how each stream ended, as in the next start of the pipeline, which does the same
+    before its own work. The source is not asked. Waiting starts of `trigger_pipeline` begin, each in a separate
+    process. Repeatedly interrupted calls come last: they may end this process too.
 
     Some destinations list files that killed runs of any pipeline have left in their tables (`ListsLeftovers`).
 
     Args:
-        pipeline: what `load_pipeline` returned, or what it takes.
+        pipeline: result of `load_pipeline`, or its argument.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
         inline_callbacks: run callbacks in this process, for a debugger.
         remove_files: delete the destination's files that no commit names and that are older than a day.
         progress: gets a call for each event.
 
     Raises:
-        ConfigError: the file, or something that it names, is wrong.
-        AlreadyRunning: a process that is alive runs this pipeline.
-        LedgerUnreadable: the destination cannot be asked; the run stays open.
+        ConfigError: the file, or a part that it names, is wrong.
+        AlreadyRunning: a living process runs this pipeline.
+        LedgerUnreadable: the destination cannot be reached; the run stays open.
     """
     if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
         pipeline = load_pipeline(pipeline)
@@ -115,9 +115,9 @@ def _leftovers(runner: PipelineRunner, *, is_removing: bool) -> Mapping[str, int
 
 
 def _started(pipeline: Pipeline, store: Store) -> tuple[int, ...]:
-    """Begin the oldest waiting starts of a pipeline file; one that waits for another has its process already.
+    """Begin the oldest waiting starts of a pipeline file; a start that waits for another already has a process.
 
-    A server that lives begins them itself.
+    A running server begins them itself.
     """
     if pipeline.path is None:
         return ()

@@ -1,4 +1,4 @@
-"""Callbacks delivered again by hand: retry dead deliveries, replay one, try a hook."""
+"""Callbacks delivered again on request: retry dead deliveries, replay one, try a hook."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Redelivered:
     revived: int
     #: Number of the chosen deliveries that are done, due and dead now.
     counts: dict[str, int]
-    #: Why some or all deliveries were not called here; None: all were called.
+    #: Reason why deliveries were not called here; None: all were called.
     note: str | None = None
 
 
@@ -47,7 +47,7 @@ def redeliver(
 ) -> Redelivered:
     """Make dead deliveries due again, with all their attempts, and deliver for at most `drain_s`.
 
-    The process of an active run delivers that run's events; the recovery delivers those of a dead process.
+    An active run's process delivers its own events; the recovery delivers those of a dead process.
 
     Args:
         pipeline: the pipeline file.
@@ -75,7 +75,7 @@ def redeliver(
 def replay(pipeline: Pipeline, store: Store, start: str, *, inline: bool = False) -> tuple[DeliveryRecord, Outcome]:
     """Call the function of a done or dead delivery again with the recorded event; the delivery keeps its state.
 
-    The pipeline file decides what is called. Event, data and idempotency key are the recorded ones.
+    The pipeline file decides which function is called. Event, data and idempotency key are the recorded ones.
 
     Args:
         pipeline: the pipeline file.
@@ -102,7 +102,7 @@ def try_hook(pipeline: Pipeline, number: int, status: str, event: Mapping[str, A
 
     Args:
         pipeline: the pipeline file.
-        number: place of the callback block in `callbacks`.
+        number: position of the callback block in `callbacks`.
         status: status of the event.
         event: the event in recorded form, see `syncblocks.callbacks.made_up_events.make_event`.
     """

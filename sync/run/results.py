@@ -21,34 +21,34 @@ class StreamResult:
     #: success, failure, cancelled; None: never started, or still open because ledger or run store was unreachable.
     status: str | None
     records: int | None = None
-    #: Records that could not be stored and are kept beside (`on_rejected: keep`).
+    #: Rejected records that are kept beside the table (`on_rejected: keep`).
     records_rejected: int | None = None
-    #: Records that the source no longer has, deleted, marked or ended (`deletes`); None: nobody has looked.
+    #: Records missing in the source: deleted, marked or ended (`deletes`); None: not checked.
     records_deleted: int | None = None
     size_bytes: int | None = None
     duration_s: float | None = None
     bookmark: Mapping[str, Any] | None = None
     error: str | None = None
-    #: Another try may succeed: `retries` repeats such a stream.
+    #: A retry may succeed: `retries` repeats such a stream.
     is_retriable: bool = False
-    #: With `verify: true`: the verdict of the comparison after the run, see `verification`; None: not compared.
+    #: With `verify: true`: verdict of the comparison after the run, see `verification`; None: not compared.
     verdict: str | None = None
 
     @property
     def rows(self) -> int | None:
-        """The records, by the name that callbacks know (`block_run.rows`)."""
+        """The records, under the callbacks' name (`block_run.rows`)."""
         return self.records
 
     @property
     def is_unequal(self) -> bool:
-        """Whether the comparison after the run found a difference, or could not be made."""
+        """Whether the comparison after the run found a difference, or failed."""
         return self.verdict in ("differs", "failed")
 
     def raise_for_status(self) -> StreamResult:
-        """Return itself if the stream ended as success and does not differ.
+        """Return the result itself if the stream ended as success without a difference.
 
         Raises:
-            PipelineFailed: it did not.
+            PipelineFailed: otherwise.
         """
         if self.status == "success" and not self.is_unequal:
             return self
@@ -86,11 +86,11 @@ class RunResult:
     pipeline: str
     status: str
     streams: StreamResults = StreamResults()  # noqa: RUF009 (it cannot be changed)
-    #: Streams that the run was stopped before.
+    #: Streams that did not start before the run was stopped.
     never_started: tuple[str, ...] = ()
-    #: Streams that were synced before and that the source does not offer now.
+    #: Streams that were synced before and that the source no longer offers.
     missing_streams: tuple[str, ...] = ()
-    #: Deliveries of callbacks by state, of this run and of the run that it recovered.
+    #: Callback deliveries by state, of this run and of the run that it recovered.
     callbacks: Mapping[str, int] = field(default_factory=dict)
     error: str | None = None
     #: Number of the signal that stopped the run.
@@ -106,7 +106,7 @@ class RunResult:
         return 3 if self.callbacks.get("dead") or self.callbacks.get("due") else 0
 
     def raise_for_status(self) -> RunResult:
-        """Return itself if the run ended as success and no stream differs.
+        """Return the result itself if the run ended as success and no stream differs.
 
         Raises:
             PipelineFailed: the run did not succeed; the message names the streams and their errors.
@@ -120,7 +120,7 @@ class RunResult:
         raise PipelineFailed(f"pipeline {self.pipeline!r} {what}: {shown}")
 
     def __repr__(self) -> str:
-        """Return a line about the run and a table of its streams."""
+        """Return a line about the run, and a table of its streams."""
         rows = [_COLUMNS, *map(_cells, self.streams)]
         widths = [max(map(text_width, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(_padded, row, widths)).rstrip() for row in rows]
@@ -147,7 +147,7 @@ class RunResult:
 
 #: Columns of the table that shows a result.
 _COLUMNS = ("stream", "destination table", "status", "records", "rejected", "time", "bookmark", "error")
-#: Most columns of a terminal that a cell takes.
+#: Maximum width of a cell in terminal columns.
 _MAX_CELL = 80
 
 
@@ -166,7 +166,7 @@ def _cells(stream: StreamResult) -> tuple[str, ...]:
 
 
 def _cell(text: str) -> str:
-    """Return one line without control characters, which a name from a database may hold."""
+    """Return one line without control characters, which database names may contain."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return line if text_width(line) <= _MAX_CELL else f"{beginning(line, _MAX_CELL - 1)}…"
 

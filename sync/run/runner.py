@@ -71,7 +71,7 @@ class RunnerOptions(NamedTuple):
     event: Mapping[str, Any] = {}
     concurrency: int | None = None
     wait_for_other: bool = False
-    #: The run whose next attempt this is.
+    #: The run that gets its next attempt.
     retry: int | None = None
     order_key: str = ""
     tick: int | None = None
@@ -97,7 +97,7 @@ class PipelineRunner:
         self._recorder = Recorder()
         self.progress = GuardedProgress(progress, self._recorder)
         self.order = order
-        with mistakes():  # nothing is connected yet
+        with mistakes():  # no connection is open yet
             self.session = open_session(pipeline)
         self.signals: list[int] = [] if signals is None else signals
         self.session.is_stopping, self.session.log_until = self.is_stopping, order.log_until
@@ -106,7 +106,7 @@ class PipelineRunner:
         self._outbox: StoreOutbox | None = None
         self._dispatcher: Dispatcher | NullDispatcher | None = None
         self.run_ids: list[int] = []
-        #: The run that this process has and has not finished.
+        #: The run that this process has not finished yet.
         self._unfinished_run: PipelineRun | None = None
         self._is_interrupted = False
         self._watch: Watch | None = None
@@ -143,12 +143,12 @@ class PipelineRunner:
 
     @property
     def _has_tick(self) -> bool:
-        """Whether a tick has ordered the run: a callback that fails delays no later tick, and `recover` repeats it."""
+        """Whether a tick ordered the run: a failed callback delays no later tick, and `recover` repeats it."""
         return self.order.tick is not None
 
     @property
     def _grace_s(self) -> float:
-        """Seconds that a running callback has to end when the process ends."""
+        """Seconds for a running callback when the process ends."""
         return 0.0 if len(self.signals) > 1 else 1.0
 
     def _say_farewell(self, number: signal.Signals) -> None:
@@ -159,7 +159,7 @@ class PipelineRunner:
     # -- the run, from left to right -----------------------------------------------------------------------------
 
     def run(self) -> RunResult:
-        """Run everything. An error after a signal becomes a result: the signal is why the run ends."""
+        """Run everything. An error after a signal becomes a result: the signal ended the run."""
         try:
             return self._run()
         except (SyncError, ConnectorError) as error:
@@ -183,9 +183,9 @@ class PipelineRunner:
             plan = self.make_plan(self._chosen())
             if self._engine is None and isinstance(plan, Plan):
                 self._engine = open_engine(self.session, self.order.executor)
-            self.open_store()  # only now: a mistake in the file creates nothing
+            self.open_store()  # only now: a mistake in the file must create nothing
             if self._latest() != latest:
-                continue  # another run has begun meanwhile: the plan, or the connection that failed, was before its end
+                continue  # another run has begun meanwhile: this plan, or its failed connection, came before its end
             try:
                 run = self._begin(plan)
             except AlreadyRunning as error:  # another run began while this process was planning
@@ -202,13 +202,13 @@ class PipelineRunner:
                 raise
 
     def _reason(self, plan: Plan | ErrorInfo, error: BaseException) -> ErrorInfo | None:
-        """Return why a run that was interrupted has failed; None: it was cancelled, by the exit of a signal handler."""
+        """Return the error of an interrupted run; None: a signal handler's exit cancelled it."""
         if isinstance(plan, ErrorInfo):
             return plan
         return self._error_info(error) if isinstance(error, Exception) else None
 
     def _end_interrupted(self, run: PipelineRun, reason: ErrorInfo | None) -> None:
-        """End a run in which something was raised that no stream has caused; its events get one try each."""
+        """End a run after an error that no stream caused; its events get one attempt each."""
         self._is_interrupted = True
         try:
             self.store.request_stop(run.id)
@@ -219,7 +219,7 @@ class PipelineRunner:
 
     @property
     def _is_partial(self) -> bool:
-        """Whether the run leaves out streams that the file selects."""
+        """Whether the run skips streams that the file selects."""
         order = self.order
         return bool(order.streams or order.tags or order.retry or order.repairs or order.given.fills)
 
@@ -237,13 +237,13 @@ class PipelineRunner:
             try:
                 run_before_pipeline(self.session, lambda: self.is_stopping() or lease.is_cancelled)
             except ConnectorError as error:
-                if not lease.is_cancelled:  # else the streams end as cancelled, before the first one
+                if not lease.is_cancelled:  # otherwise the streams end as cancelled before the first one
                     return self._fail_before_first(run, self._error_info(error))
         self.progress.run_started(run, plan)
         return self.run_streams(run, plan, lease)
 
     def run_streams(self, run: PipelineRun, plan: Plan, lease: RunLease) -> RunResult:
-        """Run what is planned, to the last callback."""
+        """Run the plan, including all callbacks."""
         self._recorder.is_remote = self._engine is not None
         coordinator = Coordinator(
             self.session,
@@ -318,7 +318,7 @@ class PipelineRunner:
         return dispatcher
 
     def clear_up(self) -> PipelineRun | None:
-        """Before new work: end and return the run of a dead process, and deliver what is due."""
+        """Before new work: end and return a dead process's run, and deliver due callbacks."""
         recovered = self._recover()
         if recovered is None:
             self.drain(self.pipeline.drain_s)
@@ -334,7 +334,7 @@ class PipelineRunner:
         return recovered
 
     def deliver_lost(self) -> None:
-        """Give what was cut short repeatedly one try. It may end this process too, so all other work comes before."""
+        """Give repeatedly interrupted calls one attempt. They may end this process, so all other work comes first."""
         self.outbox.holds_lost = False
         self.outbox.hold_retries()
         self.drain(self.pipeline.drain_s, one_try=True)
@@ -350,7 +350,7 @@ class PipelineRunner:
     def _wait_or_refuse(self, error: AlreadyRunning) -> None:
         if not self.order.wait_for_other:
             raise error
-        self.session.close()  # the other run may need a file that this process has open
+        self.session.close()  # the other run may need a file that this process has opened
         self.progress.message(f"waiting: {error}")
         time.sleep(1.0)
 
@@ -382,7 +382,7 @@ class PipelineRunner:
 
             return repairing(plan, self.order.repairs)
         except ConfigError as error:
-            # After an earlier run it has come with a change of source or destination, unless the file alone shows it.
+            # After an earlier run, it came with a change of source or destination, unless the file alone shows it.
             has_run = self._store is not None and self._store.latest_run(self.pipeline.pipeline) is not None
             if not has_run or isinstance(error, Mistake):
                 raise
@@ -405,7 +405,7 @@ class PipelineRunner:
                     tags=order.tags,
                     only=only,
                 )
-            except RetriableError as error:  # such as a database file that another start has locked for its own plan
+            except RetriableError as error:  # such as a database file that another start has locked for its plan
                 if not waits_s or self.is_stopping():
                     raise
                 wait_s = waits_s.pop(0)
@@ -445,20 +445,20 @@ class PipelineRunner:
         return run
 
     def worker_order(self, plan: Plan) -> dict[str, Any] | None:
-        """Return what other processes need to plan as this one has; None: there are none."""
+        """Return the options with which other processes plan as this one did; None: no other processes."""
         if self._engine is None:
             return None
         return {**self.order.given.document(), "workers_on_host": self._engine.workers_on_host}
 
     def _chosen(self) -> list[str] | None:
-        """Return the names of the only streams that this run is about; None: all that the file selects."""
+        """Return the names of the run's selected streams; None: all of the file."""
         if self.order.retry is not None:
             names = self._unfinished(self.order.retry)
             return None if names is None else matching_names(names, self.order.streams)
         return None if self.order.repairs is None else list(self.order.repairs)
 
     def _unfinished(self, run_id: int) -> list[str] | None:
-        """Return the streams of a run that are left; None: it has failed before its first one, nobody knows which."""
+        """Return a run's remaining streams; None: it failed before its first stream, and they are unknown."""
         names = self.store.unfinished_streams(run_id)
         if not names and self.store.run(run_id).status == "success":
             raise NothingToRetry(f"run {run_id} of {self.pipeline.pipeline!r} has succeeded: there is nothing to retry")
@@ -484,7 +484,7 @@ class PipelineRunner:
             return self.result(run, FAILURE, results, "another process took this run over")
         ended = self.store.end_attempt(run.id)
         self.progress.run_ended(ended)
-        if self.order.repairs is None and not self.is_stopping():  # `verify --repair` compares by itself
+        if self.order.repairs is None and not self.is_stopping():  # `verify --repair` compares itself
             results = verified(results, runs, self.session, self.store, self.progress)
         return self.deliver(ended, results, None)
 
@@ -518,7 +518,7 @@ class PipelineRunner:
             log.warning("the log of run %s is not kept: %s", run.id, error)
 
     def drain(self, limit_s: float, *, one_try: bool = False) -> None:
-        """Deliver what is due, for a limited time; after a signal, with `one_try`, and for a tick each once."""
+        """Deliver due callbacks for a limited time; after a signal, with `one_try`, and for a tick each once."""
         signals = len(self.signals)
         if signals > 1:
             return

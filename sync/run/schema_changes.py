@@ -1,4 +1,4 @@
-"""Schema changes of one stream: announced to the run store before their commit, told to callbacks after it."""
+"""Schema changes of one stream: announced to the run store before their commit, sent to callbacks after it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .recovery.takeover import commit_mark, was_made
 
 
 class SchemaChanges:
-    """What is announced of one stream, and what its commits have changed."""
+    """A stream's announced changes, and those of its commits."""
 
     def __init__(self, context: StreamContext, stream: str) -> None:
         self._context = context
@@ -28,7 +28,7 @@ class SchemaChanges:
             self._announced = (mark, changes)
 
     def committed(self, checkpoint: Checkpoint, changes: Sequence[Mapping[str, Any]]) -> None:
-        """Tell callbacks what a commit changed, announced or not."""
+        """Tell callbacks a commit's changes, announced or not."""
         if not changes:
             return
         self.made += changes
@@ -38,7 +38,7 @@ class SchemaChanges:
 
     @property
     def is_open(self) -> bool:
-        """Whether a change is announced whose commit has not been confirmed."""
+        """Whether a change is announced whose commit is unconfirmed."""
         return self._announced is not None
 
     def was_made(self, row: LedgerRow) -> bool:
@@ -48,7 +48,7 @@ class SchemaChanges:
         )
 
     def resolve(self, row: LedgerRow) -> None:
-        """Before another attempt: tell callbacks of the announced change if it was made, else drop it."""
+        """Before another attempt: tell callbacks of the announced change if it was made, else discard it."""
         self._resolve(self.was_made(row))
 
     def _resolve(self, is_made: bool) -> None:

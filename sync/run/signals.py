@@ -17,12 +17,12 @@ STOP_S = 5.0
 END_S = 10.0
 #: Seconds after a signal until the process ends in any case.
 LAST_S = 20.0
-#: Seconds of these that are left after the callbacks, to stop them and to end the run.
+#: Seconds reserved after the callbacks, to stop them and to end the run.
 CLOSE_S = 3.0
 #: Seconds after a second signal until the process ends in any case.
 SECOND_S = 1.0
 
-#: Signals that stop a run. Windows knows no SIGHUP, the signal of a terminal that is closed.
+#: Signals that stop a run. Windows has no SIGHUP, the signal of a closed terminal.
 _NUMBERS = (
     (signal.SIGINT, signal.SIGTERM) if sys.platform == "win32" else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 )
@@ -52,9 +52,9 @@ class Watch:
         self._thread.start()
 
     def deliver(self) -> float:
-        """Move the end to the last one, and return the seconds for callbacks; a second signal still ends the process.
+        """Allow the full time from now, and return the seconds for callbacks; a second signal still ends the process.
 
-        They are none if the run has taken its time to stop.
+        There are none if the run needed its time to stop.
         """
         now = time.monotonic()
         with self._lock:
@@ -100,7 +100,7 @@ class Watch:
     def _leave(self) -> None:
         """End the process as a kill would: the next start recovers the run."""
         number = self._received[0]
-        with suppress(RuntimeError):  # no more threads
+        with suppress(RuntimeError):  # no more threads can start
             saying = threading.Thread(target=self._say, args=(number,), daemon=True)
             saying.start()
             saying.join(1.0)
@@ -113,10 +113,10 @@ def caught_signals(
 ) -> Iterator[Watch | None]:
     """Handle SIGINT, SIGTERM and SIGHUP during a run; restore the former handlers afterwards.
 
-    A SIGHUP that is ignored stays so: `nohup` starts a run that shall outlive its terminal.
+    An ignored SIGHUP stays ignored: `nohup` starts a run that must survive its terminal.
 
     Args:
-        handler: called in the main thread, as soon as it is free.
+        handler: called in the main thread as soon as it is free.
         say: called before the process is ended, see `Watch`.
 
     Yields:

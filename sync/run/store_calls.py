@@ -1,4 +1,4 @@
-"""How the streams of one attempt reach the run store, in whatever process they run."""
+"""Calls to the run store for the streams of one attempt, in any process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .transformers import make_transformers
 
 
 class StoreCalls:
-    """The calls of streams to the run store, but for their close."""
+    """The streams' calls to the run store, except their close."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class StoreCalls:
         close: Callable[[StreamOutcome], None],
         is_owner: Callable[[], bool],
     ) -> StreamContext:
-        """Return what streams share; `close` and `is_owner`: see `StreamContext`."""
+        """Return the streams' shared state; `close` and `is_owner`: see `StreamContext`."""
         session = self._session
         return StreamContext(
             pipeline=session.pipeline,

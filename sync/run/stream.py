@@ -1,4 +1,4 @@
-"""One stream from source to destination. It ends exactly once, whatever happens."""
+"""One stream from source to destination. It ends exactly once in every case."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class StreamRun:
     """One stream of one attempt. `run_group` drives it; any thread may cancel it."""
 
     def __init__(self, context: StreamContext, planned: PlannedStream, *, losses: int = 0) -> None:
-        """Prepare a stream; `losses`: how many processes have died with it in this attempt of the run."""
+        """Prepare a stream; `losses`: number of processes that died with it in this attempt of the run."""
         self._losses = losses
         self.context = context
         self.planned = planned
@@ -63,11 +63,12 @@ class StreamRun:
         self.started = time.monotonic()
         self.outcome: StreamOutcome | None = None
         self.status: str | None = None
-        #: When it was closed in the store; without an outcome: when it was left open, since the ledger was unreadable.
+        #: Time when it was closed in the store; without an outcome: when it was left open, since the ledger was
+        # unreadable.
         self.ended: float | None = None
         self.error: BaseException | None = None
         self._lock = threading.Lock()
-        #: Why it was cancelled; None if it was not.
+        #: Reason of the cancel; None: not cancelled.
         self.stop_reason: str | None = None
         self._stopped = threading.Event()
         self._is_final_sent = False
@@ -83,30 +84,30 @@ class StreamRun:
         self._rows_deleted: int | None = None
         self._schema_changes = SchemaChanges(context, planned.name)
         self.blocks = StreamBlocks(context, planned, losses=losses)
-        #: Of this try among all of the run's attempt: its token is derived from it.
+        #: Number of this attempt among all attempts of the run's attempt: its token is derived from it.
         self.number = 0
         self._token = ""
         #: The ledger's bookmark when the attempt began.
         self._held: Bookmark | None = None
-        #: `LedgerRow.source` once the load is committed; empty: the row has it.
+        #: `LedgerRow.source` after the commit of the load; empty: as in the row.
         self._source_to_be = ""
         #: Column names from the ledger.
         self._columns: Mapping[str, str] = {}
-        #: What it keeps of a history.
+        #: The ledger's state of a history.
         self._known_history: Mapping[str, Any] = {}
-        #: From which log it is read.
+        #: The log from which it is read.
         self._log: Mapping[str, Any] = {}
         self._lag: LogLag | None = None
         #: When the keys were last compared, from the ledger.
         self._compared_at: datetime | None = None
-        #: Reads the table while its keys are compared.
+        #: Reads the table during the key comparison.
         self._reader: Source | None = None
-        #: Whether a load leaves the deletes to `run_joined`.
+        #: Whether a load postpones the deletes to `run_joined`.
         self.leaves_deletes = False
-        #: The stream as its records have arrived, once they are committed and the keys are to be compared; else None.
+        #: The arrived stream, if its records are committed and the keys must be compared; else None.
         self._arrived: Stream | None = None
         self._removal: Removal | None = None
-        #: Since when it waits for other streams of its group; None: it does not.
+        #: Time since when it waits for other streams of its group; None: it does not.
         self._waits_since: float | None = None
         #: Whether the next attempt reads by ranges.
         self.reads_ranges = planned.reading.readers > 1 and planned.repair is None
@@ -114,40 +115,40 @@ class StreamRun:
         self._begun_in: str | None = None
         #: The first loss of the table; the next attempt costs no retry.
         self._loss: TableLost | None = None
-        #: What the ledger says is of a table that is lost.
+        #: The ledger row belongs to a lost table.
         self._is_row_stale = False
         self.attempt = 1
         self._range_retries = 0
 
     @property
     def has_started(self) -> bool:
-        """A claimed stream starts at once, but for one that waits for other streams of its group."""
+        """A claimed stream starts at once, unless it waits for other streams of its group."""
         return self._waits_since is None
 
     @property
     def awaits_deletes(self) -> bool:
-        """Whether its load is committed, and has left its deletes."""
+        """Whether its load is committed, with its deletes postponed."""
         return self.leaves_deletes and self._arrived is not None and self.status is None
 
     def wait(self) -> None:
-        """Note that it waits for other streams: the time does not count."""
+        """Note that it waits for other streams: this time does not count."""
         self._waits_since = time.monotonic()
 
     def go_on(self) -> None:
-        """Note that it waits no longer."""
+        """Note the end of the wait."""
         if self._waits_since is not None:
             self.started += time.monotonic() - self._waits_since
             self._waits_since = None
 
     @property
     def has_ended(self) -> bool:
-        """Whether the stream has ended for good."""
+        """Whether the stream has finally ended."""
         return self.ended is not None
 
     # -- stopping ------------------------------------------------------------------------------------------------
 
     def cancel(self, reason: str) -> None:
-        """Stop soon: commit nothing more, interrupt calls in the drivers. Idempotent."""
+        """Stop soon: commit no more, interrupt driver calls. Idempotent."""
         with self._lock:
             if self.status is not None or self.stop_reason is not None:
                 return
@@ -192,7 +193,7 @@ class StreamRun:
             if not planned.is_refused_by_destination:
                 self.blocks.fail_in_source()
             raise ColumnsRefused(planned.refusal) if planned.mapping.columns else SyncError(planned.refusal)
-        # A process that is only frozen may write under the tokens of its own attempts.
+        # A process that is only frozen may still write under its own attempts' tokens.
         self.number = self._losses * planned.tries + attempt
         self._token = stream_token(context.run, self.name, self.number)
         failpoint("stream.before_take_over")
@@ -221,7 +222,7 @@ class StreamRun:
     def _take_over(self, *, is_row_kept: bool = True) -> LedgerRow:
         context, source = self.context, source_of(self.context.source_name, self.planned)
         before = self._planned_row()
-        # Until a commit has made it so, the table holds what the former query or filter has let in.
+        # Until a commit changes this, the table has the records of the former query or filter.
         is_held = is_row_kept and before.committed_at is not None
         is_held = is_held and before.source != source and unmarked(before.source) == unmarked(source)
         self._source_to_be = source if is_held else ""
@@ -235,20 +236,20 @@ class StreamRun:
         return row
 
     def _note_source(self) -> None:
-        """Write into the ledger which query and filter the committed records are of."""
+        """Write the query and the filter of the committed records into the ledger."""
         context, source, self._source_to_be = self.context, self._source_to_be, ""
         owner = owner_text(context.run)
         context.destination.take_over(self.planned.key, token=self._token, owner=owner, source=source)
 
     def _forget(self) -> LedgerRow:
-        """Make the ledger forget a lost table: after a crash, its bookmark would count for the table made anew."""
-        # What is at the source for a log stays ours.
+        """Clear the ledger row of a lost table: after a crash, its bookmark would apply to the new table."""
+        # The log's objects in the source stay ours.
         self.context.destination.set_bookmark(self.planned.key, None, forget=not is_logged(self.planned.stream))
         self._is_row_stale = False
         return self._take_over(is_row_kept=False)
 
     def _planned_row(self) -> LedgerRow:
-        """Return the ledger's row as it was when the plan was made."""
+        """Return the ledger row as it was at planning time."""
         key = self.planned.key
         return ledger_row(self.planned.table, key) or LedgerRow(key=key, source="", token="")
 
@@ -262,7 +263,7 @@ class StreamRun:
         )
 
     def _starting_point(self, row: LedgerRow, *, is_planned: bool) -> Bookmark | None:
-        """Decide under the token where to start: the table may be gone since the plan was made."""
+        """Decide under the token where to start: the table may have been dropped since the plan."""
         planned, start = self.planned, self.planned.start.bookmark
         self._begun_in = None
         if start is not None or not is_planned:
@@ -270,18 +271,18 @@ class StreamRun:
             table = self.context.destination.describe([name])[name]
             if not is_planned or (table.schema is None and table.is_described):
                 start = self._given(self._restart(row, table))
-            if start is not None and table.schema is not None:  # else the bookmark was set before the first run
+            if start is not None and table.schema is not None:  # otherwise the bookmark was set before the first run
                 self._begun_in = table.identity
         if start is None and row.bookmark is not None and not planned.commits_once:
             self._forget()
         return start
 
     def _given(self, start: Bookmark | None) -> Bookmark | None:
-        """Begin again at a bookmark that the command line gave, but for what an append has written since."""
+        """Start at a bookmark from the command line, except for an append's later records."""
         planned = self.planned
         if not planned.start.is_given:
             return start
-        if planned.write.disposition is WriteDisposition.APPEND:  # where both are the same, the ledger's has hashes
+        if planned.write.disposition is WriteDisposition.APPEND:  # if both are equal, the ledger's has hashes
             return not_below(planned.stream, start, planned.start.bookmark)
         return planned.start.bookmark
 
@@ -302,7 +303,7 @@ class StreamRun:
         return start.bookmark
 
     def note_log(self, log: Mapping[str, Any]) -> None:
-        """Write into the ledger from which log the stream is read."""
+        """Write the stream's log into the ledger."""
         notes = self.context.destination_can.notes_log
         assert notes is not None, "the plan checks this"
         if dict(self._log) != dict(log):
@@ -316,20 +317,20 @@ class StreamRun:
 
     @property
     def read_stream(self) -> Stream:
-        """The stream as the source yields it: of a merge out of the log its changes."""
+        """The stream as the source yields it: for a merge from the log, its changes."""
         stream = self.planned.stream
         return changes_stream(stream) if self.planned.write.changes else stream
 
     @property
     def log_bookmark(self) -> Bookmark | None:
-        """Up to where in the log the table is complete, by what is committed; None: it has to be copied."""
+        """Committed log position up to which the table is complete; None: it must be copied."""
         if self._commits:
             return self._committed
-        # A table that is replaced is as it was until the end.
+        # A replaced table stays unchanged until the end.
         return self._held if self._start is not None or self.planned.commits_once else None
 
     def fill(self) -> None:
-        """Give records that are there the values of columns that are new to them; before the source is read."""
+        """Fill new columns of existing records, before the source is read."""
         planned, start = self.planned, self._start
         if not planned.fills or start is None or planned.repair is not None:
             return
@@ -345,7 +346,7 @@ class StreamRun:
             self.check()
             self._schema_changes.committed(commit.checkpoint, commit.schema_changes)
             failpoint("stream.after_fill_commit")
-        if self._begun_in is not None:  # to some systems, an altered table is another one
+        if self._begun_in is not None:  # some systems give an altered table a new identity
             name = planned.key.destination_table
             self._begun_in = self.context.destination.describe([name])[name].identity
         self.context.progress.message(f"{self.name}: filled in older records: {', '.join(planned.fills)}")
@@ -366,7 +367,7 @@ class StreamRun:
                 send_final=self.send_final,
             )
             stream, arriving = events.read(feed)
-            # A transformer's first batch may have outlasted the stream, whose connections were closed then.
+            # A transformer's first batch may have lasted longer than the stream, whose connections were then closed.
             self.check()
             for commit in self.context.destination.load(self.load_order(stream), arriving, self.planned.wire):
                 self.note_commit(commit)
@@ -375,10 +376,10 @@ class StreamRun:
         self.remove_missing(stream)
 
     def remove_missing(self, stream: Stream) -> None:
-        """Delete, mark or end what the source no longer has, and complete the stream, in one transaction of its own.
+        """Delete, mark or end missing records, and complete the stream, in a separate transaction.
 
         Args:
-            stream: as its records have arrived, all of which are committed.
+            stream: the arrived stream; all its records are committed.
         """
         if not self.planned.compares_keys:
             return
@@ -388,15 +389,15 @@ class StreamRun:
             self.delete_missing()
 
     def find_missing(self) -> None:
-        """Find what the source no longer has, once all records are committed."""
-        from .deletes import find_removal  # with all that compares; few runs need it
+        """Find records that the source no longer has, after all records are committed."""
+        from .deletes import find_removal  # imports the whole comparison; few runs need it
 
         self.check()
         failpoint("stream.before_deletes")
         self._removal = find_removal(self.context, self.planned, self._columns, self._read_by)
 
     def delete_missing(self) -> None:
-        """Delete, mark or end what `find_missing` has found, and complete the stream."""
+        """Apply `find_missing`: delete, mark or end the records, and complete the stream."""
         from .deletes import with_marks
 
         stream, found, deletes = self._arrived, self._removal, self.planned.deletes
@@ -424,7 +425,7 @@ class StreamRun:
         self._reader = reader
 
     def note_read(self, rows: int, size_bytes: int, *, is_whole: bool) -> None:
-        """Record how much of a stream's ranges was read, and whether that was all."""
+        """Record how much of a stream's ranges was read, and whether it was all."""
         stage = self.blocks.stages[0]
         stage.rows, stage.size_bytes, stage.is_complete = rows, size_bytes, is_whole
 
@@ -455,7 +456,7 @@ class StreamRun:
         return history_load(self.planned, self._known_history, starts_over=is_anew)
 
     def send_final(self, bookmark: Bookmark | None = None, files: Sequence[FileRead] = ()) -> Checkpoint:
-        """Return the checkpoint behind the last record; from now on the ledger may say that the stream is complete.
+        """Return the checkpoint after the last record; from now on the ledger may mark the stream as complete.
 
         Raises:
             SyncError: fewer records were read than the stream needs.
@@ -486,10 +487,10 @@ class StreamRun:
         return Checkpoint(bookmark=bookmark, is_final=True, files=tuple(files))
 
     def note_commit(self, commit: Any) -> None:
-        """Record what a commit has made durable."""
+        """Record a durable commit."""
         if commit.is_confirmed:
             self._committed = commit.checkpoint.bookmark
-            self._commits += 1  # last: `log_bookmark` is another thread's
+            self._commits += 1  # last: `log_bookmark` belongs to another thread
         self._rows_written += commit.records
         self._bytes_written += commit.size_bytes
         self._rows_rejected += commit.rejected
@@ -501,15 +502,17 @@ class StreamRun:
         if commit.checkpoint.is_final and self._source_to_be:
             self._note_source()
         if not self._has_reported_source:
-            # Changes that do not concern the destination: a dropped column, other keys.
-            made = (*self._schema_changes.made, *commit.schema_changes)  # of a filling before the load, too
+            # Changes without effect on the destination: a dropped column, other keys.
+            made = (*self._schema_changes.made, *commit.schema_changes)  # also for a fill before the load
             self._has_reported_source, reported = True, {change["column"] for change in made}
             unseen = [change for change in self.planned.source_changes if change["column"] not in reported]
             self._schema_changes.committed(commit.checkpoint, unseen)
-        if self.planned.wire != "arrow":  # blocks of another wire do not say how many records they hold
+        if self.planned.wire != "arrow":  # raw blocks do not have a record count
             self.blocks.stages[0].rows += commit.records
             self.blocks.stages[0].size_bytes += commit.size_bytes
-            self.context.progress.advanced(self.name, records=commit.records, size_bytes=0)  # bytes were told of
+            self.context.progress.advanced(
+                self.name, records=commit.records, size_bytes=0
+            )  # bytes were reported already
         self.context.progress.committed(self.name, records=commit.records, bookmark=values(self._committed))
         failpoint("stream.after_commit")
 
@@ -528,7 +531,7 @@ class StreamRun:
         return True
 
     def falls_back_to_whole(self, error: BaseException) -> bool:
-        """Whether the source refused ranges, so the next attempt reads the whole stream; costs no retry."""
+        """Whether the source refused ranges: the next attempt reads the whole stream, and costs no retry."""
         if isinstance(error, RangesRefused) and self.reads_ranges and self.stop_reason is None:
             log.warning("%s: read as a whole, not by ranges: %s", self.name, error)
             self.reads_ranges = False
@@ -570,7 +573,7 @@ class StreamRun:
             if self.status is not None:
                 return
             was_stopped = self.stop_reason is not None or isinstance(error, Stopped)
-            # The other stream's failure is why, even if the stop of the run that follows it was faster.
+            # The other stream's failure is the reason, even if the run's stop was noticed first.
             was_stopped = was_stopped and not isinstance(error, JoinedFailed)
             is_undecided = error is not None and (self._is_final_sent or self._schema_changes.is_open)
             self.status = CANCELLED if was_stopped else FAILURE  # only one thread gets here; may become success below
@@ -611,7 +614,7 @@ class StreamRun:
         self.context.progress.stream_ended(self.name, self.status, records=self._rows_written, error=shown)
 
     def _note_ledger(self, row: LedgerRow) -> None:
-        """Take from the ledger what the last commit made durable: its answer never came."""
+        """Take the last commit from the ledger: its answer never arrived."""
         rows = self._rows_written if row.rows is None else row.rows
         if self.planned.wire != "arrow":
             self.blocks.stages[0].rows += rows - self._rows_written
@@ -619,7 +622,7 @@ class StreamRun:
         self._committed, self._rows_written = row.bookmark, rows
 
     def _emptied(self) -> list[str]:
-        """Tell of a table that had records, and is replaced by none."""
+        """Report a table whose records are replaced by none."""
         planned, before = self.planned, self._planned_row()
         if (
             planned.write.disposition is not WriteDisposition.REPLACE
@@ -627,7 +630,7 @@ class StreamRun:
             or planned.table.schema is None
         ):
             return []
-        # The ledger counts what the last run wrote: of an INCREMENTAL one, what was new.
+        # The ledger counts the last run's records: for INCREMENTAL, only the new ones.
         counted = before.rows if before.committed_at is not None and before.bookmark is None else None
         if not (counted if counted is not None else not planned.table.is_empty):
             return []
@@ -676,13 +679,13 @@ class StreamRun:
         return StreamOutcome(stream=self.name, blocks=blocks, state=state)
 
     def _put_at_its_place(self, error: BaseException | None) -> None:
-        """Put file and line of the stream's setting that mends an error before its text."""
+        """Put file and line of the setting that fixes an error before its text."""
         if isinstance(error, ConnectorError) and error.stream_key:
             loc = (*self.planned.policy.location[:2], error.stream_key)
             error.args = (str(self.context.pipeline.error(loc, str(error))),)
 
     def shown(self, error: BaseException) -> str:
-        """Return an error's text for a person, with secrets masked."""
+        """Return an error's text for the user, with secrets masked."""
         return self.context.redactor.redact(message_of(error))
 
     def _error_info(self, error: BaseException) -> ErrorInfo:

@@ -51,18 +51,18 @@ class StreamEvents:
         self._send_final = send_final
         #: Columns that appeared during the read and that `on_schema_change: ignore` leaves out.
         self._ignored: frozenset[str] = frozenset()
-        #: Columns of which a message was shown.
+        #: Columns with a message already shown.
         self._reported: set[str] = set()
 
     def read(self, feed: Feed) -> tuple[Stream, Iterator[Event | Block]]:
-        """Return the stream as it arrives at the destination, and its events."""
+        """Return the arriving stream, and its events."""
         events = self._events(feed)
         first, stream = self._first(events)
         return stream, chain(() if first is None else (first,), events)
 
     def _first(self, events: Iterator[Event | Block]) -> tuple[Event | Block | None, Stream]:
         """Pull the first event: a transformer's first batch decides which columns arrive."""
-        if self.planned.wire != "arrow":  # the columns cannot change, so the destination may begin at once
+        if self.planned.wire != "arrow":  # the columns cannot change, so the destination can begin at once
             return None, self.planned.arriving
         first = next(events)
         if isinstance(first, Stream):
@@ -78,7 +78,7 @@ class StreamEvents:
         if schema is not None:
             schema = planned.policy.added.schema(schema)
             return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
-        if planned.table.schema is not None:  # no record came: the table keeps its columns
+        if planned.table.schema is not None:  # no records: the table keeps its columns
             return replace(planned.arriving, schema=planned.table.schema)
         batch, stream = planned.stream.schema.empty_table().to_batches(), planned.stream
         empty = batch[0] if batch else _empty(planned.stream.schema)
@@ -92,7 +92,7 @@ class StreamEvents:
         """Yield the events for the destination, the final checkpoint last."""
         mapping: ColumnMapping | None = self.planned.mapping if self.planned.is_schema_decided else None
         bookmark, waiting = self._raised(Checkpoint(bookmark=self._start)).bookmark, None
-        #: Files of checkpoints that did not become commits yet.
+        #: Files of checkpoints that are not committed yet.
         files: list[FileRead] = []
         rejected: list[RejectedRecord] = []
         warnings = Warnings(self.planned.warn_checks)
@@ -163,7 +163,8 @@ class StreamEvents:
         yield self._send_final(bookmark, files)
 
     def _rejected(self, records: Iterable[RejectedRecord]) -> Rejected:
-        """Return rejected records as they are kept: reasons quote settings, and places paths; both may hold secrets."""
+        """Return rejected records in stored form: reasons quote settings, and places may be paths; both may contain
+        secrets."""
         redact = self.blocks.redact
         kept = (replace(each, reason=redact(each.reason), place=redact(each.place)) for each in records)
         return Rejected(records=tuple(kept))
@@ -188,7 +189,7 @@ class StreamEvents:
             del item
 
     def _taken_apart(self, item: Item) -> pa.RecordBatch | None:
-        """Return what a batch of changes says of each beside its record."""
+        """Return the columns of a change batch besides the record."""
         if not self.planned.write.changes:
             return None
         assert isinstance(item.event, pa.RecordBatch)
@@ -209,9 +210,9 @@ class StreamEvents:
         if self.planned.wire == "arrow":
             self.blocks.stages[0].note(batch, is_last=item.is_last)
             self._progress.advanced(self.planned.name, records=batch.num_rows, size_bytes=batch.nbytes)
-        else:  # inside blocks of another wire: counted when they are committed
+        else:  # inside raw blocks: counted at the commit
             self.blocks.stages[0].is_complete |= item.is_last
-        # The destination's naming is the last step; it belongs to no block of its own.
+        # The destination's naming is the last step; it belongs to no block.
         for transformer, stage in zip_longest(self.blocks.transformers, self.blocks.stages[1:-1]):
             batch = self._apply(transformer, batch, stream)
             stream = transformer.stream(stream)
@@ -241,11 +242,11 @@ class StreamEvents:
         return mapping
 
     def _without_ignored(self, stream: Stream) -> Stream:
-        """Leave out columns that are new since the plan was made, if `on_schema_change` says so."""
+        """Leave out columns that are new since the plan, if `on_schema_change` demands it."""
         planned = self.planned
         known = planned.stream.schema.names
         excluded = planned.policy.excluded
-        # Values of an object that is left out; of other columns the plan knows.
+        # Fields of an excluded object; the plan knows other columns.
         self._ignored |= {
             field.name
             for field in stream.schema
@@ -275,7 +276,7 @@ class StreamEvents:
 
 
 def _is_of(schema: pa.Schema, mapping: ColumnMapping | None) -> bool:
-    """Tell whether a schema has the columns of a mapping."""
+    """Return whether a schema has the columns of a mapping."""
     columns = [] if mapping is None else [(field.name, field.type) for field in mapping.declared.schema]
     return columns == [(field.name, field.type) for field in schema]
 

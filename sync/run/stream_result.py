@@ -1,4 +1,4 @@
-"""The result of a stream that has ended, wherever it ran."""
+"""The result of an ended stream, wherever it ran."""
 
 from __future__ import annotations
 

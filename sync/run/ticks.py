@@ -1,4 +1,4 @@
-"""The process of a tick: started apart, it claims the tick, and keeps the claim until the run begins."""
+"""The process of a tick: started separately, it claims the tick, and keeps the claim until the run begins."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from .signals import caught_signals
 
 log = logging.getLogger("syncblocks")
 
-#: A server that begins meanwhile leaves a tick for so long to the process that was started.
+#: Seconds for which a new server leaves a tick to the process that was started for it.
 _OFFER_S = 30.0
 
-#: Processes that this one has begun and does not wait for.
+#: Processes that this one has started and does not wait for.
 _begun: list[subprocess.Popen[bytes]] = []
 
 
 def start_unserved(pipeline: Pipeline, store: Store, tick: Tick) -> bool:
-    """Start a process of its own for a tick's run: it outlives this one, and waits for a run of its pipeline to end.
+    """Start a separate process for a tick's run: it outlives this one, and waits for a running run of its pipeline.
 
     Returns:
-        False, and nothing is started, if the tick has ended, a server that lives takes the pipeline, which starts it,
-        or another process has the tick or starts it.
+        False, with nothing started, in three cases: the tick has ended; a running server takes the pipeline and starts
+        it; another process has the tick or starts it.
     """
     if tick.state not in ("waiting", "claimed"):
         return False
-    assert pipeline.path is not None  # of a file
+    assert pipeline.path is not None  # for a file
     if store.is_served(pipeline.pipeline) or not store.offer_tick(tick.id, _OFFER_S):
         return False
     arguments = ["run", str(pipeline.path), "--tick", str(tick.id), "--wait"]
@@ -47,7 +47,7 @@ def start_unserved(pipeline: Pipeline, store: Store, tick: Tick) -> bool:
 
 
 class TickClaim:
-    """A context manager around all work on a tick. If no run has begun at its end, the tick waits again or is refused.
+    """A context manager around all work on a tick. If no run has begun by then, the tick waits again or is refused.
 
     A signal before the run begins ends the process by `SystemExit`.
     """
@@ -84,9 +84,9 @@ class TickClaim:
         return tick
 
     def end(self, error: BaseException | None) -> None:
-        """Give the claim back, or refuse the tick. Idempotent; a tick whose run has begun stays as it is.
+        """Give the claim back, or refuse the tick. Idempotent; a tick whose run has begun stays unchanged.
 
-        `error`: why no run has begun; None: the process was stopped.
+        `error`: reason why no run has begun; None: the process was stopped.
         """
         self._ended.set()
         for wait_s in (*ASK_AGAIN_S, None):
@@ -118,7 +118,7 @@ class TickClaim:
             try:
                 if not self._store.renew_tick(self._number):
                     return
-            except Exception as error:  # the claim stands until its lease ends
+            except Exception as error:  # the claim lasts until its lease expires
                 log.warning("tick %s: the run store does not answer: %s", self._number, type(error).__name__)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..store.model import PipelineRun
 
 WAITING, RUNNING, LOADING, RETRYING = "waiting", "running", "loading", "retrying"
-#: Statuses of a stream under way; while one is loading, all of it was read.
+#: Statuses of a running stream; while one is loading, all of it was read.
 ACTIVE = (RUNNING, LOADING, RETRYING)
 
 
@@ -26,13 +26,13 @@ class StreamView(Struct, kw_only=True):
     stream: str
     destination_table: str = ""
     status: str = WAITING
-    #: Records of the stream as the source estimates them; None: unknown, or only what is new is read.
+    #: The source's estimate of the stream's records; None: unknown, or only new records are read.
     expected: int | None = None
-    #: Records read; 0 as long as raw blocks are read, whose records the destination counts.
+    #: Records read; 0 while raw blocks are read, whose records the destination counts.
     records: int = 0
     size_bytes: int = 0
     committed: int = 0
-    #: Where it started, and what is committed.
+    #: Its start position, and its committed position.
     first_bookmark: dict[str, Any] | None = None
     bookmark: dict[str, Any] | None = None
     retries: int = 0
@@ -64,7 +64,7 @@ class StreamView(Struct, kw_only=True):
 
     @property
     def percent(self) -> int | None:
-        """How much of what is expected was read: 100 at the end only, since an estimate may be too small."""
+        """Percentage of the expected amount that was read: 100 only at the end, since an estimate may be too small."""
         is_raw = self.size_bytes > 0 and not self.records
         if not self.expected or is_raw or self.status not in (RUNNING, RETRYING):
             return None
@@ -72,7 +72,7 @@ class StreamView(Struct, kw_only=True):
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until all that is expected is read, at the speed so far."""
+        """Seconds until the expected amount is read, at the present speed."""
         rate = self.records_per_s
         if not self.expected or not rate or self.status != RUNNING or self.records >= self.expected:
             return None
@@ -93,7 +93,7 @@ class RunView(Struct):
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until all that is expected is read, at the speed so far; None: of a stream nobody knows how much."""
+        """Seconds until the expected amount is read, at the present speed; None: a stream's amount is unknown."""
         open_views = [view for view in self.streams.values() if view.ended is None]
         rate = self.records / max(time.monotonic() - self.started, 0.05)
         if not rate or any(view.expected is None for view in open_views):
@@ -107,7 +107,7 @@ class Tracker(Progress):
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.view = RunView()
-        #: Whether the run is in the store: after that, an error does not mean that nothing ran.
+        #: Whether the run is in the store: from then on, an error does not mean that nothing ran.
         self.has_started = False
 
     def __enter__(self) -> Tracker:
@@ -122,7 +122,7 @@ class Tracker(Progress):
         """See `Progress`."""
 
     def connecting(self, text: str) -> None:
-        """Say that the run connects and plans: nothing was read, and nothing is in the store."""
+        """Show that the run connects and plans: nothing was read yet, and the store has no record."""
         self.message(text)
 
     def stream(self, name: str) -> StreamView:
@@ -158,7 +158,7 @@ class Tracker(Progress):
         """See `Progress`."""
         with self.lock:
             view = self.stream(stream)
-            if view.status != LOADING:  # of raw blocks the destination counts the records
+            if view.status != LOADING:  # the destination counts the records of raw blocks
                 view.status = RUNNING
             view.records += records
             view.size_bytes += size_bytes

@@ -1,4 +1,4 @@
-"""Try a transformer file on some records: its result, its tests, and whether single records give the same."""
+"""Try a transformer file on some records: its result, its tests, and whether single records give the same result."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerTrial:
-    """What a transformer file made of some records."""
+    """Result of a transformer file for some records."""
 
     records: pa.RecordBatch
     #: Name of each function marked by `@test` -> its error, None if it passed.
     tests: Mapping[str, str | None]
-    #: How the other kind of frames differs; None: it gives the same.
+    #: How the other kind of frames differs; None: same result.
     difference: str | None
 
 
@@ -47,11 +47,11 @@ def try_transformer(
         data: records before the transformer.
         kwargs: its keyword arguments, without `index`.
         stream: name of the stream.
-        rename: `rename` of the block; `@transformer(rename_columns=...)` comes on top.
-        frames: what a DataFrame holds.
+        rename: `rename` of the block, applied before `@transformer(rename_columns=...)`.
+        frames: library and types of a DataFrame.
 
     Raises:
-        SyncError: the function raised, or returned what cannot be loaded.
+        SyncError: the function raised, or its result cannot be loaded.
     """
     (batch,) = data.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], data.schema)]
     (function,) = loaded.transformers

@@ -24,9 +24,9 @@ def make_transformers(
     Args:
         pipeline: the pipeline file.
         code: its user code.
-        blocks: names of the transformer blocks that apply to the stream.
-        kwargs: the recorded keyword arguments, with variables resolved and without those of the block.
-        must_keep_keys: whether functions may return no other keys than they were given (`deletes`).
+        blocks: names of the transformer blocks of the stream.
+        kwargs: the recorded keyword arguments, with variables resolved and without the block's own.
+        must_keep_keys: whether functions must return the keys that they got (`deletes`).
     """
     from syncblocks.callbacks.kwargs import hydrate  # a pipeline without transformers spares the import
 

@@ -1,4 +1,4 @@
-"""The engine's side of `trigger_pipeline`: order a start of another pipeline, begin it, and say how it stands."""
+"""The engine's part of `trigger_pipeline`: order a start of another pipeline, begin it, and report its state."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from ..store import Store
 from ..store.ticks import Tick, TickOptions
 from .ticks import start_unserved
 
-#: Most pipelines in a chain of causes.
+#: Maximum of pipelines in a chain of triggers.
 MOST_CAUSES = 10
 
 
 class Triggers:
-    """Answers what the callbacks of one pipeline ask; thread-safe."""
+    """Answers the questions of one pipeline's callbacks; thread-safe."""
 
     def __init__(self, pipeline: Pipeline, store: Store, redactor: Redactor) -> None:
-        """Use a pipeline file, its run store, and what masks secrets in answers."""
+        """Use a pipeline file, its run store, and a function that masks secrets in answers."""
         self._pipeline = pipeline
         self._store = store
         self._redactor = redactor
 
     def ask(self, delivery: Delivery) -> Callable[[str], str]:
-        """Return what answers the questions of one delivery; its orders are numbered from 1."""
+        """Return the function that answers one delivery's questions; it numbers the orders from 1."""
         orders = 0
 
         def answer(question: str) -> str:
@@ -74,7 +74,7 @@ class Triggers:
             return _status_of(store, tick)
 
     def _refuse_secrets(self, name: str, asked: dict[str, Any]) -> None:
-        """Refuse values that hold a secret: they would stand in the run store."""
+        """Refuse values that contain a secret: the run store would store them."""
         for what in ("variables", "event"):
             text = json.dumps(asked[what], ensure_ascii=False)
             if self._redactor.redact(text) != text:
@@ -93,7 +93,7 @@ class Triggers:
             return _status_of(store, tick)
 
     def _target(self, name: str) -> Pipeline:
-        """Return the pipeline of that name, of a file beside the caller's."""
+        """Return the pipeline of that name, from a file beside the caller's."""
         folder = self._pipeline.folder
         found: dict[str, list[Path]] = {}
         for path in pipeline_files(folder):
@@ -113,7 +113,7 @@ class Triggers:
 
 
 def _name_of(path: Path) -> str:
-    """Return the name of a pipeline by its file; a broken file has its own."""
+    """Return a pipeline's name from its file; for a broken file, the file's name."""
     try:
         name = read_document(path).value.get("pipeline")
     except ConfigError:

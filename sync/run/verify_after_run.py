@@ -23,7 +23,7 @@ def verified(
     store: Store,
     progress: Progress,
 ) -> tuple[StreamResult, ...]:
-    """Compare the streams that say `verify: true` and have succeeded; return the results with their verdicts."""
+    """Compare the successful streams with `verify: true`; return the results with their verdicts."""
     names = [run.name for run in runs if run.status == SUCCESS and run.planned.policy.verify]
     if not names:
         return results

@@ -193,7 +193,10 @@ def test_a_partial_and_a_lambda_can_be_marked(tmp_path: Path) -> None:
     [
         ("class Alerts:\n    @callback\n    def tell(self, **kwargs): ...\n", "method"),
         ("@callback\ndef tell(**kwargs):\n    yield 1\n", "yield"),
-        ("class Tell:\n    def __call__(self, **kwargs):\n        yield 1\ncallback(Tell())\n", "'Tell' holds `yield`"),
+        (
+            "class Tell:\n    def __call__(self, **kwargs):\n        yield 1\ncallback(Tell())\n",
+            "'Tell' contains `yield`",
+        ),
         ("from functools import partial\ndef tell(x, **kwargs):\n    yield x\ncallback(partial(tell, 1))\n", "yield"),
         ("callback('failure')('tell')\n", "a decorator marks a function"),
     ],

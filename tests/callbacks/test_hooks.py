@@ -135,17 +135,17 @@ class TestShell:
             ("exit 3", "shell: the command ended with exit code 3"),
             (
                 "A=1 no_such_program x",
-                "shell: there is no program 'no_such_program'; install it, or write its full path",
+                "shell: the shell finds no program 'no_such_program'; install it, or write its full path",
             ),
             (
                 "cd . && true; no_such_program",
-                "shell: there is no program 'no_such_program'; install it, or write its full path",
+                "shell: the shell finds no program 'no_such_program'; install it, or write its full path",
             ),
             ("exit 127", "shell: the command ended with exit code 127; the shell did not find a program"),
             ("kill -9 $$", "shell: the command was killed by SIGKILL"),
             (
                 ["/no/such/program"],
-                "shell: there is no program '/no/such/program'; install it, or write its full path",
+                "shell: the shell finds no program '/no/such/program'; install it, or write its full path",
             ),
         ],
     )
@@ -227,7 +227,7 @@ def test_an_error_that_nobody_foresaw_is_told_by_its_kind_only() -> None:
     answer = run_hook(webhook("http://127.0.0.1/", headers={"X-A": "b\nsecret"}))
     assert answer.error == "webhook: no answer from the receiver: ValueError"
     assert run_hook({"kind": "shell", "command": [], "event": {}, "folder": "."}).error == "shell failed: KeyError"
-    assert run_hook({"kind": "fax"}).error == "there is no hook 'fax'"
+    assert run_hook({"kind": "fax"}).error == "unknown hook 'fax'"
 
 
 def delivery(hook: dict[str, Any] | None, *, attempts: int = 3, timeout_s: float = 20.0) -> Delivery:

@@ -67,7 +67,7 @@ def test_data_is_made_up_and_given_only_where_a_run_gives_it(tmp_path: Path) -> 
     success, failure = try_file(write(tmp_path, text))
     assert (success.outcome.value, failure.outcome.value) == ("3", "None")
     assert "made up" in success.data
-    assert "only for success" in failure.data
+    assert "only success" in failure.data
 
 
 def test_a_file_of_no_known_kind_is_refused(tmp_path: Path) -> None:

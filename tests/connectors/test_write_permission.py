@@ -30,7 +30,7 @@ def test_a_place_without_permission_is_an_error_of_check(
         (folder / name).touch(mode=0o444)
     folder.chmod(0o555)
     destination = make_destination(connector, {"path": str(folder / name)}, folder)
-    with as_nobody(), pytest.raises(ConnectorConfigError, match="no permission to write there") as caught:
+    with as_nobody(), pytest.raises(ConnectorConfigError, match="no permission to write to it") as caught:
         destination.check()
     destination.close()
     assert str(folder / name if is_there and connector != "csv" else folder) in str(caught.value)
@@ -53,7 +53,7 @@ def left_behind(folder: Path) -> Path:
 
 def test_check_names_a_file_that_sqlite_has_left_beside_the_database(left_behind: Path) -> None:
     destination = make_destination("sqlite", {"path": str(left_behind)}, left_behind.parent)
-    with as_nobody(), pytest.raises(ConnectorConfigError, match=r"x\.db-shm: no permission to write there"):
+    with as_nobody(), pytest.raises(ConnectorConfigError, match=r"x\.db-shm: no permission to write to it"):
         destination.check()
     destination.close()
 
@@ -63,5 +63,6 @@ def test_the_error_of_a_database_that_cannot_be_written_names_what_may_not_be(le
         with pytest.raises(sqlite3.OperationalError) as caught:
             connection.execute("insert into t values (1)")
         assert str(sort_error(caught.value, left_behind)) == (
-            f"{left_behind}: attempt to write a readonly database: this user may not write {left_behind}-shm"
+            f"{left_behind}: attempt to write a readonly database: "
+            f"this user has no permission to write to {left_behind}-shm"
         )

@@ -87,7 +87,7 @@ class TestFirebirdDestination(Firebird, DestinationContract):
         schema = pa.schema([pa.field("id", pa.int64(), nullable=False), ("v", VALUES[name].kind)])
         records = [{"id": number, "v": value} for number, value in enumerate(VALUES[name].values)]
         batch = pa.RecordBatch.from_pylist(records, schema=schema)
-        with pytest.raises(ConnectorError, match="4 digits behind the point"):
+        with pytest.raises(ConnectorError, match="4 decimal places"):
             self.run(destination, self.load_of(schema, APPEND, table="valued"), batch, FINAL)
         assert not self.read_back(place, "valued", schema)
 

@@ -109,7 +109,7 @@ def test_an_infinite_time_is_refused_and_not_a_finite_one(
 
 def test_the_last_nanosecond_does_not_become_infinite(places: dict[str, dict[str, Any]]) -> None:
     last = pa.array([2**63 - 1]).view(pa.timestamp("ns"))  # pandas' Timestamp.max
-    with pytest.raises(FatalConnectorError, match="'v' holds the first or last nanosecond"):
+    with pytest.raises(FatalConnectorError, match="'v' contains the first or last nanosecond"):
         load("duckdb", places["duckdb"], last)
     load("sqlite", places["sqlite"], last)
     with contextlib.closing(sqlite3.connect(places["sqlite"]["path"])) as connection:

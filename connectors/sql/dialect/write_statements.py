@@ -125,9 +125,10 @@ class Writes(ABC):
             pairs = zip(folded, values[::2], values[1::2], strict=True)
             column, one, other = next(pair for pair in pairs if pair[1] != pair[2])
             raise FatalConnectorError(
-                f"{target.name} takes the keys {one!r} and {other!r} (column {column.name!r}) for one, and only one of "
-                "their records would be kept: give the column a type or a collation that tells them apart, choose "
-                "other key_properties, or make both alike in a transformer or a query if they are one",
+                f"{target.name} treats the keys {one!r} and {other!r} (column {column.name!r}) as equal, so only "
+                "one of their records would remain: give the column a type or a collation that distinguishes "
+                "them, choose other key_properties, or, if they mean the same, make them equal in a transformer "
+                "or a query",
                 connector=self._naming.name,
             )
 

@@ -201,7 +201,7 @@ class Changes(Merge):
         listed = {row: json.loads(text) for row, text in enumerate(batch.column(UNCHANGED).to_pylist()) if text}
         names = sorted({name for each in listed.values() for name in each})
         if table is None:
-            raise context.error("its table is gone: run again")
+            raise context.error("its table does not exist any more: run again")
         key, own = context.load.stream.key_properties, context.columns.names
         olds = batch.schema.names[plain_columns(stream) + 2 :]
         rows = pa.array(list(listed), pa.int64())

@@ -17,12 +17,12 @@ class Fill(Merge):
         key = context.columns.key()
         if session.query(dialect.writes.repeated_key(staged.name, key)):
             raise context.error(
-                f"several records of the source have the same key ({', '.join(key)}): nobody knows which one's values "
-                "older records are to get"
+                f"several records of the source have the same key ({', '.join(key)}): it is unclear which values "
+                "older records should get"
             )
         table = target.lock(table)
         if table is None:
-            raise context.error(f"table {target.name} is gone: there is nothing to fill")
+            raise context.error(f"table {target.name} does not exist any more: there is nothing to fill")
         columns = self.target_columns()
         names = {column.name for column in columns}
         # Columns outside this load keep their values and their NOT NULL.

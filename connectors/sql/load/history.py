@@ -137,7 +137,7 @@ class History(Strategy):
         context.refuse_null_keys(staged.name, key[:-1])
         if context.session.query(context.dialect.writes.null_key(staged.name, key[-1:])):
             what = f"no time: its bookmark is NULL, and `{VALID_FROM}` is taken from it"
-            raise context.error(f"a record has {what}; a history cannot keep it")
+            raise context.error(f"a record has {what}, which a history cannot store")
 
     def _emptied(self, table: Table, columns: Sequence[Column], key: Sequence[str]) -> Table | None:
         """Empty a history: delete its records, or drop the table if its types or its key must change."""
@@ -147,7 +147,7 @@ class History(Strategy):
             context.target.run([dialect.writes.empty(table)])
             return table
         if kept := ", ".join(dialect.catalog.dependents(context.session, table)):
-            raise context.error(f"{table.name} must be made anew, which {kept} would not outlive: drop it first")
+            raise context.error(f"{table.name} must be created again, but {kept} would be lost: drop it first")
         context.session.execute(dialect.tables.drop(table.name))
         return None
 
@@ -229,7 +229,7 @@ class History(Strategy):
         if context.rejected is not None:
             count = context.rejected.remove(staged, [(unlike, reason)], context.columns.names)
         elif session.query(f"select count(*) from {source} s where {unlike}")[0][0]:
-            raise context.error(f"{reason}: a history cannot tell which one is true; choose other key_properties")
+            raise context.error(f"{reason}: a history cannot decide which one is right; choose other key_properties")
         else:
             count = 0
         context.target.run([dialect.tables.drop(first)])

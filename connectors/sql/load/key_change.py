@@ -35,9 +35,9 @@ class KeyChange:
         if not self.is_due(table, key):
             return
         if table.is_referenced:
-            raise self._error(table, key, self._kept(table), "foreign keys of other tables point at it")
+            raise self._error(table, key, self._kept(table), "foreign keys of other tables refer to it")
         if not self._dialect.tables.rekey(self._context.session, table, key):
-            raise self._error(table, key, self._kept(table), f"{self._dialect.name} changes no primary key")
+            raise self._error(table, key, self._kept(table), f"{self._dialect.name} cannot change a primary key")
 
     def change(self, table: Table, key: Sequence[str]) -> Table:
         """Give the table its new key; unless DDL commits, the table is empty from then on."""
@@ -75,15 +75,15 @@ class KeyChange:
                 f"select 1 from {self._dialect.naming.table(staging)}{condition} limit 1"
             )
             if found:
-                reason = f"its column {column.name!r} stays NOT NULL, and a record has nothing there"
+                reason = f"its column {column.name!r} stays NOT NULL, but a record has no value for it"
                 raise self._error(table, key, self._kept(table), reason)
 
     def explain(self, error: FatalConnectorError, table: Table, key: Sequence[str]) -> None:
         """Add to an error that the keys of table and stream differ; this may be its cause."""
         if table.key and set(table.key) != set(key):
             error.extended(
-                after=f"; the key of {table.name} is ({', '.join(table.key)}), the stream's is ({', '.join(key)}): "
-                "change it by hand, drop what depends on the table, or the table"
+                after=f"; the key of {table.name} is ({', '.join(table.key)}), the stream's key is ({', '.join(key)}): "
+                "change it by hand, drop the objects that depend on the table, or drop the table"
             )
 
     def _former(self, table: Table) -> set[str]:
@@ -94,14 +94,14 @@ class KeyChange:
         return {self._dialect.naming.fold(name) for name in names}
 
     def _kept(self, table: Table) -> str:
-        return ", ".join(self._dialect.catalog.dependents(self._context.session, table)) or "what depends on it"
+        return ", ".join(self._dialect.catalog.dependents(self._context.session, table)) or "dependent objects"
 
     def _error(self, table: Table, key: Sequence[str], kept: str, reason: str) -> FatalConnectorError:
         former = ", ".join(self._load.former_key or ())
         return self._context.error(
-            f"the key of {table.name} changes from ({former}) to ({', '.join(key)}), but the table stays where it is "
-            f"because of {kept}, and its key cannot be changed in place: {reason}. Change the key by hand, drop {kept} "
-            "(and make it again after the run), or drop the table"
+            f"the key of {table.name} changes from ({former}) to ({', '.join(key)}), but the table stays because "
+            f"of {kept}, and its key cannot be changed in place: {reason}. Change the key by hand, drop {kept} "
+            "(and create it again after the run), or drop the table"
         )
 
 

@@ -79,9 +79,9 @@ class Merge(Strategy):
             if key == primary or error.is_of_trigger:
                 raise
             raise self.context.error(
-                f"{str(error).rstrip('.')}: records are merged by unique_constraints ({', '.join(key)}), and a record "
-                f"whose key ({', '.join(primary)}) another one in the table has cannot be written beside it; delete "
-                "the other, leave out unique_constraints, or set such records aside with on_rejected: keep"
+                f"{str(error).rstrip('.')}: records are merged by unique_constraints ({', '.join(key)}), but the "
+                f"table already has another record with the same primary key ({', '.join(primary)}); delete that "
+                "record, remove unique_constraints, or set such records aside with on_rejected: keep"
             ) from error
 
     def _kept(self, before: Table | None, into: Sequence[Column], method: ConflictMethod) -> list[Column]:

@@ -50,7 +50,7 @@ class Nulls:
             error.extended(after=f"; {self._table} refuses NULL there: {_WAYS_OUT}")
 
 
-_WAYS_OUT = "`on_rejected: keep` sets such records aside; or exclude the column with `columns`, or let it hold NULL"
+_WAYS_OUT = "`on_rejected: keep` sets such records aside; or exclude the column with `columns`, or allow NULL in it"
 
 
 def reason(table: TableName, column: str) -> str:
@@ -61,7 +61,7 @@ def reason(table: TableName, column: str) -> str:
 def refused(table: TableName, column: str, key: str) -> str:
     """Return the error text for a record with NULL in a column; `key` comes from `shown_key`."""
     record = f"the record {key}" if key else "a record"
-    return f"{reason(table, column)}, but {record} has nothing there: {_WAYS_OUT}"
+    return f"{reason(table, column)}, but {record} has no value for it: {_WAYS_OUT}"
 
 
 def shown_key(batch: pa.RecordBatch, place: int, key: Sequence[str]) -> str:

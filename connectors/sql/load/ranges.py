@@ -222,7 +222,7 @@ class RangeLoad:
             arriving = LoadEvents(events)
             written = loading.fill(staged, arriving) if arriving.has_data() else 0
             if arriving.marker() is not None:
-                raise RangesRefused("the stream's columns changed on the way", stream=self._load.key.stream)
+                raise RangesRefused("the stream's columns changed during the load", stream=self._load.key.stream)
         failpoint(f"{self._dialect.name}.range.before")
         self._ranges.record(session, part, rows=written, size_bytes=arriving.size_bytes)
         lease.check()

@@ -26,9 +26,9 @@ def explain_refusal(context: LoadContext, error: FatalConnectorError) -> None:
         session.rollback()
     named = f" ({', '.join(keys)})" if keys else ""
     error.args = (
-        f"{str(error).rstrip('. ')}; other records refer to records of {name} that the source no longer has{named}: "
-        "where both streams say `deletes: hard`, a run of both in one process deletes children first; or mark the "
-        "records by `deletes: soft`",
+        f"{str(error).rstrip('. ')}; other records refer to records of {name} that the source no longer "
+        f"has{named}: if both streams have `deletes: hard`, a run with both of them deletes children first; or "
+        "mark the records by `deletes: soft`",
     )
 
 

@@ -111,8 +111,8 @@ class ReplaceRange(Strategy):
         kind = self.context.dialect.types.wire(column.type, arriving).arrow
         if not has_times(kind):
             raise self.context.error(
-                f"range_column {column.name!r} is {column.type} in {self.context.target.name}: an interval has no "
-                "bounds in it"
+                f"range_column {column.name!r} is {column.type} in {self.context.target.name}, which an interval "
+                "cannot limit"
             )
         ends = [replace(column, name=name) for name in BOUNDS]
         try:

@@ -178,8 +178,8 @@ def refuse_altered(context: LoadContext, table: TableName, types: Mapping[str, s
     """
     if not context.dialect.catalog.keeps_types(context.session, table, types):
         raise context.error(
-            f"{table} was altered while it was loaded: its columns are no longer of the types that its records "
-            "are written for; run again"
+            f"{table} was altered during the load: its columns no longer have the types of the prepared records; "
+            "run again"
         )
 
 

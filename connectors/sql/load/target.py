@@ -72,7 +72,7 @@ class TargetTable:
         self.blame(error)
 
     def _lost(self, fate: str) -> TableLost:
-        text = f"{self.name} was {fate} by somebody else since it was last written"
+        text = f"{self.name} was {fate} by another program since it was last written"
         return TableLost(text, stream=self._stream)
 
     def blame(self, error: ConnectorError) -> None:
@@ -96,7 +96,7 @@ class TargetTable:
             said = f"it is of table {error.table}, written by a trigger of {self.name}: {', '.join(map(str, triggers))}"
         elif written := [each for each in triggers if each.writes]:
             found = [f"trigger {each} into {', '.join(each.writes)}" for each in written]
-            said = f"the index is one of {self.name}, or of a table that its triggers write: {'; '.join(found)}"
+            said = f"the index belongs to {self.name}, or to a table that its triggers write: {'; '.join(found)}"
         else:
             return
         error.extended(after=f"; {said}")
@@ -113,7 +113,7 @@ class TargetTable:
         if self._identity is not None:
             identity = "" if table is None else self._dialect.catalog.identify(self._session, table)
             if table is None or self._identity not in ("", identity):
-                raise self._lost("dropped" if table is None else "dropped and made anew")
+                raise self._lost("dropped" if table is None else "dropped and created again")
             self._identity = identity
         return table
 
@@ -121,7 +121,7 @@ class TargetTable:
         table = self._seen = self._dialect.catalog.reflect(self._session, [self.name]).get(self.name)
         if table is not None and not table.is_table:
             raise FatalConnectorError(
-                f"{self.name} is no table, but a view or the like; choose another destination_table",
+                f"{self.name} is not a table, but a view or the like; choose another destination_table",
                 stream=self._stream,
             )
         return table
@@ -279,7 +279,7 @@ class TargetTable:
             (found,) = self._session.query(limits)
             past = next((each for each in found if each is not None and abs(int(each)) > MOST_EXACT), None)
         if past is not None:
-            reason = f"holds {past}, which a double does not keep"
+            reason = f"contains {past}, which a double cannot hold exactly"
         elif table.triggers and not self._dialect.facts.alters_types:
             reason = "would be copied, which fires the table's triggers"
         else:
@@ -307,8 +307,8 @@ class TargetTable:
         wider = self._wider(before, column)
         if wider is None:
             raise FatalConnectorError(
-                f"column {column.name!r} of {self.name} is {before}, but the stream now has {column.type}, and one "
-                f"does not hold the other: {self._ways_out()}",
+                f"column {column.name!r} of {self.name} is {before}, but the stream now has {column.type}, and "
+                f"neither type holds the other: {self._ways_out()}",
                 stream=self._stream,
             )
         return wider
@@ -339,14 +339,16 @@ class TargetTable:
             freed = [change["column"] for change in self.changes if change["change"] == "nullable"]
             if not changed and freed:
                 raise type(error)(
-                    f"column {freed[0]!r} of {self.name} stays NOT NULL, though the stream's may be NULL now: {error}. "
-                    f"Drop {kept or 'what depends on it'} (make it again after the run), or change the column by hand",
+                    f"column {freed[0]!r} of {self.name} stays NOT NULL, but the stream's column may now be NULL: "
+                    f"{error}. Drop {kept or 'the dependent objects'} (and create them again after the run), or "
+                    "change the column by hand",
                     stream=self._stream,
                 ) from error
             if not changed:
                 raise
             raise type(error)(
-                f"{self.name} does not let {changed} widen: {error}; {self._ways_out()}", stream=self._stream
+                f"{self.name} does not allow wider types for {changed}: {error}; {self._ways_out()}",
+                stream=self._stream,
             ) from error
 
     def note_replaced(self, table: Table, columns: Sequence[Column]) -> None:

@@ -27,7 +27,7 @@ Values = tuple[pa.Scalar, ...]
 MANY_RUNNING = 1000
 
 #: Reason if running writers cannot be listed.
-MAY_SKIP = "a record may be skipped whose transaction commits after records with a higher bookmark were read"
+MAY_SKIP = "a record may be skipped if its transaction commits after records with a higher bookmark were read"
 
 
 class Question(NamedTuple):

@@ -15,7 +15,7 @@ from ...errors import FatalConnectorError
 from ...field_facts import facts_of
 from ...stream import Stream
 
-_REMEDY = "the table was altered after the run was planned, and nothing more is read of it: run again"
+_REMEDY = "the table was altered after the run was planned, so the read stops: run again"
 
 
 def refuse_altered(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _UNNAMED = ("", "?column?")
 
 #: Reason why an INCREMENTAL read of a query may skip records.
-LATE = "a query may read many tables, and nobody knows which transactions still write into them"
+LATE = "a query may read many tables, so the transactions that still write into them are unknown"
 
 #: Reason why a query is not read by ranges.
 WHOLE = "a query is read as a whole"
@@ -179,8 +179,8 @@ def _demand_places(stream: str, values: Mapping[str, Any], found: Sequence[str])
     for number, name in enumerate(values, 1):
         if name not in found:
             raise FatalConnectorError(
-                f"template {number} of the query is in quotes, in a comment or within a name, where no value can be: "
-                "write it without quotes, `where region = {{ variables('region') }}`",
+                f"template {number} of the query is in quotes, in a comment or within a name, where a value is not "
+                "allowed: write it without quotes, `where region = {{ variables('region') }}`",
                 stream=stream,
             )
 
@@ -189,7 +189,7 @@ def _demand_names(stream: str, names: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     for place, name in enumerate(names, 1):
         if name in _UNNAMED:
-            raise FatalConnectorError(f"column {place} of the query has no name: say `... as name`", stream=stream)
+            raise FatalConnectorError(f"column {place} of the query has no name: add `as name`", stream=stream)
         if name.casefold() in seen:
             raise FatalConnectorError(
                 f"two columns of the query are called {name!r}: give one of them another name with `as`", stream=stream

@@ -1,4 +1,4 @@
-"""Executors: where the streams of an attempt run. The run store decides; an executor only carries.
+"""Executors: where the streams of an attempt run. The run store decides; an executor only transports.
 
-What runs on a worker is in `worker/`; `bundle` and `protocol` are of both sides, everything else of the coordinator's.
+`worker/` runs on a worker; `bundle` and `protocol` belong to both sides, everything else to the coordinator.
 """

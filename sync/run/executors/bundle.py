@@ -1,6 +1,6 @@
-"""What travels to the workers of a run: the pipeline and its transformers, as one archive named by its hash.
+"""The bundle for the workers of a run: the pipeline and its transformers, as one archive named by its hash.
 
-It holds no secret: templates stay unfilled, and each worker looks secrets up for itself. Callbacks stay where the run
+It contains no secret: templates stay unfilled, and each worker looks up secrets itself. Callbacks stay where the run
 was started: no worker needs their files, modules or secrets.
 """
 
@@ -26,14 +26,14 @@ from typing import Any
 from ...config import Pipeline, load_pipeline
 from ...errors import ConfigError, SyncError
 
-#: Most bytes of an archive: user code, not data.
+#: Maximum size of an archive in bytes: user code, not data.
 MAX_BYTES = 20_000_000
 
 #: Seconds that an archive stays on a worker.
 KEPT_S = 7 * 86_400
 
 _MANIFEST, _CODE = "manifest.json", "code"
-#: A fixed time makes equal content equal bytes.
+#: A fixed time: equal content gives equal bytes.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
@@ -47,7 +47,7 @@ class Bundle:
 
 
 def has_code(folder: Path) -> bool:
-    """Whether an unpacked archive holds functions of the user: they stay loaded in the process that runs them."""
+    """Whether an unpacked archive has user functions: they stay loaded in the process that runs them."""
     return (folder / _CODE).is_dir()
 
 
@@ -61,12 +61,12 @@ def pack(pipeline: Pipeline) -> Bundle:
     """Pack a pipeline and its code.
 
     Raises:
-        ConfigError: the code beside its files is too large.
+        ConfigError: the code beside the pipeline's files is too large.
     """
     document = {key: value for key, value in pipeline.raw(()).items() if key != "callbacks"}
     manifest: dict[str, Any] = {
         "version": own_version(),
-        # Paths count from where the file is for the run; code is what came with it.
+        # Paths are relative to the pipeline file's folder at the run; code comes from the archive.
         "folder": str(pipeline.folder),
         "document": {**document, "pipeline": pipeline.pipeline},
     }
@@ -96,7 +96,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 
 def _code(pipeline: Pipeline) -> Iterator[tuple[str, Path]]:
-    """Yield the user's files: transformers with the modules beside them, and the catalog."""
+    """Yield the user's files: transformers with neighbouring modules, and the catalog."""
     folders = {pipeline.code_path(block.file).parent for block in pipeline.transformers if block.file is not None}
     top = [folder for folder in folders if not any(other in folder.parents for other in folders)]
     seen: set[Path] = set()
@@ -111,7 +111,7 @@ def _code(pipeline: Pipeline) -> Iterator[tuple[str, Path]]:
 
 
 def _modules(folder: Path) -> Iterator[Path]:
-    """Yield the Python files of a folder and of its subfolders, but for hidden ones and environments."""
+    """Yield the Python files of a folder and its subfolders, except hidden ones and environments."""
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "__pycache__")):
             continue
@@ -125,7 +125,7 @@ def _modules(folder: Path) -> Iterator[Path]:
 
 
 def unpacked(name: str) -> Path | None:
-    """Return the folder of an archive that is on this machine already."""
+    """Return the folder of an archive that is already on this machine."""
     folder = _base() / name
     return folder if folder.is_dir() else None
 
@@ -134,7 +134,7 @@ def unpack(bundle: Bundle) -> Path:
     """Write an archive's files into a folder for this user only, named by the archive's hash; return the folder.
 
     Raises:
-        SyncError: the archive has another hash, or names files outside of its folder.
+        SyncError: the archive has another hash, or names files outside its folder.
     """
     if hashlib.sha256(bundle.archive).hexdigest() != bundle.name:
         raise SyncError("the archive with the pipeline's code is damaged")
@@ -154,7 +154,7 @@ def unpack(bundle: Bundle) -> Path:
         folder = _base() / bundle.name
         try:
             draft.rename(folder)
-        except OSError:  # another process of this machine was faster
+        except OSError:  # another process on this machine was faster
             if not folder.is_dir():
                 raise
         return folder
@@ -163,9 +163,9 @@ def unpack(bundle: Bundle) -> Path:
 
 
 def _prune() -> None:
-    """Remove archives of runs long ago; one that is still wanted is sent again."""
+    """Remove archives of old runs; one that is needed again is sent again."""
     for folder in _base().iterdir():
-        with suppress(OSError):  # another process of this machine was faster
+        with suppress(OSError):  # another process on this machine was faster
             if time.time() - folder.stat().st_mtime > KEPT_S:
                 shutil.rmtree(folder)
 
@@ -178,7 +178,7 @@ def open_bundle(
     trigger: str | None = None,
     recorded: Mapping[str, Any] | None = None,
 ) -> Pipeline:
-    """Load the pipeline of an unpacked archive; templates are filled in here, from this process's environment."""
+    """Load the pipeline of an unpacked archive; this process's environment fills in the templates."""
     manifest = json.loads((folder / _MANIFEST).read_bytes())
     if manifest["version"] != own_version():
         raise SyncError(f"the worker has syncblocks {own_version()}, the run {manifest['version']}: install the same")
@@ -194,7 +194,7 @@ def open_bundle(
 
 
 def _base() -> Path:
-    """Return this user's folder for archives; refuse one that somebody else has made."""
+    """Return this user's folder for archives; refuse a folder that another user has created."""
     base = Path(tempfile.gettempdir()) / f"syncblocks-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
     status = base.lstat()

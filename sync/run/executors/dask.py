@@ -1,4 +1,4 @@
-"""The engine of a Dask cluster: carries references to its workers, and the pipeline's code through its plugins."""
+"""The engine for a Dask cluster: sends references to its workers, and the pipeline's code through its plugins."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ T = TypeVar("T")
 
 #: Seconds to reach the scheduler, and to wait for the first worker.
 CONNECT_S = 20.0
-#: Seconds that workers have to close their connections, or to answer who they are.
+#: Seconds for workers to close their connections, or to answer.
 ASK_S = 15.0
-#: Seconds that what is known of the workers is used.
+#: Seconds for which knowledge about the workers is valid.
 KNOWN_S = 5.0
-#: Seconds without workers, after which what waits for one is given up.
+#: Seconds without workers until waiting calls are given up.
 ABSENT_S = 60.0
 DEFAULT_WORKERS = 4
 
@@ -46,30 +46,30 @@ class DaskEngine:
     """A connection to a cluster for one run; see `Engine`. Close it when done."""
 
     def __init__(self, client: Any, pipeline: Pipeline, *, is_bound: bool, owned: list[Any]) -> None:
-        """Send the code, and look at the workers.
+        """Send the code, and check the workers.
 
         Args:
-            client: of the cluster.
-            pipeline: whose streams it carries.
-            is_bound: whether only workers of this machine reach what the pipeline names.
-            owned: what to close at the end, in this order.
+            client: client of the cluster.
+            pipeline: its streams run on the cluster.
+            is_bound: whether only workers on this machine can reach the pipeline's systems.
+            owned: resources to close at the end, in this order.
 
         Raises:
             ConfigError: no worker can run the pipeline.
-            ExecutorError: there is none, or the cluster does not answer.
+            ExecutorError: there is no worker, or the cluster does not answer.
         """
         self._client = client
         self._owned = owned
         self._is_bound = is_bound
         self._bundle: Bundle = pack(pipeline)
-        #: When workers were looked for, and when some were last seen.
+        #: Last time when workers were looked for, and when some were seen.
         self._looked = self._seen = time.monotonic()
         self._look: Future[None] | None = None
         #: Workers that may run streams, by address, with the number of their threads.
         self._workers: dict[str, int] = {}
-        #: Addresses of machines whose workers may run streams; None: all. A worker that starts again has another port.
+        #: Addresses of machines whose workers may run streams; None: all. A worker that restarts has another port.
         self._allowed: list[str] | None = None
-        #: Key of a call that has not ended -> the workers that may run it, and the function that gives it up.
+        #: Key of a running call -> the workers that may run it, and the function that gives it up.
         self._calls: dict[str, tuple[frozenset[str], Callable[[], None]]] = {}
         self._is_registered = False
         self._answered(self._count_workers)
@@ -86,10 +86,11 @@ class DaskEngine:
         return f"syncblocks-{self._bundle.name[:16]}"
 
     def _checked_workers(self, pipeline: Pipeline) -> list[str] | None:
-        """Ask all workers who they are; return the machines whose workers may run streams.
+        """Ask all workers for their identity; return the machines whose workers may run streams.
 
         Raises:
-            ConfigError: a worker has another version, or none is on this machine and only this machine will do.
+            ConfigError: a worker has another version, or only this machine's workers may run streams and there are
+                none.
         """
         found = self._ask(probe)
         mine = current_owner()
@@ -108,7 +109,7 @@ class DaskEngine:
             hosts[answer["host"]] = hosts.get(answer["host"], 0) + int(answer["threads"])
             if (answer["boot_id"], answer["host"]) == (mine.boot_id, mine.host):
                 here.append(address.partition("://")[2].rpartition(":")[0])
-        #: Most streams that run on one machine at once: they share its memory.
+        #: Maximum of streams on one machine at once: they share its memory.
         self.workers_on_host = max(hosts.values(), default=1)
         if not self._is_bound:
             return None
@@ -123,12 +124,12 @@ class DaskEngine:
 
     @property
     def slots(self) -> int:
-        """See `Engine`: two for each thread of a worker, so that none waits for the coordinator."""
+        """See `Engine`: two for each thread of a worker, so that no thread waits for the coordinator."""
         return CALLS_A_WORKER * self.most_at_once
 
     @property
     def most_at_once(self) -> int:
-        """See `Engine`: a call stays with the workers that were there when it was sent."""
+        """See `Engine`: a call stays with the workers that existed when it was sent."""
         self._refresh()
         return max(1, sum(self._workers.values()))
 
@@ -142,7 +143,7 @@ class DaskEngine:
         return f"the Dask cluster has had no workers{where}, or has not answered, for {ABSENT_S:g} s"
 
     def _refresh(self) -> None:
-        """Look at the workers every few seconds, in the background: a scheduler that hangs holds nobody up."""
+        """Check the workers every few seconds, in the background: a scheduler that hangs must not delay the run."""
         if time.monotonic() - self._looked >= KNOWN_S and (self._look is None or self._look.done()):
             self._looked = time.monotonic()
             self._look = in_thread(self._count_workers, "dask")
@@ -160,11 +161,11 @@ class DaskEngine:
         self._seen = time.monotonic()
         self._workers = {address: int(worker["nthreads"]) for address, worker in fit.items()}
         for may_run, give_up in list(self._calls.values()):
-            if may_run.isdisjoint(fit):  # it would wait for workers that do not come back
+            if may_run.isdisjoint(fit):  # it would wait for workers that do not return
                 give_up()
 
     def submit(self, payload: str, answered: Callable[[Answer], None]) -> Callable[[], None]:
-        """See `Engine`. Each call has its own key; Dask neither repeats nor merges any."""
+        """See `Engine`. Each call has its own key: Dask neither repeats nor merges calls."""
         return sent_with_code(partial(self._send, payload), self._bundle.archive, answered)
 
     def _send(self, payload: str, answered: Callable[[Answer], None], archive: bytes | None) -> Callable[[], None]:
@@ -195,7 +196,7 @@ class DaskEngine:
             answer: Answer = None
             try:
                 if ended.status == "finished":
-                    # An answer without news is not fetched from the worker: its type is known.
+                    # An answer without news is not fetched from the worker: its type is enough.
                     answer = {} if ended.type is type(None) else json.loads(ended.result(timeout=ASK_S))
             except Exception as error:
                 log.debug("an answer was lost", exc_info=error)
@@ -206,7 +207,7 @@ class DaskEngine:
         future.add_done_callback(done)
 
         def withdraw() -> None:
-            # One that waits is forgotten; one that runs goes on until the run store stops it.
+            # A waiting call is cancelled; a running one continues until the run store stops it.
             self._calls.pop(key, None)
             future.release()
 
@@ -220,7 +221,7 @@ class DaskEngine:
             log.warning("workers may still have connections: %s", error)
 
     def close(self) -> None:
-        """Take the code back from the cluster, and leave it. Idempotent."""
+        """Remove the code from the cluster, and disconnect. Idempotent."""
         ending, self._owned = self._owned, []
         if self._is_registered:
             self._is_registered = False
@@ -235,10 +236,10 @@ class DaskEngine:
             log.debug("%s", else_, exc_info=error)
 
     def _ask(self, function: Callable[..., Any], *arguments: Any) -> Mapping[str, Any]:
-        """Call a function on all workers, outside of their queues.
+        """Call a function on all workers, bypassing their queues.
 
         Raises:
-            ExecutorError: not all of them answer in time.
+            ExecutorError: some workers do not answer in time.
         """
         return dict(self._answered(lambda: self._client.run(function, *arguments, on_error="return")))
 
@@ -251,11 +252,11 @@ class DaskEngine:
 
 
 def open_dask(pipeline: Pipeline, given: Any, *, is_bound: bool) -> DaskEngine:
-    """Connect to the cluster of the pipeline file, or use a client that was given.
+    """Connect to the cluster of the pipeline file, or use a given client.
 
     Args:
-        pipeline: says which cluster.
-        given: a `distributed.Client`; None: the pipeline file's.
+        pipeline: names the cluster.
+        given: a `distributed.Client`; None: use the pipeline file's.
         is_bound: see `DaskEngine`.
 
     Raises:
@@ -267,9 +268,9 @@ def open_dask(pipeline: Pipeline, given: Any, *, is_bound: bool) -> DaskEngine:
     settings = pipeline.executor
     owned: list[Any] = []
     try:
-        logging.getLogger("distributed").setLevel(logging.ERROR)  # what goes wrong is told by the run
+        logging.getLogger("distributed").setLevel(logging.ERROR)  # the run reports errors
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its ports
+            warnings.simplefilter("ignore")  # of the cluster's ports
             if settings.is_local:
                 owned.append(_local_cluster(settings))
                 client = distributed.Client(owned[0], set_as_default=False, timeout=CONNECT_S)
@@ -303,7 +304,7 @@ def _local_cluster(settings: ExecutorSettings) -> Any:
         processes=True,
         host="127.0.0.1",
         dashboard_address="127.0.0.1:0",
-        security=distributed.Security.temporary(),  # else every user of this machine could give it work
+        security=distributed.Security.temporary(),  # otherwise every user of this machine could submit work
         silence_logs=logging.ERROR,
         memory_limit=0,
     )
@@ -325,7 +326,7 @@ def _security(pipeline: Pipeline) -> Any:
 def _demand_pem(name: str, shown: str, load: Callable[[], None]) -> None:
     try:
         load()
-    except (OSError, ValueError) as error:  # no such file, or nothing in PEM
+    except (OSError, ValueError) as error:  # no such file, or not in PEM format
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         message = f"{shown}: no PEM that TLS can use: {why}"
         raise ConfigError(message, key=f"executor.security.{name}") from error

@@ -1,4 +1,4 @@
-"""What carries calls to workers: a Dask cluster, or somebody's executor."""
+"""Transports calls to workers: a Dask cluster, or a given executor."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .flight import Answer
 
 log = logging.getLogger("syncblocks")
 
-#: Calls for each worker that runs one at a time: one that runs, and one that waits, so that it is never idle.
+#: Calls for each worker that runs one at a time: one running and one waiting, so that it is never idle.
 CALLS_A_WORKER = 2
 
 
-#: Sends a call, with the archive of the pipeline's code or without; see `Engine.submit`.
+#: Sends a call, with or without the archive of the pipeline's code; see `Engine.submit`.
 Send = Callable[[Callable[[Answer], None], bytes | None], Callable[[], None]]
 
 
 def sent_with_code(send: Send, archive: bytes, answered: Callable[[Answer], None]) -> Callable[[], None]:
-    """Send a call, and once more with the archive where its worker lacks it; return what withdraws the call.
+    """Send a call, and again with the archive if its worker lacks it; return the function that withdraws the call.
 
     Raises:
         ExecutorError: it cannot be sent.
@@ -46,20 +46,21 @@ def sent_with_code(send: Send, archive: bytes, answered: Callable[[Answer], None
 
 
 class Engine(Protocol):
-    """Carries calls of `worker.children.run_streams` to workers."""
+    """Transports calls of `worker.children.run_streams` to workers."""
 
     @property
     def slots(self) -> int:
-        """Calls to have in flight at most."""
+        """Maximum of calls in flight."""
         ...
 
     @property
     def most_at_once(self) -> int | None:
-        """How many calls its workers run at once; those that it has already never run on more. None: nobody knows."""
+        """Number of calls that its workers run at once; running calls never move to new workers. None: unknown."""
         ...
 
     def submit(self, payload: str, answered: Callable[[Answer], None]) -> Callable[[], None]:
-        """Send a call; `answered` is called once, from any thread. Return what withdraws a call that still waits.
+        """Send a call; `answered` is called once, from any thread. Return the function that withdraws a call that still
+        waits.
 
         Raises:
             ExecutorError: it cannot be sent.
@@ -68,20 +69,20 @@ class Engine(Protocol):
 
     @property
     def absent(self) -> str:
-        """Why nobody can take a call at the moment; empty: there are workers."""
+        """Reason why no worker can take a call now; empty: there are workers."""
         ...
 
     def release(self) -> None:
-        """Make all workers close their connections; wait for them, but not without end."""
+        """Make all workers close their connections; wait for them, with a limit."""
         ...
 
 
 class OpenedEngine(Engine, Protocol):
     """An engine that a run has opened."""
 
-    #: Most streams that run on one machine at once: they share its memory.
+    #: Maximum of streams on one machine at once: they share its memory.
     workers_on_host: int
 
     def close(self) -> None:
-        """Leave it. Idempotent."""
+        """Disconnect. Idempotent."""
         ...

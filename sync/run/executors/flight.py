@@ -1,4 +1,4 @@
-"""Streams that other processes run, and the calls in which they travel, as the coordinator sees them."""
+"""Streams that other processes run, and their calls, as the coordinator sees them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from ..context import StreamContext
 from ..errors import message_of
 from .protocol import Reference, Work
 
-#: Seconds that a closed stream waits for the answer of its worker.
+#: Seconds to wait for a worker's answer after its stream was closed.
 ANSWER_S = 1.0
-#: Seconds that a stream may take before those behind it in its call are given to idle workers.
+#: Seconds that a stream may take before later streams of its call move to idle workers.
 SPREAD_S = 1.0
 
-#: Notified when a stream is to stop, or has ended. One for all: few are waited for, and thousands may be in a run.
+#: Notified when a stream must stop, or has ended. One for all streams: few wait at once, and a run may have thousands.
 _CHANGED = threading.Condition()
 
-#: What the function of the worker has answered; None: the engine has lost the call.
+#: Answer of the worker's function; None: the engine has lost the call.
 Answer = Mapping[str, Any] | None
 
 
 class DueEnd(Struct, frozen=True):
-    """How a stream is to end without its worker."""
+    """How a stream ends without its worker."""
 
-    #: Why it failed; None: it was cancelled.
+    #: Its error; None: it was cancelled.
     error: ErrorInfo | None
-    #: Whether a worker may have written something.
+    #: Whether a worker may have written data.
     was_taken: bool
 
 
@@ -48,20 +48,20 @@ class RemoteStream:
         self.error: BaseException | None = None
         self.started = time.monotonic()
         self.ended: float | None = None
-        #: Why it was cancelled; None if it was not.
+        #: Reason of the cancel; None: not cancelled.
         self.stop_reason: str | None = None
         self.has_started = False
         #: Whether a worker had it at the last look.
         self.is_taken = False
-        #: Of its claim at the last look.
+        #: State of its claim at the last look.
         self.nonce = ""
         #: How many workers have died with it.
         self.losses = 0
-        #: How it is to end without its worker; kept until it has: the run store may not answer at once.
+        #: How it must end without its worker; kept until it has ended: the run store may not answer at once.
         self.due_end: DueEnd | None = None
-        #: Whether it is to be ended without its worker.
+        #: Whether it must end without its worker.
         self.is_abandoned = False
-        #: Whether a thread takes it over.
+        #: Whether a thread is taking it over.
         self.is_being_taken = False
         self._is_left = False
         self._context = context
@@ -80,7 +80,7 @@ class RemoteStream:
             self._wake()
 
     def wait_for_retry(self, delay_s: float) -> None:
-        """Sleep, unless cancelled meanwhile."""
+        """Sleep, unless cancelled."""
         with _CHANGED:
             _CHANGED.wait_for(lambda: self.stop_reason is not None or self.is_abandoned, delay_s)
 
@@ -97,7 +97,7 @@ class RemoteStream:
         return self._context.redactor.redact(message_of(error))
 
     def leave(self) -> None:
-        """Let go of whoever waits for the end: nobody looks after it any more."""
+        """Release the thread that waits for the end: no thread handles the call any more."""
         self._is_left = True
         _tell_waiting()
 
@@ -118,42 +118,42 @@ class RemoteStream:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """Groups that travel in one call. Only the thread of the watch changes it once it is launched."""
+    """Groups in one call. After the launch, only the watch thread changes it."""
 
     reference: Reference
     groups: list[Sequence[RemoteStream]]
-    #: What the coordinator waits for: all that it has submitted at once, in how many calls whatsoever.
+    #: The coordinator waits for it: everything submitted at once, in any number of calls.
     work: Work
     tries: int = 0
     withdraw: Callable[[], None] = lambda: None
-    #: What came back of the last try.
+    #: Result of the last attempt.
     answer: Answer = None
     has_answered: bool = False
-    #: Whether a worker has taken a stream of it.
+    #: Whether a worker has started one of its streams.
     has_run: bool = False
     was_stopped: bool = False
-    #: When it was first seen that a stream is closed.
+    #: Time when its stream was first seen as closed.
     closed_at: float | None = None
 
     @property
     def members(self) -> list[RemoteStream]:
-        """Its streams."""
+        """The streams of the call."""
         return [member for group in self.groups for member in group]
 
     @property
     def is_slow(self) -> bool:
-        """Whether a stream of it runs that takes long."""
+        """Whether a stream of the call has been running for long."""
         limit = time.monotonic() - SPREAD_S
         return any(each.is_taken and not each.has_ended and each.started < limit for each in self.members)
 
     @property
     def waiting(self) -> list[Sequence[RemoteStream]]:
-        """The groups that no worker had at the last look, and that nobody ends."""
+        """The groups that no worker had at the last look, and that are not being ended."""
         return [group for group in self.groups if not any(map(_is_busy, group))]
 
     @property
     def is_told(self) -> bool:
-        """Whether the answer is there, or late: the run store knows how streams ended, the answer has messages."""
+        """Whether the answer arrived, or is late: the run store knows how streams ended; the answer has messages."""
         self.closed_at = self.closed_at or time.monotonic()
         return self.has_answered or time.monotonic() - self.closed_at > ANSWER_S
 
@@ -169,7 +169,7 @@ def _is_busy(member: RemoteStream) -> bool:
 
 
 def reference_of(former: Reference, groups: Sequence[Sequence[RemoteStream]], nonce: str) -> Reference:
-    """Return the reference of groups of a call that are sent in another one."""
+    """Return a reference for groups of a call that are sent in a new call."""
     return Reference(
         run_id=former.run_id,
         attempt=former.attempt,

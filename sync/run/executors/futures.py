@@ -1,4 +1,4 @@
-"""The engine of any `concurrent.futures.Executor`: threads, processes, or somebody else's pool."""
+"""The engine for any `concurrent.futures.Executor`: threads, processes, or a third-party pool."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ log = logging.getLogger("syncblocks")
 
 
 class FuturesEngine:
-    """Carries references by `Executor.submit`; the code goes with the first call that misses it. See `Engine`.
+    """Sends references by `Executor.submit`; the first call without the code sends the code too. See `Engine`.
 
-    The executor is the caller's: it is not shut down here.
+    The caller owns the executor and shuts it down.
     """
 
     def __init__(self, executor: Executor, pipeline: Pipeline) -> None:
         self._executor = executor
         self._bundle = pack(pipeline)
-        workers = vars(executor).get("_max_workers")  # of the executors of Python
+        workers = vars(executor).get("_max_workers")  # for Python's own executors
         self._most = int(workers) if isinstance(workers, int) and workers > 0 else None
         self._workers = self._most or os.cpu_count() or 1
         #: They may all be on this machine.
@@ -46,7 +46,7 @@ class FuturesEngine:
 
     @property
     def absent(self) -> str:
-        """See `Engine`: an executor does not tell."""
+        """See `Engine`: an executor does not report it."""
         return ""
 
     def submit(self, payload: str, answered: Callable[[Answer], None]) -> Callable[[], None]:
@@ -64,7 +64,7 @@ class FuturesEngine:
             try:
                 text = ended.result()
                 answer = {} if text is None else json.loads(text)
-            except BaseException as error:  # CancelledError is none of Exception
+            except BaseException as error:  # CancelledError is not an Exception
                 log.debug("an answer was lost", exc_info=error)
             answered(answer)
 
@@ -76,7 +76,7 @@ class FuturesEngine:
         return withdraw
 
     def release(self) -> None:
-        """See `Engine`: nobody reaches all workers; the children end their connections when the attempt has ended."""
+        """See `Engine`: workers cannot be reached directly; the children close their connections after the attempt."""
 
     def close(self) -> None:
         """See `OpenedEngine`."""

@@ -1,4 +1,4 @@
-"""Which executor a run has: threads, a Dask cluster, or what the caller of Python gives."""
+"""Chooses the executor of a run: threads, a Dask cluster, or one given in Python."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .threads import in_thread
 if TYPE_CHECKING:
     from .engine import OpenedEngine
 
-#: In place of an address, for what is given by Python.
+#: Used as address of an executor given in Python.
 GIVEN = "given"
 
 
-#: As `executor` in the pipeline file, or an address alone; or a `distributed.Client`, or a concurrent Executor.
+#: Same as `executor` in the pipeline file, or only an address; or a `distributed.Client`, or a concurrent Executor.
 ExecutorOption = Any
 
 
 def with_executor(pipeline: Pipeline, given: ExecutorOption) -> Pipeline:
-    """Return a pipeline whose executor is another than its file says; None: the file's.
+    """Return a pipeline with another executor than in its file; None: the file's.
 
     Raises:
-        ConfigError: it is no executor.
+        ConfigError: the value is not an executor.
     """
     if given is None:
         return pipeline
@@ -56,7 +56,7 @@ def with_executor(pipeline: Pipeline, given: ExecutorOption) -> Pipeline:
 
 
 def is_object(given: ExecutorOption) -> bool:
-    """Whether an executor was given as an object, not in words."""
+    """Whether an executor was given as an object, not as text."""
     return given is not None and not isinstance(given, str | Mapping)
 
 
@@ -64,7 +64,7 @@ def _kind_of(given: Any) -> str:
     """Return `executor` or `client`.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: the value is neither.
     """
     if isinstance(given, concurrent.futures.Executor):
         return "executor"
@@ -79,7 +79,7 @@ def _kind_of(given: Any) -> str:
 
 
 def import_ahead(pipeline: Pipeline, given: ExecutorOption) -> None:
-    """Import what `open_engine` needs, while the plan waits for databases; it tells of what cannot be imported."""
+    """Import the modules for `open_engine` while the plan waits for databases; it reports failed imports."""
     if pipeline.executor.is_elsewhere and not is_object(given):
         in_thread(lambda: import_module("distributed"), "import")
 
@@ -88,7 +88,7 @@ def open_engine(session: PipelineSession, given: ExecutorOption) -> OpenedEngine
     """Open the engine of a pipeline's executor; None: threads of this process.
 
     Raises:
-        ConfigError: what it needs is not installed, or no worker can run the pipeline.
+        ConfigError: a required package is not installed, or no worker can run the pipeline.
         ExecutorError: it cannot be reached.
     """
     pipeline = session.pipeline
@@ -106,7 +106,7 @@ def open_engine(session: PipelineSession, given: ExecutorOption) -> OpenedEngine
 
 
 def check_engine(session: PipelineSession) -> None:
-    """Check that a run would find its cluster, with workers that can run it; those of this machine are not started.
+    """Check that a run would find its cluster, with workers that can run it; a local cluster is not started.
 
     Raises:
         ConfigError: as `open_engine`.

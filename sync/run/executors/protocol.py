@@ -1,4 +1,4 @@
-"""What the coordinator asks of an executor, and what it sees of the streams that run there."""
+"""The interface between coordinator and executor, and the coordinator's view of running streams."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ..context import StreamContext
 
 
 class Reference(Struct, frozen=True, kw_only=True):
-    """Names groups that were claimed together: no data, no settings and no secrets."""
+    """Names groups that were claimed together: contains no data, settings or secrets."""
 
     run_id: int
     attempt: int
-    #: Groups, to be run one after another; the streams of a group are those that one read yields together.
+    #: Groups, run one after another; a group is the streams of one read.
     groups: tuple[tuple[str, ...], ...]
-    #: Nonce of the claim in the run store: a worker that finds another one there does nothing. Empty: the groups stay
+    #: Nonce of the claim in the run store: a worker that finds another nonce there does nothing. Empty: the groups stay
     #: in this process.
     nonce: str = ""
-    #: How many workers have died in this attempt while they ran these streams.
+    #: Number of workers that died in this attempt while running these streams.
     losses: int = 0
 
     @property
@@ -33,7 +33,7 @@ class Reference(Struct, frozen=True, kw_only=True):
         return tuple(name for group in self.groups for name in group)
 
     def encode(self) -> str:
-        """Return the JSON that travels."""
+        """Return the JSON for transport."""
         groups = [list(group) for group in self.groups]
         document = {"run": self.run_id, "attempt": self.attempt, "streams": groups, "nonce": self.nonce}
         document |= {"losses": self.losses} if self.losses else {}
@@ -41,7 +41,7 @@ class Reference(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Reference:
-        """Read what has travelled."""
+        """Read the transported JSON."""
         return cls(
             run_id=int(document["run"]),
             attempt=int(document["attempt"]),
@@ -52,78 +52,78 @@ class Reference(Struct, frozen=True, kw_only=True):
 
 
 class Member(Protocol):
-    """One claimed stream as the coordinator sees it. It ends exactly once, whatever happens."""
+    """One claimed stream as the coordinator sees it. It ends exactly once in every case."""
 
     name: str
     planned: PlannedStream
     outcome: StreamOutcome | None
     status: str | None
     error: BaseException | None
-    #: Monotonic time of the claim, or of the start elsewhere once it is known.
+    #: Monotonic time of the claim, or of the remote start once it is known.
     started: float
-    #: When it was closed in the run store.
+    #: Time when it was closed in the run store.
     ended: float | None
 
     @property
     def has_started(self) -> bool:
-        """Whether it has left the queue of the executor: `timeout_s` counts from there."""
+        """Whether it has left the executor's queue: `timeout_s` starts then."""
         ...
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has ended for good."""
+        """Whether it has finally ended."""
         ...
 
     def cancel(self, reason: str) -> None:
-        """Stop soon, and commit nothing more. Idempotent."""
+        """Stop soon, without another commit. Idempotent."""
         ...
 
     def abandon(self) -> None:
-        """End it without whoever runs it: the ledger decides how, and its token keeps them from another commit."""
+        """End it without its thread or worker: the ledger decides how, and the token prevents a later commit."""
         ...
 
     def shown(self, error: BaseException) -> str:
-        """Return an error's text for a person, with secrets masked."""
+        """Return an error's text for the user, with secrets masked."""
         ...
 
 
 class Work(Struct, frozen=True):
-    """Groups that an executor has taken; `done` is set when all of their members have ended."""
+    """Groups that an executor has accepted; `done` is set when all members have ended."""
 
     members: Sequence[Member]
     done: Future[None]
 
 
 class Executor(Protocol):
-    """Runs groups of streams somewhere. Nothing of an engine passes through it."""
+    """Runs groups of streams somewhere. Engine objects never pass through it."""
 
     @property
     def slots(self) -> int | None:
-        """How many references it takes at once; None: as many streams as the pipeline allows."""
+        """Number of references that it accepts at once; None: as many streams as the pipeline allows."""
         ...
 
     def places(self, limit: int) -> int:
-        """Return how many references to have with it at once, so that it never runs more than `limit` of them."""
+        """Return how many references to submit at once, so that it never runs more than `limit`."""
         ...
 
     def batch_size(self, waiting: int, limit: int) -> int:
         """Return how many groups to name in the next reference.
 
         Args:
-            waiting: groups that are not claimed yet.
+            waiting: number of unclaimed groups.
             limit: references that may run at once.
         """
         ...
 
     def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:
-        """Take what was claimed in the run store; `announce` gets each member before any of them runs."""
+        """Accept groups claimed in the run store; `announce` gets each member before any of them runs."""
         ...
 
     def spread(self, limit: int) -> None:
-        """Nothing is left to claim: give groups that wait behind another one to idle workers.
+        """All groups are claimed: move groups that wait behind another one to idle workers.
 
         Args:
-            limit: references that may be at work at once.
+            limit: references that may run at once.
         """
         ...
 
@@ -132,5 +132,5 @@ class Executor(Protocol):
         ...
 
 
-#: Makes the executor of one attempt. Arguments: what its streams share, the streams by name.
+#: Makes the executor of one attempt. Arguments: state that its streams share, the streams by name.
 MakeExecutor = Callable[[StreamContext, Mapping[str, PlannedStream]], Executor]

@@ -1,7 +1,7 @@
-"""The executor of other processes: an engine carries references there, and the run store tells how streams ended.
+"""The executor for other processes: an engine transports references, and the run store reports how streams ended.
 
-Nothing that the engine says decides anything. A stream has ended when the run store says so. Where its worker has died,
-lost its lease or given up, this process takes the claim back, asks the destination's ledger and closes the stream.
+The engine's answers decide nothing. A stream has ended when the run store says so. If its worker has died, lost its
+lease or given up, this process takes the claim back, asks the destination's ledger and closes the stream.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ log = logging.getLogger("syncblocks")
 
 #: Seconds between two looks into the run store while streams are in flight.
 POLL_S = 0.5
-#: Seconds without an answer of the run store, after which the run gives up.
+#: Seconds without an answer of the run store until the run gives up.
 GIVE_UP_S = 60.0
-#: How often groups are sent of which no worker has taken one.
+#: Number of times that groups are sent again if no worker starts one.
 TRIES = 4
-#: Groups in one call at most: a call costs as much as a small stream.
+#: Maximum of groups in one call: a call costs as much as a small stream.
 MOST_GROUPS = 16
 
 
@@ -59,9 +59,9 @@ class Remote:
         """Run the streams of one attempt.
 
         Args:
-            engine: carries them.
-            store: of the run, in the name of its owner.
-            context: of the attempt's streams in this process.
+            engine: transports them.
+            store: store of the run, used in its owner's name.
+            context: the attempt's streams in this process.
             planned: its streams by name.
             notify: called when deliveries may be due.
             lose: called when the store refuses writes of this process.
@@ -75,9 +75,9 @@ class Remote:
         self._plan: AttemptPlan | None = None
         self._flights: list[Flight] = []
         self._lock = threading.Lock()
-        #: What other threads want the thread of the watch to do.
+        #: Requests of other threads to the watch thread.
         self._news: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        #: Calls that may be at work, if nothing is left to claim.
+        #: Number of calls that may run, once all groups are claimed.
         self._spread_to = 0
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -88,12 +88,12 @@ class Remote:
         return self._engine.slots
 
     def places(self, limit: int) -> int:
-        """See `Executor`: one that waits beside each that runs, where its workers run no more than that at once."""
+        """See `Executor`: one waiting reference for each running one, if its workers run no more than that at once."""
         most, slots = self._engine.most_at_once, self._engine.slots
         return slots if most is not None and most <= limit else min(limit, slots)
 
     def batch_size(self, waiting: int, limit: int) -> int:
-        """See `Executor`: few where few are left, so that all workers end at about one time; long ones are spread."""
+        """See `Executor`: few if few remain, so that all workers end at about one time; long streams are spread."""
         at_once = max(1, min(limit, self._engine.slots // CALLS_A_WORKER))
         return min(MOST_GROUPS, max(1, waiting // (2 * at_once)))
 
@@ -167,7 +167,7 @@ class Remote:
             except SyncError as error:
                 log.warning("the streams of workers cannot be supervised: %s", self._redacted(error))
                 failing_since = failing_since or time.monotonic()
-                if time.monotonic() - failing_since > GIVE_UP_S:  # the run's own lease is over by then
+                if time.monotonic() - failing_since > GIVE_UP_S:  # the run's own lease has expired by then
                     self._fail(flights, error)
                     return
                 time.sleep(POLL_S)
@@ -177,7 +177,7 @@ class Remote:
 
     @staticmethod
     def _fail(flights: Sequence[Flight], error: BaseException) -> None:
-        """Let the coordinator raise an error: its streams stay open, and the next start recovers them."""
+        """Pass an error to the coordinator: its streams stay open, and the next start recovers them."""
         for flight in flights:
             if not flight.work.done.done():
                 flight.work.done.set_exception(error)
@@ -197,7 +197,7 @@ class Remote:
             return
 
     def _look(self, flights: Sequence[Flight]) -> None:
-        """Compare what is in flight with the run store, in two statements whatever their number."""
+        """Compare the calls in flight with the run store, always in two statements."""
         if not flights:
             return
         run = self._context.run
@@ -231,7 +231,7 @@ class Remote:
             self._notify()
 
     def _look_after(self, flight: Flight, member: RemoteStream, *, is_alive: bool) -> None:
-        """Take over an open stream whose worker will not end it; one without a worker only if it is to stop."""
+        """Take over an open stream that its worker will not end; a stream without a worker only if it must stop."""
         answer = flight.answer or {}
         if member.due_end is not None:
             self._take_over(flight, member, member.due_end.error)
@@ -242,13 +242,13 @@ class Remote:
         elif not is_alive:
             self._take_over(flight, member, process_died("the process of the worker died, or was cut off for too long"))
         elif not flight.has_answered or flight.answer is None or member.name in answer.get("refused", ()):
-            return  # whoever has taken it ends it, or its lease does
+            return  # its new owner ends it, or its lease expires
         else:
             why = str(answer.get("died") or answer.get("problem") or "the worker has left the stream open")
             self._take_over(flight, member, process_died(why))
 
     def _look_at_waiting(self, flight: Flight) -> None:
-        """Decide what becomes of the groups of a call that no worker has."""
+        """Decide about groups of a call that no worker has."""
         answer, waiting = flight.answer or {}, flight.waiting
         if not waiting:
             return
@@ -256,7 +256,7 @@ class Remote:
             if absent := self._engine.absent:
                 self._give_up(flight, waiting, absent)
         elif answer.get("stopping"):
-            return  # the run is about to stop: then they are cancelled
+            return  # the run will stop: then they are cancelled
         elif flight.answer is not None and "missing" not in answer and not answer.get("refused") and not flight.has_run:
             why = answer.get("problem") or answer.get("died") or "the worker has left it open"
             self._give_up(flight, waiting, str(why))
@@ -271,7 +271,7 @@ class Remote:
                 self._take_over(flight, member, _nobody(why))
 
     def _divide(self, flight: Flight, groups: Sequence[Sequence[RemoteStream]], *, tries: int = 0) -> None:
-        """Send groups that no worker has taken in a call of their own, under another nonce."""
+        """Send groups without a worker in a new call, under a new nonce."""
         former, nonce = flight.reference, secrets.token_hex(16)
         names = [member.name for group in groups for member in group]
         back = set(self._store.take_back(former.run_id, former.attempt, names, nonce, former.nonce, is_waiting=True))
@@ -281,7 +281,7 @@ class Remote:
             self._launch(Flight(reference_of(former, moved, nonce), moved, flight.work, tries=tries))
 
     def _spread(self) -> None:
-        """Divide calls in which groups wait behind a stream that takes long, while workers are idle."""
+        """Split calls in which groups wait behind a long stream while workers are idle."""
         with self._lock:
             flights = list(self._flights)
         room = self._spread_to - len(flights)
@@ -314,7 +314,7 @@ class Remote:
             flight.work.done.set_result(None)
 
     def _end(self, flight: Flight, member: RemoteStream, found: Sequence[BlockRun]) -> None:
-        """Note how a stream ended, as the run store tells."""
+        """Note how a stream ended, from the run store."""
         outcome = StreamOutcome(
             stream=member.name,
             blocks=tuple(
@@ -351,9 +351,9 @@ class Remote:
         """End a stream without its worker, in a thread: the destination may not answer.
 
         Args:
-            flight: its call.
+            flight: the stream's call.
             member: the stream.
-            error: why it failed; None: it was cancelled.
+            error: its error; None: it was cancelled.
         """
         member.is_being_taken = True
         if member.due_end is None:
@@ -383,11 +383,11 @@ class Remote:
         in_thread(work, f"take-over-{member.name}")
 
     def _taken_over(self, flight: Flight, member: RemoteStream, due: DueEnd) -> Callable[[], None] | None:
-        """Take a claim back, then close the stream; or return what sends it to another worker."""
+        """Take a claim back, then close the stream; or return the function that sends it to another worker."""
         run, store, nonce = self._context.run, self._store, secrets.token_hex(16)
         if not store.take_back(run.id, run.attempt, [member.name], nonce, member.nonce, is_waiting=not member.is_taken):
             member.due_end = None
-            return None  # closed meanwhile, or taken by a worker: the next look sees which
+            return None  # closed meanwhile, or taken by a worker: the next look shows which
         plan = self._attempt_plan()
         if due.was_taken:
             losses = member.losses
@@ -412,9 +412,9 @@ class Remote:
         return None
 
     def _tries_again(self, member: RemoteStream, outcome: StreamOutcome) -> bool:
-        """Use one of the stream's `retries` for its lost worker, and wait as before every retry; False: none is left.
+        """Use one of the stream's `retries` for its lost worker, with the usual wait; False: none is left.
 
-        The worker is fenced by now: it commits nothing any more, and what it has committed is known.
+        The worker is fenced now: it can no longer commit, and its commits are known.
         """
         policy, context, error = member.planned.policy, self._context, outcome.blocks[-1].error
         if outcome.status != FAILURE or error is None:
@@ -437,11 +437,11 @@ class Remote:
         if self._plan is None:
             run = self._context.run
             self._plan = self._store.attempt_plan(run.id, run.attempt)
-        assert self._plan is not None  # it was written when the run began
+        assert self._plan is not None  # written when the run began
         return self._plan
 
     def _drop_staging(self, member: RemoteStream) -> None:
-        """Drop what its last worker has staged; the ledger has decided, so what cannot be dropped stops nothing."""
+        """Drop its last worker's staging tables; the ledger has decided, so a failed drop is harmless."""
         tries, losses = member.planned.tries, member.losses
         numbers = range(losses * tries + 1, (losses + 1) * tries + 1)
         tokens = [stream_token(self._context.run, member.name, number) for number in numbers]

@@ -1,4 +1,4 @@
-"""The executor of this process: each group runs in a thread of its own."""
+"""The executor in this process: each group runs in a separate thread."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Threads:
         self._planned = planned
 
     def places(self, limit: int) -> int:
-        """See `Executor`: nothing waits here."""
+        """See `Executor`: no reference waits here."""
         return limit
 
     def batch_size(self, waiting: int, limit: int) -> int:
-        """See `Executor`: a thread that is free gets its next group in the transaction that closes the one before."""
+        """See `Executor`: a free thread gets its next group in the transaction that closes the previous one."""
         return 1
 
     def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:
@@ -42,10 +42,10 @@ class Threads:
         return Work(group, in_thread(lambda: _work(group), f"stream-{group[0].name}"))
 
     def spread(self, limit: int) -> None:
-        """See `Executor`: nothing waits here."""
+        """See `Executor`: no group waits here."""
 
     def close(self) -> None:
-        """See `Executor`; the connections are the session's, which its owner closes."""
+        """See `Executor`; the session's owner closes its connections."""
 
 
 def _work(group: Sequence[StreamRun]) -> None:
@@ -64,7 +64,7 @@ def in_thread(work: Callable[[], T], name: str) -> Future[T]:
     def body() -> None:
         try:
             future.set_result(work())
-        except BaseException as error:  # who waits for the future raises it
+        except BaseException as error:  # the code that waits for the future raises it
             future.set_exception(error)
 
     threading.Thread(target=body, name=name, daemon=True).start()

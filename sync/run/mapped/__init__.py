@@ -1,1 +1,1 @@
-"""Mapped runs: `open_run` plans one, `sync_stream` runs a stream in its own process, `finish_run` ends the run."""
+"""Mapped runs: `open_run` plans one, `sync_stream` runs one stream in its own process, `finish_run` ends the run."""

@@ -1,4 +1,4 @@
-"""`finish_run`: what no task has started is stopped, what dead tasks have left is closed, and callbacks are called."""
+"""`finish_run`: stops unstarted streams, closes the streams of dead tasks, and calls callbacks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..results import RunResult, StreamResults
 from ..runner import PipelineRunner, RunnerOptions
 from .recorded import recorded_results
 
-#: Seconds between two looks whether tasks still run.
+#: Seconds between two checks whether tasks still run.
 POLL_S = 0.5
 
 
@@ -37,25 +37,26 @@ def finish_run(
     progress: Progress | None = None,
     signals: list[int] | None = None,
 ) -> RunResult:
-    """End a mapped run, once all of its tasks are done, whatever became of them; deliver its callbacks.
+    """End a mapped run after all of its tasks are done, whatever their results; deliver its callbacks.
 
-    Streams that no task has claimed are never started, those of tasks that still run are cancelled, and of tasks that
-    have died the destination's ledger says how they ended. May be repeated: a run that is finished is only told of.
+    Streams that no task has claimed never start, and streams of running tasks are cancelled. For tasks that have died,
+    the destination's ledger tells how their streams ended. May be repeated: for a finished run it only reports the
+    result.
 
     Args:
-        pipeline: as of `open_run`.
-        run_id: of the mapped run.
-        progress: gets a call for each event.
-        signals: numbers of signals that the caller has got; a number that is added stops the wait for callbacks.
+        pipeline: the same as in `open_run`.
+        run_id: number of the mapped run.
+        progress: called for each event.
+        signals: numbers of signals that the caller has received; an added number stops the wait for callbacks.
 
     Returns:
-        The result of the run, over all of its attempts: `failure` if a stream succeeded in none of them.
+        The result of the run over all its attempts: `failure` if some stream never succeeded.
 
     Raises:
         ConfigError: the file is wrong.
         StateError: the pipeline has no such run.
-        AlreadyRunning: another process finishes it.
-        LedgerUnreadable: the destination cannot be asked how a dead task's stream has ended; the run stays open.
+        AlreadyRunning: another process is finishing it.
+        LedgerUnreadable: the destination cannot report how a dead task's stream ended; the run stays open.
     """
     pipeline, run = of_run(pipeline, run_id)
     with Finisher(
@@ -65,7 +66,7 @@ def finish_run(
 
 
 def of_run(given: AnyPipeline, run_id: int) -> tuple[Pipeline, PipelineRun]:
-    """Return a pipeline as of one of its runs, and the run.
+    """Return a pipeline as it was for one of its runs, and the run.
 
     Raises:
         ConfigError: the file is wrong.
@@ -100,7 +101,7 @@ class Finisher(PipelineRunner):
         return self._told(result)
 
     def _take(self, run: PipelineRun) -> bool:
-        """Stop the claims, wait until no task lives, and take the run over; False: it is not held any more."""
+        """Stop the claims, wait until no task lives, and take the run over; False: it is no longer mapped."""
         is_told = False
         while True:
             run = self.store.run(run.id)
@@ -113,7 +114,7 @@ class Finisher(PipelineRunner):
             try:
                 if self.store.take_held_run(run.id):
                     return True
-            except RunFinished:  # by a `finish` that was faster
+            except RunFinished:  # by a faster `finish`
                 return False
             if not is_told:
                 self.progress.message(f"run {run.id}: tasks still run; they are asked to stop")
@@ -121,7 +122,7 @@ class Finisher(PipelineRunner):
             time.sleep(POLL_S)
 
     def _finished_before(self, run: PipelineRun) -> RunResult:
-        """Deliver what an earlier call, or a start that has recovered the run, has left."""
+        """Deliver the remaining events of an earlier call, or of a start that recovered the run."""
         now = self.store.run(run.id)
         if now.is_active and self.store.owner_state(now) == "alive":
             raise AlreadyRunning(now.pipeline, now.id, now.holder)
@@ -134,7 +135,7 @@ class Finisher(PipelineRunner):
         return self._told(self.result(now, now.status, ()))
 
     def _told(self, result: RunResult) -> RunResult:
-        """Add how the streams have ended, in whichever attempt."""
+        """Add how the streams ended, in any attempt."""
         assert result.run_id is not None
         with existing_store(self.pipeline) as store:
             assert store is not None

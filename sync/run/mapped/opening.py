@@ -1,4 +1,4 @@
-"""`open_run`: a run is planned and held for tasks, each of which claims its own stream."""
+"""`open_run`: plans a run and keeps it open for tasks; each task claims its own stream."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from ..results import RunResult
 from ..run_options.options import RunOptions
 from ..runner import PipelineRunner, RunnerOptions
 
-#: Seconds that a run is held after the last sign of life of a task, unless said otherwise.
+#: Default seconds for which a run stays open after its tasks' last sign of life.
 HOLD_S = 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldRun:
-    """A run that waits for its tasks: `sync_stream` for each of its streams, and `finish_run`."""
+    """A run that waits for its tasks: `sync_stream` for each stream, and `finish_run`."""
 
-    #: The run's number, which tasks hand on.
+    #: The run's number, passed between tasks.
     id: int
     pipeline: str
     #: Names, in run order.
@@ -56,29 +56,29 @@ def open_run(
     progress: Progress | None = None,
     signals: list[int] | None = None,
 ) -> HeldRun:
-    """Plan a run and hold it, so that its streams run one by one in other processes or on other machines.
+    """Plan a run and keep it open, so that its streams run one by one in other processes or on other machines.
 
-    Until `finish_run` each other start of the pipeline is refused, and no start recovers the run before it has been
-    `hold_s` seconds without a sign of life of a task.
+    Until `finish_run`, every other start of the pipeline is refused. No start recovers the run until its tasks have
+    shown no sign of life for `hold_s` seconds.
 
     Args:
-        pipeline: what `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
+        pipeline: result of `load_pipeline`, or its argument: a pipeline file, or a mapping.
         streams: globs; default: all selected streams.
-        tags: only streams that have one of these `tags`; default: all.
+        tags: only streams with one of these `tags`; default: all.
         full_refresh: replace every table and ignore every bookmark.
-        variables: runtime variables, before those of the file (not with a loaded pipeline).
+        variables: runtime variables; override the file's (not with a loaded pipeline).
         event: JSON values that callbacks get as `event`.
         trigger: first half of `execution_partition` (not with a loaded pipeline).
-        hold_s: seconds, from 60 to a week.
+        hold_s: seconds, from 60 to one week.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
-        retry: return the run that an earlier call with the same trigger has opened, if it is still held.
-        order_key: recorded with the run; with `retry`, the run of the same trigger and key is returned also after its
-            end, whose streams can be tried again. Empty: it is not.
-        progress: gets a call for each event.
-        signals: numbers of signals that the caller has got; a number that is added gives up.
+        retry: return the run that an earlier call with the same trigger opened, if it is still open.
+        order_key: recorded with the run. With `retry`, a run of the same trigger and key is returned even after its
+            end, and its streams can be tried again. Empty: it is not returned.
+        progress: called for each event.
+        signals: numbers of signals that the caller has received; an added number gives up.
 
     Raises:
-        ConfigError: the file is wrong, or its streams cannot run one by one; nothing was run or written.
+        ConfigError: the file is wrong, or its streams cannot run one by one; no stream ran.
         AlreadyRunning: the pipeline has an active run.
         PipelineFailed: the run failed before its first stream, and has ended.
     """
@@ -104,12 +104,12 @@ def open_run(
 
 
 class Opener(PipelineRunner):
-    """Begins a run as any other, and gives it to its tasks where others run their streams."""
+    """Begins a run like any other, but leaves the streams to its tasks."""
 
     hold_s = HOLD_S
 
     def opened_before(self) -> HeldRun | None:
-        """Return the run that an earlier try has opened; None: this one opens a run."""
+        """Return the run that an earlier attempt opened; None: this one opens a run."""
         key = self.order.order_key
         with existing_store(self.pipeline) as store:
             run = None if store is None else ordered_run(store, self.pipeline, key)
@@ -122,9 +122,9 @@ class Opener(PipelineRunner):
         return self._ended_before(run)
 
     def _ended_before(self, run: PipelineRun) -> HeldRun | None:
-        """Return the ended run of this order if it has started streams: those are not to run twice."""
+        """Return this order's ended run if it has started streams: they must not run twice."""
         self.open_store()
-        if run.is_active:  # the process that was to end it has died
+        if run.is_active:  # the process that ended it has died
             self.clear_up()
             run = self.store.run(run.id)
         has_started = any(each.status != UNCLAIMED for each in self.store.stream_statuses(run.id))
@@ -147,13 +147,13 @@ class Opener(PipelineRunner):
         return plan
 
     def worker_order(self, plan: Plan) -> dict[str, Any]:
-        """Return what the tasks need to know: how to plan as this process has, and what may run side by side."""
+        """Return the plan's options for the tasks, and which streams may run at the same time."""
         chains = {planned.name: planned.chain for planned in plan.streams if planned.chain}
         most = _most_at_once(self.session)
         return {**self.order.given.document(), "workers_on_host": 1, "chains": chains, "most": most}
 
     def run_streams(self, run: PipelineRun, plan: Plan, lease: RunLease) -> RunResult:
-        """Hold the run; its result has the streams as not started."""
+        """Keep the run open; its result shows the streams as not started."""
         self.store.hold_run(run.id, self.hold_s)
         names = tuple(planned.name for planned in plan.streams)
         return RunResult(run_id=run.id, pipeline=run.pipeline, status=RUNNING, never_started=names)
@@ -161,12 +161,12 @@ class Opener(PipelineRunner):
 
 def _held(store: Store, run: PipelineRun) -> HeldRun:
     plan = store.attempt_plan(run.id, 1)
-    assert plan is not None  # it was written when the run began
+    assert plan is not None  # written when the run began
     return HeldRun(id=run.id, pipeline=run.pipeline, streams=tuple(each.stream for each in plan.streams))
 
 
 def _most_at_once(session: PipelineSession) -> int | None:
-    """Return how many streams may be open at once; None: as many as there are tasks."""
+    """Return how many streams may be open at once; None: one for each task."""
     pipeline = session.pipeline
     limits = (
         None if pipeline.concurrency == "auto" else int(pipeline.concurrency),
@@ -178,7 +178,7 @@ def _most_at_once(session: PipelineSession) -> int | None:
 
 
 def _check(session: PipelineSession, plan: Plan) -> None:
-    """Refuse what cannot run one stream a process.
+    """Refuse options with which streams cannot run in separate processes.
 
     Raises:
         ConfigError: names the setting.

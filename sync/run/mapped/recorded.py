@@ -1,4 +1,4 @@
-"""How the streams of a run have ended, as the run store has recorded it."""
+"""How the streams of a run ended, from the run store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..results import StreamResult
 
 
 def recorded_results(store: Store, run_id: int) -> tuple[StreamResult, ...]:
-    """Return each stream that was started, in run order: its success, else its latest end."""
+    """Return each started stream, in run order: its success, else its latest end."""
     found: dict[str, StreamResult] = {}
     blocks: dict[tuple[int, str], list[BlockRun]] = {}
     for block in store.block_runs(run_id):
@@ -25,7 +25,7 @@ def recorded_results(store: Store, run_id: int) -> tuple[StreamResult, ...]:
 
 
 def recorded_result(blocks: Sequence[BlockRun], status: str | None) -> StreamResult:
-    """Return the result of a stream of whose attempt these are the block runs."""
+    """Return a stream's result from the block runs of one attempt."""
     by_type = {block.block_type: block for block in blocks}
     first, last = by_type["data_loader"], by_type["data_exporter"]
     error = next((block.error for block in blocks if block.status == FAILURE and block.error is not None), None)

@@ -48,9 +48,9 @@ from .watch import TaskWatch
 
 log = logging.getLogger("syncblocks")
 
-#: Seconds between two tries to claim a stream where as many are open as may be.
+#: Seconds between two attempts to claim a stream when too many are open.
 BUSY_S = 1.0
-#: Seconds after which a task that waits for others should look again.
+#: Seconds after which a waiting task should check again.
 LATER_S = 20.0
 
 
@@ -64,27 +64,27 @@ def sync_stream(
     progress: Progress | None = None,
     signals: list[int] | None = None,
 ) -> StreamResult:
-    """Run one stream of a mapped run in this process, and return how it has ended.
+    """Run one stream of a mapped run in this process, and return how it ended.
 
-    A stream that has succeeded is not run again. One that another task has left by dying is decided by the
-    destination's ledger first.
+    A stream that has succeeded is not run again. If another task died with the stream, the destination's ledger first
+    decides how it ended.
 
     Args:
-        pipeline: as of `open_run`.
-        run_id: of the mapped run.
+        pipeline: the same as in `open_run`.
+        run_id: number of the mapped run.
         stream: the stream's name.
-        retry: try a stream that has ended otherwise again, in the next attempt of the run, over this stream alone.
-        progress: gets a call for each event.
-        signals: numbers of signals that the caller has got; a number that is added cancels the stream.
+        retry: run an unsuccessful stream again, in the run's next attempt, which has only this stream.
+        progress: called for each event.
+        signals: numbers of signals that the caller has received; an added number cancels the stream.
 
     Returns:
         The result; its status is None if the run was stopped before the stream could start.
 
     Raises:
         ConfigError: the file is wrong.
-        StateError: the run has no such stream, was cancelled, is no longer held, or is not the pipeline's latest.
-        TryLater: another process has the stream, or `retry` has to wait until the attempt has ended.
-        LedgerUnreadable: the destination cannot be asked how the stream has ended; the next try asks again.
+        StateError: the run has no such stream, was cancelled, is no longer open, or is not the pipeline's latest.
+        TryLater: another process has the stream, or `retry` must wait for the attempt's end.
+        LedgerUnreadable: the destination cannot report how the stream ended; the next attempt asks again.
     """
     pipeline, run = of_run(pipeline, run_id)
     told = GuardedProgress(progress or default_progress())
@@ -97,7 +97,7 @@ def sync_stream(
 
 
 class _Order(Struct, frozen=True):
-    """What a task is about."""
+    """A task's run and stream."""
 
     pipeline: Pipeline
     run_id: int
@@ -110,7 +110,7 @@ class StreamTask:
     """One call of `sync_stream`."""
 
     def __init__(self, order: _Order, stack: ExitStack, *, is_retry: bool) -> None:
-        """Open the run store; `stack` closes it, and whatever the task opens later."""
+        """Open the run store; `stack` closes it, and everything that the task opens later."""
         self._order = order
         self._stack = stack
         self._is_retry = is_retry
@@ -120,12 +120,12 @@ class StreamTask:
         self._opened: OpenedAttempt | None = None
 
     def run(self) -> StreamResult:
-        """Do what is to be done until the stream is decided."""
+        """Act until the stream is decided."""
         while True:
             stands = standing_of(self._store, self._order.run_id, self._order.stream)
             if stands.step == "done":
                 return self._recorded(stands)
-            if stands.step == "dead":  # then this is its retry, whether the orchestrator says so or not
+            if stands.step == "dead":  # then this is its retry, even if the orchestrator does not call it so
                 self._is_retry = True
                 self._settle(stands.run)
             elif stands.step == "busy":
@@ -144,7 +144,7 @@ class StreamTask:
     # -- without running it ------------------------------------------------------------------------------------------
 
     def _recorded(self, stands: StreamStanding) -> StreamResult:
-        """Return how it has ended, or that it never started."""
+        """Return how it ended, or that it never started."""
         blocks = self._store.block_runs_of(stands.run.id, stands.attempt, [self._order.stream])
         if blocks:
             return recorded_result(blocks, stands.status)
@@ -167,7 +167,7 @@ class StreamTask:
         return TryLater(f"stream {name!r} of run {run.id}: {why}", after_s=LATER_S)
 
     def _settle(self, run: PipelineRun) -> bool:
-        """Close what dead tasks have left of the attempt, as the ledger decides; return whether there was something."""
+        """Close the attempt's streams of dead tasks, as the ledger decides; return whether there were any."""
         dead = dead_streams(self._store, run)
         for name, former in dead.items():
             attempt, nonce = self._open(run, run.attempt), secrets.token_hex(16)
@@ -218,7 +218,7 @@ class StreamTask:
         return made
 
     def _claim(self, stands: StreamStanding) -> StreamResult | None:
-        """Claim the stream and run it; None: look again."""
+        """Claim the stream and run it; None: check again."""
         run, name = stands.run, self._order.stream
         if run.hold_s is None:
             raise StateError(f"run {run.id} is not a mapped run, or not open for tasks any more: {run.holder} has it")
@@ -242,14 +242,14 @@ class StreamTask:
             time.sleep(BUSY_S)
 
     def _try_again(self, stands: StreamStanding) -> StreamResult | None:
-        """Begin the next attempt over this stream alone, and run it; None: look again."""
+        """Begin the next attempt with only this stream, and run it; None: check again."""
         run, name = stands.run, self._order.stream
         before = self._open(run, stands.attempt)
         planned = next(iter(_only(before.plan([name] if before.is_plain else tuple(before.then)), name)), None)
         if planned is None:
             raise has_changed(name)
         streams = recorded_streams(before.session.pipeline, [planned])
-        # `finish` tells callbacks by today's file anyway.
+        # `finish` calls today's callbacks anyway.
         plan = replace(before.recorded, streams=streams)
         nonce, hold_s = secrets.token_hex(16), run.hold_s or HOLD_S
         if not self._store.begin_held_attempt(run.id, run.attempt, plan, nonce, self._me, hold_s=hold_s):
@@ -260,10 +260,10 @@ class StreamTask:
     # -- running -----------------------------------------------------------------------------------------------------
 
     def _carry_out(self, attempt: OpenedAttempt, nonce: str, planned: PlannedStream | None) -> StreamResult:
-        """Run the claimed stream; `planned`: it was planned just now.
+        """Run the claimed stream; `planned`: its plan, if just made.
 
         Raises:
-            LedgerUnreadable: nobody knows how it ended; it stays open.
+            LedgerUnreadable: its end is unknown; it stays open.
             StateError: it was taken away.
         """
         with masked_output(attempt.session.redactor):
@@ -289,14 +289,14 @@ class StreamTask:
             return result
 
     def _follow(self, run: PipelineRun, member: StreamRun) -> None:
-        """Run the stream in a thread until it has ended, or is to be left."""
+        """Run the stream in a thread until it has ended, or must be abandoned."""
         signals, progress, planned = self._order.signals, self._order.progress, member.planned
         progress.run_started(run, Plan(streams=(planned,), groups=((planned.name,),)))
         progress.stream_started(member.name, planned.key.destination_table, values(planned.start.bookmark))
         work = in_thread(lambda: run_group([member]), f"stream-{member.name}")
         try:
             _follow(member, work, lambda: bool(signals) or progress.exit is not None)
-        except BaseException:  # an orchestrator interrupts its tasks so
+        except BaseException:  # orchestrators interrupt their tasks in this way
             _stop(member, work)
             raise
 
@@ -304,7 +304,7 @@ class StreamTask:
         """Plan the stream again.
 
         Raises:
-            SyncError: the source is no longer what it was when the run was planned.
+            SyncError: the source has changed since the run was planned.
         """
         name = self._order.stream
         plan = attempt.plan([name] if attempt.is_plain else tuple(attempt.then))
@@ -315,7 +315,7 @@ class StreamTask:
 
 
 def _follow(member: StreamRun, work: Future[None], is_stopping: Callable[[], bool]) -> None:
-    """Wait for a stream's end; cancel it when it is to stop or its time is over, and leave a thread that hangs."""
+    """Wait for a stream's end; cancel it when it must stop or its time is over, and abandon a thread that hangs."""
     limit_s, ending, asked_at = member.planned.policy.timeout_s, None, None
     while not work.done():
         wait([work] if ending is None else [work, ending], timeout=0.2)
@@ -333,7 +333,7 @@ def _follow(member: StreamRun, work: Future[None], is_stopping: Callable[[], boo
 
 
 def _stop(member: StreamRun, work: Future[None]) -> None:
-    """End a stream at once: what is not closed by then its next try decides."""
+    """End a stream at once: the next attempt decides about anything left open."""
     member.cancel("the task was stopped")
     wait([work], timeout=GRACE_S)
     if not member.has_ended:

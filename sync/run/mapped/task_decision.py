@@ -1,4 +1,4 @@
-"""What a task has to do about its stream, as the run store has it."""
+"""Decides a task's next step for its stream, from the run store."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from ...errors import StateError
 from ...store import Store
 from ...store.model import RUNNING, SUCCESS, UNCLAIMED, PipelineRun
 
-#: `done`: it has succeeded. `claim`: it waits for its task. `busy`: a process that lives has it. `dead`: its process is
-#: dead. `failed`: it has ended, or can start no more, and its attempt is open. `ended`: the same, and it is over.
+#: `done`: it has succeeded. `claim`: it waits for its task. `busy`: a living process has it. `dead`: its process is
+#: dead. `failed`: it has ended, or cannot start any more, and its attempt is open. `ended`: the same, and the attempt
+# is over.
 Step = Literal["done", "claim", "busy", "dead", "failed", "ended"]
 
 
 class StreamStanding(Struct, frozen=True, kw_only=True):
-    """How a stream of a run stands."""
+    """State of a run's stream."""
 
     run: PipelineRun
     step: Step
-    #: The attempt in which it succeeded, else the latest one that has planned it.
+    #: The attempt in which it succeeded, else the latest attempt that planned it.
     attempt: int
-    #: In that attempt: unclaimed, running, or as it has ended.
+    #: In this attempt: unclaimed, running, or its end.
     status: str
 
 
 def standing_of(store: Store, run_id: int, stream: str) -> StreamStanding:
-    """Look how a stream stands.
+    """Read the stream's state.
 
     Raises:
         StateError: the run has no such stream.

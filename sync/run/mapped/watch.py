@@ -1,4 +1,4 @@
-"""The lease of a task on its stream and on the run, and its look at what becomes of both."""
+"""A task's lease on its stream and on the run, and its checks of their states."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ class TaskWatch(ClaimWatch):
             self._member.cancel("another stream failed, or the run was ended")
 
     def hang(self) -> None:
-        """Leave the stream to its thread: its token keeps it from a commit, and the process may have other tasks."""
+        """Abandon the stream's thread: the token prevents its commits, and the process may have other tasks."""
         self._member.abandon()

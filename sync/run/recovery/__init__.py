@@ -1,1 +1,2 @@
-"""What a dead process has left: its runs, streams, staging and ranges. The ledger decides, after a token fenced it."""
+"""The remains of a dead process: its runs, streams, staging tables and ranges. The ledger decides, after a token has
+fenced the process."""

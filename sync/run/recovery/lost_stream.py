@@ -1,4 +1,4 @@
-"""The end of streams whose process is gone: the destination's ledger decides, after a token has fenced the process."""
+"""Ends streams whose process has died: a token fences the process, then the destination's ledger decides."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def end_lost(
     nonce: str = "",
     goes_on: Callable[[StreamOutcome], bool] = lambda outcome: False,
 ) -> None:
-    """Fence whoever ran some streams, let the ledger decide, drop what was staged, and close the streams.
+    """Fence the former writer of some streams, let the ledger decide, drop staging tables, and close the streams.
 
-    Every step may be killed and repeated.
+    Each step may be killed and repeated.
 
     Args:
         store: the run store.
-        run: the run that the streams are of.
-        plan: of the run's attempt.
+        run: run of the streams.
+        plan: plan of the run's attempt.
         streams: their names.
-        destination: where their ledger rows are.
-        owner: of the token that fences.
-        error: why those failed that did not succeed; None: they were cancelled.
-        drop: drops what was staged.
-        nonce: of their claim; empty: the run's process has claimed them.
-        goes_on: asked before a stream is closed; True: somebody else tries it again, and it stays open.
+        destination: has their ledger rows.
+        owner: owner in the fencing token.
+        error: error of streams that did not succeed; None: they were cancelled.
+        drop: drops staging tables.
+        nonce: nonce of their claim; empty: the run's process has claimed them.
+        goes_on: asked before a stream is closed; True: another process tries it again, and it stays open.
 
     Raises:
-        LedgerUnreadable: the destination cannot be asked; all of them stay open.
+        LedgerUnreadable: the destination cannot be reached; all of them stay open.
     """
     lost = [planned for name in streams for planned in plan.streams if planned.stream == name]
     outcomes = [_outcome(store, run, plan, planned, destination, owner=owner, error=error) for planned in lost]
@@ -69,7 +69,7 @@ def _outcome(
     owner: str,
     error: ErrorInfo | None,
 ) -> StreamOutcome:
-    """Fence whoever ran a stream, then return how it ended: success if the ledger says so."""
+    """Fence the former writer of a stream, then return how it ended: success if the ledger has it."""
     stream, last = planned.stream, planned.blocks[-1].block
     if error is not None:
         error = replace(error, stream=stream, block=last)
@@ -82,7 +82,7 @@ def _outcome(
         log.warning("%s: its output was not kept, callbacks receive None: its process has died", stream)
     state = None
     if destination.has_ledger and (is_done or is_change_made or _has_moved(store, run, row)):
-        # The table has the shape of that run: the next run does not report its schema changes again.
+        # The table has this run's columns: the next run does not report its schema changes again.
         state = StateCopy(
             stream=stream,
             destination_table=planned.destination_table,
@@ -104,7 +104,7 @@ def _outcome(
 def unknown_blocks(
     planned: StreamPlan, status: str, error: ErrorInfo | None, *, failed: str
 ) -> tuple[BlockOutcome, ...]:
-    """Return the outcomes of a stream's blocks of which nobody knows figures; `failed` is the block with the error."""
+    """Return the outcomes of a stream's blocks without figures; `failed` is the block with the error."""
     return tuple(
         BlockOutcome(block=block.block, status=status, error=error if block.block == failed else None)
         for block in planned.blocks

@@ -1,4 +1,4 @@
-"""Takeover of a stream: tokens fence former writers, and the destination's ledger says what was committed."""
+"""Takeover of a stream: tokens fence former writers, and the destination's ledger knows the commits."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def run_reference(run: PipelineRun) -> str:
 def stream_token(run: PipelineRun, stream: str, number: int) -> str:
     """Return the token of one attempt at a stream.
 
-    It is derived from the run's random key, so nobody can guess it. A recovery knows the key, computes the tokens and
-    finds the staging tables of a dead process by them.
+    It is derived from the run's random key, so it cannot be guessed. A recovery that knows the key computes the tokens,
+    and finds a dead process's staging tables by them.
     """
     parts = f"{run.key}\0{run.attempt}\0{stream}\0{number}".encode("utf-8", "surrogatepass")
     return blake2b(parts, digest_size=16).hexdigest()
 
 
 def owner_text(run: PipelineRun) -> str:
-    """Return the text that the ledger's `owner` has for a run."""
+    """Return the ledger's `owner` text for a run."""
     return f"run {run.id} on {run.owner.host}"
 
 
 def fenced_row(destination: Destination, key: LedgerKey, owner: str) -> LedgerRow:
-    """Read what was committed, after fencing every earlier writer.
+    """Read the committed state, after fencing every earlier writer.
 
     Writes a new token first. That write waits for a commit in progress, so the row read after it is final.
 
@@ -78,7 +78,7 @@ def was_made(
     run: PipelineRun,
     destination: Destination,
 ) -> bool:
-    """Whether an announced change of the table was made; true if nobody can know.
+    """Whether an announced table change was made; true if unknown.
 
     Args:
         mark: from `commit_mark`.
@@ -104,6 +104,6 @@ def was_made(
 
 
 def _digest(bookmark: Bookmark | None) -> str:
-    """Return a hash that tells two bookmarks apart."""
+    """Return a hash that distinguishes bookmarks."""
     text = json.dumps(None if bookmark is None else dict(bookmark), sort_keys=True)
     return blake2b(text.encode("ascii"), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""What earlier runs left behind: the run of a dead process, unfinished ranges, bookmarks of dropped tables."""
+"""Remains of earlier runs: the run of a dead process, unfinished ranges, bookmarks of dropped tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .takeover import fenced_row, owner_text, stream_token
 
 log = logging.getLogger("syncblocks")
 
-#: What became of the process of a run that is still open.
+#: State of the process of a run that is still open.
 _DIED, _LEFT = "the process of this run died", "the process of this run left it"
 
 
@@ -29,11 +29,11 @@ def recover(store: Store, pipeline: str, destination: Destination, progress: Pro
     """End and return the run that a dead process of this pipeline left; None if there is none.
 
     The destination's ledger decides each stream that had started: success if that attempt completed it, else failure.
-    Every step may be killed and repeated.
+    Each step may be killed and repeated.
 
     Raises:
         AlreadyRunning: the run's process is alive.
-        LedgerUnreadable: the destination cannot be asked; the run stays open.
+        LedgerUnreadable: the destination cannot be reached; the run stays open.
     """
     for wrong in store.mend(pipeline):
         progress.message(f"run store {store.url} was torn: {wrong}", level="warning")
@@ -44,7 +44,7 @@ def recover(store: Store, pipeline: str, destination: Destination, progress: Pro
         raise AlreadyRunning(pipeline, run.id, run.holder)
     try:
         former, run = run, store.take_over_run(run.id)
-    except RunFinished:  # the last COMMIT of the dead process has come late
+    except RunFinished:  # the last COMMIT of the dead process arrived late
         return None
     try:
         return _end(store, run, destination, progress, former=former)
@@ -54,7 +54,7 @@ def recover(store: Store, pipeline: str, destination: Destination, progress: Pro
 
 
 def leave(store: Store, run: PipelineRun) -> None:
-    """Leave a run that stays open to the next start, also while this process lives."""
+    """Leave an open run to the next start, even while this process lives."""
     try:
         store.leave_run(run)
     except SyncError as error:
@@ -82,17 +82,17 @@ def _end(
 def close_left_streams(
     store: Store, run: PipelineRun, destination: Destination, *, is_crash: bool = True, has_died: bool = True
 ) -> None:
-    """Close the streams that dead processes have left of this process's run, as the ledger decides.
+    """Close this run's streams of dead processes, as the ledger decides.
 
     Args:
         store: the run store.
-        run: this process's.
-        destination: where the ledger is.
-        is_crash: False: no process has died, the run was cancelled.
-        has_died: False: the process has left the run, and may live.
+        run: the run of this process.
+        destination: has the ledger.
+        is_crash: False: no process has died; the run was cancelled.
+        has_died: False: the process has abandoned the run, and may live.
 
     Raises:
-        LedgerUnreadable: the destination cannot be asked; what is open stays so.
+        LedgerUnreadable: the destination cannot be reached; open streams stay open.
     """
     plan = store.attempt_plan(run.id, run.attempt)
     if plan is None:
@@ -112,7 +112,7 @@ def close_left_streams(
 
 
 def drop_staging(destination: Destination, run: PipelineRun, streams: Sequence[StreamPlan]) -> None:
-    """Drop what a dead process staged; the ledger has decided, so what cannot be dropped stops no later run."""
+    """Drop a dead process's staging tables; the ledger has decided, so a failed drop stops no later run."""
     tokens = [
         stream_token(run, planned.stream, number)
         for planned in streams
@@ -130,7 +130,7 @@ def clear_leftovers(connectors: Connectors, run: PipelineRun, plan: Plan, *, is_
     """Drop ranges that this run does not resume, and bookmarks of tables that no longer exist.
 
     Args:
-        connectors: of the pipeline; the destination holds ranges and bookmarks.
+        connectors: the pipeline's connectors; the destination has ranges and bookmarks.
         run: the run that begins.
         plan: its plan.
         is_partial: streams outside the plan may resume their ranges in a later run.
@@ -152,7 +152,7 @@ def _drop_ranges(can: Capabilities, run: PipelineRun, plan: Plan, *, is_partial:
 
 
 def _forget_dropped_tables(destination: Destination, run: PipelineRun, plan: Plan) -> None:
-    """Make every stream of a dropped table start over, also a stream that is not in this run or fails in it."""
+    """Make every stream of a dropped table start over, even a stream that is not in this run or fails in it."""
     gone = {}
     for planned in plan.streams:
         others = [row for row in planned.table.ledger if row.key != planned.key]
@@ -164,8 +164,8 @@ def _forget_dropped_tables(destination: Destination, run: PipelineRun, plan: Pla
 def _forget_bookmarks(destination: Destination, rows: Iterable[LedgerRow], owner: str) -> None:
     """Delete the bookmarks of a table that no longer exists.
 
-    The first stream creates the table again. A later stream would find it and go on from a bookmark of the old table.
-    A row that somebody has written meanwhile keeps its bookmark.
+    The first stream creates the table again. A later stream would find the table and continue from the old table's
+    bookmark. A row that another process has written meanwhile keeps its bookmark.
     """
     for row in rows:
         if row.bookmark is None:

@@ -1,1 +1,1 @@
-"""Options of one run that change its plan: where streams start, what they delete and what they fill."""
+"""Options of one run that change its plan: start positions, deletes and fills."""

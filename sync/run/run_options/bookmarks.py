@@ -1,4 +1,4 @@
-"""`run --bookmark`: streams that start elsewhere than at the ledger's bookmark, which never moves back for it."""
+"""`run --bookmark`: streams start at a given bookmark instead of the ledger's, which never moves back for it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _started(planned: PlannedStream, texts: Mapping[str, str]) -> PlannedStream:
                 key="--bookmark",
             )
         if not is_ahead(stream, new, old):
-            bookmark = dict(held or bookmark)  # it knows the records at it
+            bookmark = dict(held or bookmark)  # it has hashes of the records at the bookmark
     return replace(planned, start=Start(bookmark=bookmark, reason="--bookmark", is_given=True))
 
 
@@ -68,7 +68,8 @@ def _given(planned: PlannedStream, texts: Mapping[str, str]) -> dict[str, Any]:
     """Return the bookmark of given values.
 
     Raises:
-        ConfigError: they are none of the stream's. It has no cause: that of a connector would be a failed run.
+        ConfigError: they do not fit the stream's columns. Without a cause: a connector error as cause would count as a
+            failed run.
     """
     try:
         return bookmark_of_texts(planned, texts)

@@ -1,4 +1,4 @@
-"""`run --deletes` and `run --allow-deletes`: deletes that are due at once, or go beyond their limit."""
+"""`run --deletes` and `run --allow-deletes`: run deletes now, or beyond their limit."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ...plan.plan import Plan, PlannedStream
 
 
 def deleting(plan: Plan, *, at_once: bool, allowed: Sequence[str]) -> Plan:
-    """Return a plan in which streams look for deleted records, whatever `every` says, or delete beyond the limit.
+    """Return a plan in which streams delete missing records despite `every`, or beyond the limit.
 
     Args:
         plan: the plan of the run.
-        at_once: all streams with `deletes` look for them.
-        allowed: names of streams whose limit does not count; they look for them too.
+        at_once: applies to all streams with `deletes`.
+        allowed: names of streams without a limit; they delete at once too.
 
     Raises:
-        ConfigError: no stream of the run has `deletes`, or one that is named has not.
+        ConfigError: no stream of the run, or not a named one, has `deletes`.
     """
     able = [planned.name for planned in plan.streams if planned.deletes is not None]
     for name in allowed:

@@ -1,4 +1,4 @@
-"""`syncblocks fill`: columns that a run fills in records that are there, whether they are new or not."""
+"""`syncblocks fill`: a run fills columns in existing records, new columns or not."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ...plan.plan import Plan, PlannedStream
 
 
 def filling(plan: Plan, columns: Mapping[str, Sequence[str]], can: Capabilities) -> Plan:
-    """Return a plan that fills columns of some streams before it loads them.
+    """Return a plan that fills columns of some streams before their load.
 
     Args:
         plan: the plan of the run.
         columns: stream -> columns, by the source's names.
-        can: capabilities of the destination.
+        can: the destination's capabilities.
 
     Raises:
-        ConfigError: no such stream, it cannot be filled, has no such column, or has not been loaded yet.
+        ConfigError: no such stream or column, the stream cannot be filled, or it has not been loaded yet.
     """
     for name in columns:
         if all(planned.name != name for planned in plan.streams):

@@ -1,4 +1,4 @@
-"""The plan of a run with the options that it was given: where streams start, what they delete and what they fill."""
+"""The plan of a run with its options: start positions, deletes and fills."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from ...store import Store
 
 
 class RunOptions(NamedTuple):
-    """Options of one run that decide its plan, as JSON values: a worker plans by them as the run did."""
+    """A run's options that decide its plan, as JSON values: workers plan by them as the run did."""
 
     full_refresh: bool = False
     drop_history: bool = False
-    #: Nobody has given the run its execution date, or it was due before it began: a tick, or a further attempt.
+    #: The execution date is not given, or comes from before the run's begin: a tick, or a further attempt.
     is_late: bool = False
     #: Stream -> a value, as text, for each of its bookmark_properties.
     bookmarks: Mapping[str, Mapping[str, str]] = {}
-    #: Look for deleted records now.
+    #: Delete missing records now.
     deletes: bool = False
     #: Streams that may delete more than their limit.
     allow_deletes: Sequence[str] = ()
-    #: Stream -> columns that its records get first.
+    #: Stream -> columns to fill in its records first.
     fills: Mapping[str, Sequence[str]] = {}
 
     def document(self) -> dict[str, Any]:
-        """Return it as the run store keeps it."""
+        """Return the run store's form."""
         return self._asdict()
 
 
 def options_of(document: Mapping[str, Any]) -> RunOptions:
-    """Return what `RunOptions.document` has written; keys of others are left out."""
+    """Return the options that `RunOptions.document` wrote; ignore other keys."""
     return RunOptions(**{name: document[name] for name in RunOptions._fields if name in document})
 
 
@@ -48,7 +48,7 @@ def plan_with_options(
     only: Sequence[str] | None = None,
     part: WorkerPlan | None = None,
 ) -> Plan:
-    """Plan a run by its options; see `make_plan` for the others and for errors."""
+    """Plan a run by its options; see `make_plan` for other arguments and errors."""
     plan = make_plan(
         session,
         store,
@@ -62,7 +62,7 @@ def plan_with_options(
     )
     with mistakes():
         if options.bookmarks:
-            from .bookmarks import starting_at  # with the commands about states; few runs need it
+            from .bookmarks import starting_at  # belongs to the state commands; few runs need it
 
             plan = starting_at(plan, options.bookmarks)
         if options.deletes or options.allow_deletes:

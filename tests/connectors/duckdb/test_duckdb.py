@@ -424,8 +424,8 @@ def test_a_union_is_compared_as_the_text_that_it_arrives_as(path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "damage", "said"),
     [
-        (0, b"\0", r"is damaged or cut off, .*take a copy from before"),
-        (1000, None, r"is damaged or cut off, .*take a copy from before"),
+        (0, b"\0", r"is damaged or incomplete, .*use an earlier copy"),
+        (1000, None, r"is damaged or incomplete, .*use an earlier copy"),
         (12, b"\xe8", r"a newer DuckDB has written it: .*pip install -U"),
     ],
 )
@@ -458,7 +458,7 @@ def test_a_file_of_records_is_refused_before_the_first_write(tmp_path: Path, nam
     with closing(duckdb.connect()) as connection:
         connection.execute(f"copy (select 1 as x) to '{path}'")
     before = path.read_bytes()
-    said = rf"{name} is a file of records, not a DuckDB database: .* connector of its format \(csv, json, jsonl or parq"
+    said = rf"{name} is a data file, not a DuckDB database: .* connector of its format \(csv, json, jsonl or parq"
     source, destination = (made({"path": name}, tmp_path) for made in (DuckDBSource, DuckDBDestination))
     key = LedgerKey(pipeline="p", stream="people", destination_table="people")
     for attempt in (source.discover, destination.check, lambda: destination.take_over(key, token="0" * 32, owner="me")):

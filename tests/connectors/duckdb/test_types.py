@@ -150,7 +150,7 @@ def test_what_arrow_has_no_value_for_is_refused_or_set_aside(kind: str, bad: str
         connection.execute(f"create table t (n integer, v {kind}); insert into t values (1, {good}), (2, {bad})")
     with closing(DuckDBSource({"path": str(path)}, path.parent)) as source:
         (stream,) = source.discover()
-        with pytest.raises(FatalConnectorError, match="'v' holds 24:00, or an infinite TIMESTAMP_NS"):
+        with pytest.raises(FatalConnectorError, match="'v' contains the time 24:00, or an infinite TIMESTAMP_NS"):
             read(source, stream)
         events = [event for _, event in source.read([replace(stream, read=replace(stream.read, max_rejected=1))], {})]
     assert [n for event in events if isinstance(event, pa.RecordBatch) for n in event["n"].to_pylist()] == [1]

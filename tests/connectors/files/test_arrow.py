@@ -77,7 +77,7 @@ def test_what_is_no_arrow_file_or_is_damaged_is_told_by_name(tmp_path: Path) -> 
     with pytest.raises(FatalConnectorError, match=r"old\.feather: is a Feather file of version 1"):
         source_of(tmp_path / "old.feather").discover()
     (tmp_path / "none.arrow").write_bytes(b"id,name\n1,x\n")
-    with pytest.raises(FatalConnectorError, match=r"none\.arrow: no Arrow IPC file"):
+    with pytest.raises(FatalConnectorError, match=r"none\.arrow: not an Arrow IPC file"):
         source_of(tmp_path / "none.arrow").discover()
     with pa.ipc.new_file(str(tmp_path / "t.arrow"), pa.schema([("v", pa.string())])) as writer:
         writer.write_table(pa.table({"v": ["abcdefgh", "ijklmnop"]}))
@@ -109,7 +109,7 @@ def test_a_decimal_of_more_digits_than_its_bits_hold_is_refused(tmp_path: Path, 
     number = pa.Array.from_buffers(kind, 1, [None, pa.py_buffer((5).to_bytes(kind.bit_width // 8, "little"))])
     with pa.ipc.new_file(str(tmp_path / "t.arrow"), schema) as writer:
         writer.write_table(pa.table([number], schema=schema))
-    with pytest.raises(FatalConnectorError, match=r"t\.arrow: column 'v' is of a type that nobody has"):
+    with pytest.raises(FatalConnectorError, match=r"t\.arrow: column 'v' has an unsupported type"):
         records_of(source_of(tmp_path / "t.arrow"))
 
 
@@ -129,7 +129,7 @@ def test_a_union_is_told_with_a_way_out_and_an_empty_one_ends_nothing(tmp_path: 
         "streams": [{"stream": "t"}],
     }
     result = run_pipeline(load_pipeline(pipeline, folder=tmp_path))
-    assert "unions are not read" in str(result.streams["t"].error)
+    assert "unions cannot be read" in str(result.streams["t"].error)
     assert "columns: {exclude: [u]}" in str(result.streams["t"].error)
     pipeline["streams"] = [{"stream": "t", "columns": {"exclude": ["u"]}}]
     assert run_pipeline(load_pipeline(pipeline, folder=tmp_path)).streams["t"].records == 2

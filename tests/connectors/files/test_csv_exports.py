@@ -172,13 +172,13 @@ def test_a_line_that_would_be_held_is_refused_beyond_a_limit() -> None:
     ("said", "message"),
     [
         ({"thousands": "."}, "thousands: is the decimal sign"),
-        ({"thousands": "5", "decimal": ","}, "thousands: .*no letter, digit"),
+        ({"thousands": "5", "decimal": ","}, "thousands: .*a letter, digit"),
         ({"decimal": ";"}, "decimal: "),
-        ({"delimiter": " ", "trim": True}, "trim: takes the blanks"),
-        ({"delimiter": ";", "comment": ";"}, "comment: begins like a field"),
-        ({"escape": "\\", "comment": "#"}, "escape: is not understood"),
-        ({"escape": "\\", "delimiter": "||"}, "escape: is not understood"),
-        ({"delimiter": '|"|'}, "delimiter: must be another"),
+        ({"delimiter": " ", "trim": True}, "trim: would remove the blanks"),
+        ({"delimiter": ";", "comment": ";"}, "comment: could begin a field"),
+        ({"escape": "\\", "comment": "#"}, "escape: cannot be combined"),
+        ({"escape": "\\", "delimiter": "||"}, "escape: cannot be combined"),
+        ({"delimiter": '|"|'}, "delimiter: must differ"),
         ({"encoding": "cp12522"}, "encoding: .*did you mean cp1252"),
     ],
 )
@@ -201,7 +201,7 @@ def test_names_that_are_empty_or_there_twice_are_numbered_and_told(tmp_path: Pat
     assert "t.csv: column 2 is another 'id' and is read as 'id_2'; column 3 has no name and is read as" in notice
     path.write_text("a,a,b,a\n1,2,3,4\n")
     assert only(source).schema.names == duckdb.sql(f"from read_csv('{path}')").columns
-    with pytest.raises(FatalConnectorError, match=r"config\.header: column 'a' is there twice"):
+    with pytest.raises(FatalConnectorError, match=r"config\.header: column 'a' exists twice"):
         source_of(path, header=["a", "a", "b", "c"]).discover()
 
 

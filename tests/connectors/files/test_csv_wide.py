@@ -123,13 +123,13 @@ def test_what_is_wrong_behind_a_wide_record_is_told_with_its_line(tmp_path: Path
     path, begin = tmp_path / "docs.csv", 'id,doc\n1,"a\nb"\n2,"' + ("x" * 1000 + "\r\n") * (WIDE // 1000) + '"\n'
     line = begin.count("\n") + 1
     path.write_text(f"{begin}3,c,d\n4,e\nfive,f\n", newline="")
-    with pytest.raises(FatalConnectorError, match=rf"docs\.csv:{line}: 3 fields, but there are 2 columns"):
+    with pytest.raises(FatalConnectorError, match=rf"docs\.csv:{line}: 3 fields for 2 columns"):
         read(source_of(path))
     records, rejected = read(source_of(path, types={"id": "int64"}), max_rejected=5)
     assert [record["id"] for record in records] == [1, 2, 4]
     found = [(record.place.rpartition(":")[2], record.reason) for each in rejected for record in each.records]
     assert found == [
-        (str(line), "3 fields, but there are 2 columns"),
+        (str(line), "3 fields for 2 columns"),
         (str(line + 2), "column 'id': 'five' is no int64"),
     ]
 
@@ -153,7 +153,7 @@ def test_a_wide_record_that_is_no_utf_8_is_an_error_with_its_line(tmp_path: Path
 def test_a_quote_that_is_never_closed_is_told_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "docs.csv"
     path.write_text('id,doc\n1,a\n2,"b\n' + "3,cccccccc\n" * (WIDE // 11))
-    with pytest.raises(FatalConnectorError, match=r"docs\.csv:3: a quoted field has no end: .*`config\.quote: \"\"`"):
+    with pytest.raises(FatalConnectorError, match=r"docs\.csv:3: a quoted field does not end: .*`config\.quote: \"\"`"):
         source_of(path).discover()
 
 
@@ -173,5 +173,5 @@ def test_a_record_larger_than_memory_is_refused_before_it_is_read_to_its_end(tmp
     path.write_text(f"id,doc\n1,{'x' * WIDE}\n2,{'y' * 2 * WIDE}\n3,{'z' * 10**7}\n")
     source = source_of(path)
     source.limit_record(WIDE)
-    with pytest.raises(RecordTooWide, match=r"docs\.csv:3: a record is larger than all of `memory`, 19 MB: raise"):
+    with pytest.raises(RecordTooWide, match=r"docs\.csv:3: a record is larger than `memory`, 19 MB: raise"):
         source.discover()

@@ -140,7 +140,7 @@ def test_files_deleted_by_hand_are_no_table(tmp_path: Path) -> None:
         (b"\xff\xfe", "is damaged"),
         (
             b'{"version": 99}',
-            "was written by a newer version of syncblocks, which alone can go on with it: run that one",
+            "was written by a newer version of syncblocks: use that version",
         ),
     ],
 )

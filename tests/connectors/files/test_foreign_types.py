@@ -67,7 +67,7 @@ def test_types_that_have_no_meaning_here_are_read_as_they_are_stored_and_said(tm
         assert [type_text(each.type) for each in stream.schema][1:] == ["int64", "json", "int32"]
         said = notices_of(stream.schema)
         assert [" ".join(text.split()[:6]).rstrip(",") for text in said] == [
-            "column 'v' is a VARIANT as",
+            "column 'v' is a Parquet VARIANT, which",
             "column 'period' is of the type",
             "column 'opaque' is of the type",
         ]
@@ -79,4 +79,4 @@ def test_an_interval_of_parquet_is_said_to_arrive_as_bytes(tmp_path: Path) -> No
     duckdb = pytest.importorskip("duckdb")
     duckdb.execute(f"copy (select 1 as id, interval 3 day as pause) to '{tmp_path / 't.parquet'}'")
     (said,) = notices_of(only(source_of(tmp_path / "t.parquet", ParquetSource)).schema)
-    assert said.startswith("column 'pause' is an INTERVAL of Parquet")
+    assert said.startswith("column 'pause' is a Parquet INTERVAL")

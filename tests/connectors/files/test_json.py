@@ -161,14 +161,14 @@ def test_an_empty_array_is_no_records_and_an_object_is_one(tmp_path: Path) -> No
     [
         ('{"data": {"rows": []}}', "data has no 'items', but 'rows'"),
         ('{"date": []}', "its top has no 'data', but 'date'"),
-        ('{"data": [{"items": []}]}', "data is an array, in which there is no 'items'"),
-        ('{"data": {"items": null}}', "data.items is null, neither an array nor an object"),
+        ('{"data": [{"items": []}]}', "data is an array, and has no 'items'"),
+        ('{"data": {"items": null}}', "data.items is null, not an array or an object"),
         ('{"data": {"items": "x"}}', "data.items is 'x', neither"),
         ('{"data": {"items": [], "items": []}}', "data.items is there twice"),
-        ('{"data": {"items": [{"a": 1}, 5, {"a": 2}]}}', "data.items[1] is '5', and no object"),
+        ('{"data": {"items": [{"a": 1}, 5, {"a": 2}]}}', "data.items[1] is '5', not an object"),
         ('{"data": {"items": ["x, y"]}}', "data.items[0] is "),
-        ('{"data": {"items": [{"a": 1}, [{"a": 1}]]}}', "data.items[1] is an array, and no object"),
-        ('{"data": {"items": [{"a": 1},]}}', "byte 30: an object should come behind the comma"),
+        ('{"data": {"items": [{"a": 1}, [{"a": 1}]]}}', "data.items[1] is an array, not an object"),
+        ('{"data": {"items": [{"a": 1},]}}', "byte 30: expected an object after the comma"),
         ('{"data": {"items": [{"a": 1} {"a": 2}]}}', "byte 30"),
         ('{"data": {"items": [{"a": 1},,{"a": 2}]}}', "byte 30"),
         ('{"data": {"items": [{"a": 1}', "data.items[0]: broken JSON: the document ends before its last bracket"),
@@ -182,7 +182,7 @@ def test_an_empty_array_is_no_records_and_an_object_is_one(tmp_path: Path) -> No
         ('{"meta": tru, "data": {"items": []}}', "'tru' is no value"),
         ('{"meta": {"a": [1}, "data": {"items": []}}', "broken JSON"),
         ('{\n "data": {"items": []},\n x: 1}', "line 3, byte 2"),
-        ("", "is empty, and no JSON document"),
+        ("", "is empty, so not a JSON document"),
     ],
 )
 def test_what_is_wrong_in_a_document_fails_with_place_and_reason(tmp_path: Path, text: str, words: str) -> None:
@@ -196,7 +196,7 @@ def test_what_is_wrong_in_a_document_fails_with_place_and_reason(tmp_path: Path,
     ("text", "end"),
     [
         ('{"x": [{"a": 1}', "x[0]: broken JSON: the document ends before its last bracket"),
-        ('{"a": "x', "byte 7: the document ends within the text that begins there"),
+        ('{"a": "x', "byte 7: the document ends within the text that begins here"),
         ('{"a": [1', "byte 9: the document ends before its last bracket"),
         ('{"x": [{"a": 1}, {"a": 2]', "x[1]: broken JSON: "),
     ],
@@ -212,7 +212,7 @@ def test_a_document_that_was_cut_off_is_said_to_end_once(tmp_path: Path, text: s
 @pytest.mark.parametrize("half", ["\\ud83d", "\\ude00", "\\ud83dx", "\\ud83d\\ud83d"])
 def test_half_a_surrogate_pair_is_told_as_such(tmp_path: Path, kind: type[FileSource], half: str) -> None:
     (tmp_path / "t.json").write_text(f'{{"a": "{half}"}}\n')
-    with pytest.raises(FatalConnectorError, match="a text holds half a surrogate pair"):
+    with pytest.raises(FatalConnectorError, match="a text contains half a surrogate pair"):
         records_of(source_of(tmp_path / "t.json", kind))
 
 
@@ -301,7 +301,7 @@ def test_a_document_may_be_packed_and_a_record_may_not_be_larger_than_memory(tmp
     source = source_of(tmp_path / "docs.json.gz", JSONSource)
     assert [len(record["doc"]) for record in records_of(source)] == [1, 9 << 20, 1, 20 << 20, 1]
     source.limit_record(10 << 20)
-    with pytest.raises(RecordTooWide, match=r"docs\.json\.gz: \[3\]: a record is larger than all of `memory`, 10 MB"):
+    with pytest.raises(RecordTooWide, match=r"docs\.json\.gz: \[3\]: a record is larger than `memory`, 10 MB"):
         records_of(source)
 
 
@@ -319,7 +319,7 @@ def test_a_line_of_null_is_no_record_of_json_lines(tmp_path: Path, lines: str) -
     source = source_of(tmp_path / "t.jsonl", JSONLSource)
     stream = only(source)
     (tmp_path / "t.jsonl").write_text(lines)
-    with pytest.raises(FatalConnectorError, match="no JSON object"):
+    with pytest.raises(FatalConnectorError, match="not a JSON object"):
         records_of(source, stream)
 
 

@@ -58,7 +58,7 @@ def test_json_types_come_from_all_keys_and_values(tmp_path: Path) -> None:
         ('{"a": true}', ["t.jsonl:4", "'a'"]),
         ('{"a": 9223372036854775808}', ["t.jsonl:4", "'a'"]),
         ('{"a": 1', ["t.jsonl:4"]),
-        ("[1]", ["t.jsonl:4", "no JSON object"]),
+        ("[1]", ["t.jsonl:4", "not a JSON object"]),
         ('{"a": NaN}', ["t.jsonl:4"]),
         ('{"t": "\\ud800"}', ["t.jsonl:4"]),
     ],
@@ -85,7 +85,7 @@ def test_each_record_has_a_line_of_its_own_beside_objects_too(tmp_path: Path, te
     source = jsonl(tmp_path / "t.jsonl", {"id": 1, "o": {}})
     stream = only(source)
     (tmp_path / "t.jsonl").write_text(text)
-    with pytest.raises(FatalConnectorError, match=r"t\.jsonl:[12]: no JSON object"):
+    with pytest.raises(FatalConnectorError, match=r"t\.jsonl:[12]: not a JSON object"):
         records_of(source, stream)
 
 
@@ -139,7 +139,7 @@ def test_a_json_line_larger_than_memory_is_refused_with_its_line(tmp_path: Path)
     source = source_of(path, JSONLSource)
     assert [len(record["doc"]) for record in records_of(source)] == [1, 9 << 20, 1, 20 << 20, 1]
     source.limit_record(10 << 20)
-    with pytest.raises(RecordTooWide, match=r"docs\.jsonl:4: a record is larger than all of `memory`, 10 MB"):
+    with pytest.raises(RecordTooWide, match=r"docs\.jsonl:4: a record is larger than `memory`, 10 MB"):
         records_of(source)
 
 
@@ -195,5 +195,5 @@ def test_a_line_that_is_no_utf_8_is_no_record(other: bytes, tmp_path: Path) -> N
         b'{"id": 1, "v": %b}\n{"id": 2, "v": "caf\xe9"}\n{"id": 3, "v": "\xc3\xa9"}\n' % other
     )
     for types in ({}, {"v": "string"}):
-        with pytest.raises(FatalConnectorError, match=r"t\.jsonl:2: no JSON object in UTF-8"):
+        with pytest.raises(FatalConnectorError, match=r"t\.jsonl:2: not a JSON object in UTF-8"):
             records_of(source_of(tmp_path / "t.jsonl", JSONLSource, types=types))

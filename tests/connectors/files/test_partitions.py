@@ -170,7 +170,7 @@ def test_many_partitions_are_written_with_few_open_files(tmp_path: Path, monkeyp
     run(destination, load("replace", "t1"), batch(*records[:35]), batch(*records[35:]), FINAL)
     assert sorted(record["id"] for record in read("csv", tmp_path)) == list(range(70))
     monkeypatch.setattr(layout, "MOST_FILES", 5)
-    with pytest.raises(FatalConnectorError, match="partition by something coarser"):
+    with pytest.raises(FatalConnectorError, match="use a coarser partition"):
         run(destination, load("replace", "t2"), batch(*records), FINAL)
     assert len(read("csv", tmp_path)) == 70, "as it was"
 
@@ -179,11 +179,11 @@ def test_what_cannot_be_partitioned_is_refused(tmp_path: Path) -> None:
     stream = load("replace", "t").stream
     for said, words in (
         (["nothing"], "there is no column 'nothing', but id, region, at"),
-        (["year(region)"], "column 'region' is string, no time, which year"),
+        (["year(region)"], "column 'region' is string, not a time, which year"),
     ):
         with pytest.raises(ConnectorConfigError, match=words):
             destination_of("csv", tmp_path, partition_by=said).accepts(stream, WriteDisposition.REPLACE)
-    with pytest.raises(ConnectorConfigError, match="two levels of folders are called 'region'"):
+    with pytest.raises(ConnectorConfigError, match="folder levels have the name 'region'"):
         destination_of("csv", tmp_path, partition_by=["region", "region"])
     run(destination_of("csv", tmp_path), load("replace", "t1"), batch((1, "eu", LATER)), FINAL)
     refused = partitioned("csv", tmp_path).describe(["orders"])["orders"].refuses
@@ -195,5 +195,7 @@ def test_a_path_that_gives_a_column_twice_says_what_to_rename(tmp_path: Path) ->
     folder = tmp_path / "x=1" / "x=2"
     folder.mkdir(parents=True)
     pq.write_table(pa.table({"i": [1]}), folder / "t.parquet")
-    with pytest.raises(FatalConnectorError, match=r"t\.parquet: two folders of the path give one column: rename one"):
+    with pytest.raises(
+        FatalConnectorError, match=r"t\.parquet: two folders of the path give the same column: rename one"
+    ):
         ParquetSource({"path": str(tmp_path)}, tmp_path).discover()

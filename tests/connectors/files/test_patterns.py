@@ -120,11 +120,11 @@ def test_a_store_gives_names_and_times_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("streams", "why"),
     [
-        ({"a.b": "x.csv"}, "'a.b'.*has no dot"),
-        ({"a": "/x.csv"}, "'/x.csv' is no name of files below `path`"),
-        ({"a": ["x.csv", "../y.csv"]}, "no name of files"),
+        ({"a.b": "x.csv"}, "'a.b'.*must not be empty or contain a dot"),
+        ({"a": "/x.csv"}, "'/x.csv' does not name files below `path`"),
+        ({"a": ["x.csv", "../y.csv"]}, "not name files"),
         ({"a": []}, "no pattern"),
-        ({"a": "s3://b/x.csv"}, "no name of files"),
+        ({"a": "s3://b/x.csv"}, "not name files"),
     ],
 )
 def test_patterns_that_cannot_be_meant_are_refused(tmp_path: Path, streams: dict[str, Any], why: str) -> None:
@@ -135,7 +135,7 @@ def test_patterns_that_cannot_be_meant_are_refused(tmp_path: Path, streams: dict
 def test_patterns_count_from_a_folder_and_a_column_of_ours_is_not_theirs(tmp_path: Path) -> None:
     write(tmp_path, "a.csv", "n,_file\n1,x\n")
     of_a_file = CSVSource({"path": str(tmp_path / "a.csv"), "streams": {"a": "*.csv"}}, tmp_path)
-    with pytest.raises(ConnectorConfigError, match=r"a\.csv is no folder"):
+    with pytest.raises(ConnectorConfigError, match=r"a\.csv is not a folder"):
         of_a_file.open_streams(["a"])
     (stream,) = CSVSource({"path": str(tmp_path), "file_columns": True}, tmp_path).open_streams(["a"])
     assert "column '_file' of their own" in stream.unreadable

@@ -90,9 +90,9 @@ def test_a_segment_that_is_damaged_or_gone_fails_the_stream(tmp_path: Path, dama
     load(destination, "first", files_of([1]))
     (name,) = segments(tmp_path)
     (ledger(tmp_path) / name).unlink() if damage is None else (ledger(tmp_path) / name).write_bytes(damage)
-    with pytest.raises(FatalConnectorError, match="does not say which files were read"):
+    with pytest.raises(FatalConnectorError, match="the list of files already read is lost"):
         destination.files_read(KEY)
-    with pytest.raises(FatalConnectorError, match="does not say which files were read"):
+    with pytest.raises(FatalConnectorError, match="the list of files already read is lost"):
         load(destination, "second", files_of([2]))
 
 

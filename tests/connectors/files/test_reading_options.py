@@ -61,7 +61,7 @@ def test_only_the_first_part_of_a_file_has_lines_to_pass_over(tmp_path: Path) ->
 def test_a_compression_that_is_not_known_is_told(tmp_path: Path, kind: type[FileSource]) -> None:
     path = tmp_path / f"a.{kind.connector}.xz"
     path.write_bytes(lzma.compress(b"{}"))
-    with pytest.raises(ConnectorError, match=r"compression is not read: .* as \.gz"):
+    with pytest.raises(ConnectorError, match=r"compression is not supported: .* as \.gz"):
         source_of(path, kind).discover()
 
 
@@ -194,7 +194,7 @@ def test_what_is_compressed_and_does_not_say_so_is_told(
     tmp_path: Path, kind: type[FileSource], pack: Callable[[bytes], bytes], end: str
 ) -> None:
     (tmp_path / "a.txt").write_bytes(pack(b'{"id": 1}\n'))
-    with pytest.raises(ConnectorError, match=rf"a\.txt.*let its name end in \.{end}"):
+    with pytest.raises(ConnectorError, match=rf"a\.txt.*its name must end in \.{end}"):
         records_of(source_of(tmp_path / "a.txt", kind))
 
 
@@ -202,7 +202,9 @@ def test_what_is_compressed_and_does_not_say_so_is_told(
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
 def test_json_in_an_encoding_of_wider_signs_is_told(tmp_path: Path, kind: type[FileSource], encoding: str) -> None:
     (tmp_path / "a.json").write_text('{"id": "é"}\n', encoding)
-    with pytest.raises(FatalConnectorError, match=f"it is {encoding[:6].upper()}: save it in UTF-8, as JSON is"):
+    with pytest.raises(
+        FatalConnectorError, match=f"it is {encoding[:6].upper()}: save the file in UTF-8, which JSON requires"
+    ):
         records_of(source_of(tmp_path / "a.json", kind))
 
 
@@ -417,7 +419,11 @@ def test_dates_and_times_are_read_in_the_forms_that_are_said(tmp_path: Path, end
 
 @pytest.mark.parametrize(
     ("said", "why"),
-    [("%d.%m.", "does not say the day"), ("%Y-%q", "%q is not read"), ("iso", "does not say the day")],
+    [
+        ("%d.%m.", "does not contain the full date"),
+        ("%Y-%q", "%q is not supported"),
+        ("iso", "does not contain the day"),
+    ],
 )
 def test_a_format_that_says_no_day_is_refused(tmp_path: Path, said: str, why: str) -> None:
     with pytest.raises(ConnectorConfigError, match=why):

@@ -118,9 +118,9 @@ def test_another_key_than_the_known_one_is_refused_before_a_login(home: Path, se
     known_hosts.write_text(f"# mine\n{server.name} {ECDSA} {OTHER}\n")
     message = refused(server, home)
     assert f"{known_hosts}:2" in message
-    assert "not the known one" in message
-    assert "ask whoever runs it" in message
-    assert "not the known one" in refused(server, home, host_key=f"{ECDSA} {OTHER}")
+    assert "not the known key" in message
+    assert "ask its administrator" in message
+    assert "not the known key" in refused(server, home, host_key=f"{ECDSA} {OTHER}")
 
 
 def test_a_revoked_key_is_refused_where_it_is_known_as_well(home: Path, server: Served) -> None:
@@ -146,7 +146,7 @@ def test_the_settings_name_a_key_or_a_file(tmp_path: Path, server: Served, kind:
         ({"host_key": 3}, "host_key must be the server's public key"),
         ({"known_hosts": ""}, "known_hosts must be the path"),
         ({"known_hosts": "nowhere"}, "nowhere: No such file"),
-        ({"known_hosts": "nowhere", "host_key": f"{ECDSA} {OTHER}"}, "give one of them"),
+        ({"known_hosts": "nowhere", "host_key": f"{ECDSA} {OTHER}"}, "set one of them"),
     ],
 )
 def test_settings_that_name_no_key_are_refused(

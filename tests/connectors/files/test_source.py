@@ -71,7 +71,7 @@ def test_a_path_where_nothing_is_is_an_error(tmp_path: Path, name: str) -> None:
             "a.csv",
             r"1 fields, .* 2 columns: '1'; `config.short_rows: null` .*; `on_rejected: keep`",
         ),
-        (CSVSource, "a.csv.zip", "PK\3\4", "a.csv.zip", r"a\.csv\.zip: is no zip archive"),
+        (CSVSource, "a.csv.zip", "PK\3\4", "a.csv.zip", r"a\.csv\.zip: is not a zip archive"),
         (JSONLSource, "a.jsonl", '[{"n": 1},\n', "a.jsonl", r"a\.jsonl:1: .*`connector: json` reads a document"),
         (JSONLSource, "a.json", '{"n": 1}\n', ".", r"no file that ends in \.jsonl.*/\*\.json` reads"),
     ],
@@ -344,7 +344,7 @@ def test_a_file_that_is_written_anew_while_it_is_read_is_no_moment_of_it(
     else:
         path.unlink()
     if change in ("written over", "longer", "cut off"):
-        with pytest.raises(ConnectorError, match=r"was rewritten while it was read|no JSON object"):
+        with pytest.raises(ConnectorError, match=r"was rewritten while it was read|not a JSON object"):
             list(events)
         return
     read += [event for _, event in events]
@@ -368,7 +368,9 @@ def test_files_whose_types_no_other_holds_are_refused_unless_one_is_said(
     (tmp_path / "t").mkdir()
     for name, column in (("a", first), ("b", second)):
         pyarrow.parquet.write_table(pa.table({"v": column}), tmp_path / f"t/{name}.parquet")
-    with pytest.raises(FatalConnectorError, match=r"b\.parquet and the other files .*'v' is .*config\.types: \{v: str"):
+    with pytest.raises(
+        FatalConnectorError, match=r"b\.parquet differs from the other files .*'v' is .*config\.types: \{v: str"
+    ):
         only(source_of(tmp_path, ParquetSource))
     texts = [record["v"] for record in records_of(source_of(tmp_path, ParquetSource, types={"v": "string"}))]
     assert texts[0] in ("0.12345678901234567890", "[0.12345678901234567890]", "x")
@@ -437,7 +439,7 @@ def test_a_file_that_may_not_be_read_fails_its_own_stream(tmp_path: Path) -> Non
     with without_privileges():
         found = {stream.name: stream.unreadable for stream in source.open_streams(source.list_streams())}
     assert not found["open"]
-    assert "closed.csv: this user may not read it" in found["closed"]
+    assert "closed.csv: this user has no permission to read it" in found["closed"]
 
 
 @contextmanager

@@ -86,4 +86,4 @@ def test_a_name_that_is_no_text_is_told_where_it_is_to_be_kept(tmp_path: Path, i
         "streams": [{"stream": "all", "write_disposition": "append", **({} if is_column else tracked)}],
     }
     (stream,) = run_pipeline(load_pipeline(document, folder=tmp_path)).streams
-    assert re.search(r"torn\\udcff\.csv' has bytes that are no UTF-8: rename it", stream.error or ""), stream
+    assert re.search(r"torn\\udcff\.csv' is not valid UTF-8: rename the file", stream.error or ""), stream

@@ -54,7 +54,7 @@ def test_without_quotes_a_text_that_needs_them_fails_the_stream(tmp_path: Path) 
     plain = "id,text\n1,a b\n2,ä\n"
     assert run_pipeline(pipeline(tmp_path, records=plain, quote="", delimiter="\t")).status == "success"
     assert files(tmp_path) == ["id\ttext\n1\ta b\n2\tä\n".encode()]
-    assert "leave `quote` out" in error(run_pipeline(pipeline(tmp_path, records=RECORDS, quote="", delimiter="\t")))
+    assert "remove `quote`" in error(run_pipeline(pipeline(tmp_path, records=RECORDS, quote="", delimiter="\t")))
 
 
 @pytest.mark.parametrize(

@@ -328,7 +328,7 @@ def test_a_text_that_the_character_set_of_a_table_lacks_is_an_error_with_a_way_o
     run(mariadb_url, "create table people (id bigint primary key, name varchar(200)) character set latin1")
     run(mariadb_url, "insert into people values (1, 'old')")
     destination = destination_of(mariadb_url)
-    with pytest.raises(FatalConnectorError, match="set of the column lacks") as caught:
+    with pytest.raises(FatalConnectorError, match="set lacks") as caught:
         write(destination, load_of(PEOPLE, disposition), [people((2, "łoś")), FINAL])
     destination.close()
     assert "`alter table ... convert to character set utf8mb4`" in str(caught.value)
@@ -378,7 +378,7 @@ def test_nothing_is_written_into_a_table_without_transactions(mariadb_url: str) 
     write(destination, load_of(PEOPLE, MERGE), [people((1, "a")), FINAL])
     run(mariadb_url, "alter table people engine = MyISAM, add key by_name (name(9))")
     for disposition in (APPEND, MERGE, REPLACE):
-        with pytest.raises(ConnectorError, match="people is of the engine MyISAM"):
+        with pytest.raises(ConnectorError, match="people uses the engine MyISAM"):
             write(destination, load_of(PEOPLE, disposition), [people((2, "b")), FINAL])
     destination.close()
     assert query(mariadb_url, "select * from people")[1] == [(1, "a")]
@@ -543,7 +543,7 @@ def test_a_user_who_may_not_log_in_is_a_config_error(user: Callable[..., str], o
 
 
 def test_a_user_without_privileges_is_told_which_one_lets_it_in(user: Callable[..., str]) -> None:
-    grant = r"an administrator runs at least: grant select on `.*`\.\* to 'u_.*'@'%'"
+    grant = r"an administrator must run at least: grant select on `.*`\.\* to 'u_.*'@'%'"
     with pytest.raises(ConnectorConfigError, match=grant):
         make_destination("mysql", {"url": user("", has_privileges=False)}, Path.cwd()).check()
 

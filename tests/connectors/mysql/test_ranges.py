@@ -111,7 +111,7 @@ def test_a_table_without_an_integer_key_is_read_as_a_whole(
 ) -> None:
     make(mariadb_url, declared, "n")
     stream = stream_of(source, mariadb_url)
-    assert source.plan_ranges(stream, 3) == (1, "no integer primary key to split it by, or not InnoDB")
+    assert source.plan_ranges(stream, 3) == (1, "no integer primary key for the split, or not InnoDB")
     with source.open_ranges(stream, 3, "arrow") as opened:
         assert opened.ranges == []
 

@@ -320,7 +320,7 @@ def test_the_error_of_a_zero_date_in_a_key_asks_for_more_than_the_setting(mariad
     source = MySQLSource({"url": mariadb_url, "zero_dates_as_null": True}, Path())
     with (
         closing(source),
-        pytest.raises(FatalConnectorError, match="makes it NULL, but not in a primary key: there correct"),
+        pytest.raises(FatalConnectorError, match="it as NULL, except in a primary key: there, correct"),
     ):
         list(source.read(source.discover(), {}))
 

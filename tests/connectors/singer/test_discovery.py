@@ -53,14 +53,14 @@ def test_a_tap_that_discovers_nothing_is_told_how_it_can_be_used(
 ) -> None:
     own = {"catalog": {"streams": []}, "lines": "nowhere"}
     assert make_source("singer", {"executable": str(tap_program(tmp_path)), "config": own}, tmp_path).discover() == []
-    assert "needs its catalog as a file: `catalog`" in caplog.text
+    assert "set its catalog file as `catalog`" in caplog.text
     assert not list((tmp_path / ".syncblocks/plugins/kept").glob("catalog-*")), "the next start asks again"
 
 
 def test_a_stream_with_too_many_columns_is_unreadable_and_the_others_are_offered() -> None:
     few = {"properties": {"id": {"type": "integer"}}}
     wide, narrow = streams_of([entry("wide"), entry("narrow", few)], [], max_columns=2)
-    assert wide.unreadable == "stream 'wide': more than 2 columns; `config.max_columns` allows more"
+    assert wide.unreadable == "stream 'wide': more than 2 columns; `config.max_columns` sets the limit"
     assert not narrow.unreadable
 
 
@@ -69,7 +69,7 @@ def test_a_column_whose_name_is_no_text_makes_its_stream_unreadable() -> None:
     entries = [{"tap_stream_id": "orders", "schema": schema}, {"tap_stream_id": "users", "schema": {"properties": {}}}]
     orders, users = streams_of(entries, [])
     assert (orders.schema.names, users.unreadable) == ([], "")
-    assert "stream 'orders': the name of its column '\\ud800' holds half a surrogate pair" in orders.unreadable
+    assert "stream 'orders': the name of column '\\ud800' contains half a surrogate pair" in orders.unreadable
 
 
 def test_what_the_catalog_says_of_replication_is_the_default(tmp_path: Path) -> None:

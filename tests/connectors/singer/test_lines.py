@@ -98,7 +98,7 @@ def test_records_alone_have_no_envelope() -> None:
         pa.array([-(10**17)], pa.timestamp("us")),
         pa.array([3 * 10**6], pa.date32()),
     ],
-    ids=["nan", "infinity", "past 9999", "before 1", "date past 9999"],
+    ids=["nan", "infinity", "after 9999", "before 1", "date after 9999"],
 )
 def test_what_json_cannot_say_is_refused_and_never_changed(array: pa.Array) -> None:
     with pytest.raises(FatalConnectorError, match="'v'"):

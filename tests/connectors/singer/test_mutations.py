@@ -155,7 +155,7 @@ def test_mutated_messages_end_in_records_or_in_an_error_with_its_place(blocks: l
         problem = str(error)
     if problem:
         assert "tap tap-x" in problem
-        assert " line " in problem or "no message names stream" in problem
+        assert " line " in problem or "no message has the stream" in problem
 
 
 def before(text: bytes, checkpoint: Checkpoint, name: str) -> int:

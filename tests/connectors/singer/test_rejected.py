@@ -33,7 +33,7 @@ from tests.connectors.singer.singer_helpers import (
 SPEC: dict[str, Any] = {"properties": {**SCHEMA["properties"], "n": {"type": ["null", "integer"]}}}
 CUT = b'{"type": "RECORD", "stream": "orders", "record": {"id": 5, "n'
 BAD = {
-    3: record("orders", id=2, n="no number"),
+    3: record("orders", id=2, n="not a number"),
     5: record("orders", stamp="2024", n=1.25),
     6: CUT,
 }
@@ -66,11 +66,11 @@ def test_bad_lines_are_set_aside_with_their_numbers_and_the_others_kept() -> Non
     assert int(records(events, "orders")[-1]["n"]) == 10**30
     found = rejected(events)
     assert [each.place for each in found] == [f"tap tap-x:{number}" for number in BAD]
-    assert json.loads(found[0].record) == {"id": 2, "n": "no number"}
+    assert json.loads(found[0].record) == {"id": 2, "n": "not a number"}
     assert json.loads(found[2].record) == CUT.decode()
     assert "column 'n'" in found[0].reason
     assert "key 'id'" in found[1].reason
-    assert "is no JSON" in found[2].reason
+    assert "is not a JSON" in found[2].reason
 
 
 @pytest.mark.parametrize("levels", [700, 5_000])  # Python 3.11 parses the first, later ones both
@@ -109,7 +109,7 @@ def test_few_among_many_are_found_without_reading_all_line_by_line() -> None:
 
 
 def test_a_line_of_no_stream_stays_an_error() -> None:
-    with pytest.raises(FatalConnectorError, match="line 2 is no JSON"):
+    with pytest.raises(FatalConnectorError, match="line 2 is not a JSON"):
         read(lines(schema("orders", SPEC), b"Traceback:"), streams=[keeping()])
 
 

@@ -16,8 +16,8 @@ from tests.connectors.singer.test_sdk_targets import expected_of, stream_files
 
 #: What a tap must not say, and where that is seen.
 REFUSED = {
-    "record_before_schema": "line 1 is a RECORD before the SCHEMA of its stream",
-    "record_missing_key_property": "line 2 has no value of the key 'id'",
+    "record_before_schema": "line 1 is a RECORD before its stream's SCHEMA",
+    "record_missing_key_property": "line 2 has no value for the key 'id'",
 }
 
 

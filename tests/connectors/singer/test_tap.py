@@ -160,7 +160,7 @@ def test_a_tap_that_ends_badly_is_a_failure_and_commits_stay(tmp_path: Path, the
         (
             ["Traceback:", "ModuleNotFoundError: No module named 'pkg_resources'"],
             "it needs pkg_resources, which newer setuptools do not have: install 'setuptools<81' in the plugin's "
-            "environment; with `pip`, write it behind the plugin",
+            "environment; with `pip`, add it after the plugin",
         ),
     ],
 )

@@ -121,7 +121,7 @@ def test_each_state_counts_once_it_comes_back(tmp_path: Path) -> None:
     [
         ("dies", RetriableError, "SIGKILL"),
         ("fails", RetriableError, "status 3"),
-        ("stops", RetriableError, "before it had read everything"),
+        ("stops", RetriableError, "before it had read all records"),
         ("broken", FatalConnectorError, "disk full"),
     ],
 )

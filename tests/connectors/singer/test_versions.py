@@ -104,7 +104,7 @@ def test_a_version_that_is_activated_before_the_schema_waits_for_it(
     feed(*sqlite(tmp_path), activate(5), {**activate(7), "stream": "other"}, activate(10), schema("id"), record(3, 10))
     assert ids(*sqlite(tmp_path)) == [2, 3]
     (said,) = [each.getMessage() for each in caplog.records if "ACTIVATE_VERSION" in each.getMessage()]
-    assert said == "ACTIVATE_VERSION 7 of other: the stream has no SCHEMA; left out"
+    assert said == "ACTIVATE_VERSION 7 of other: the stream has no SCHEMA; skipped"
 
 
 def test_a_table_that_is_not_there_is_not_made(tmp_path: Path) -> None:
@@ -131,9 +131,9 @@ def test_an_overwrite_keeps_what_it_has_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        ([activate("new")], "version 'new', no integer"),
-        ([schema("id"), activate("new")], "version 'new', no integer"),
-        ([schema("id"), activate(None)], "version None, no integer"),
+        ([activate("new")], "version 'new', which is not an integer"),
+        ([schema("id"), activate("new")], "version 'new', which is not an integer"),
+        ([schema("id"), activate(None)], "version None, which is not an integer"),
     ],
 )
 def test_a_message_that_says_nothing_is_an_error(tmp_path: Path, messages: list[Message], reason: str) -> None:
@@ -171,7 +171,7 @@ def test_a_replace_by_our_singer_destination_removes_what_is_gone(
 
 def test_a_target_of_files_refuses_the_name_of_one(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    with pytest.raises(ConnectorConfigError, match="named like one file"):
+    with pytest.raises(ConnectorConfigError, match="looks like one file"):
         feed("jsonl", {"path": str(path)}, schema("id"), record(1))
     path.mkdir()
     feed("jsonl", {"path": str(path)}, schema("id"), record(1))

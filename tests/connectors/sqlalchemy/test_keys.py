@@ -66,11 +66,11 @@ def records(keys: Sequence[str], value: int) -> pa.Table:
 
 def test_keys_that_the_system_takes_for_one_are_not_merged_into_one(system: tuple[str, Query, str]) -> None:
     url, query, twin = system
-    both = rf"things takes the keys 'a' and '{twin}'|things takes the keys '{twin}' and 'a'"
+    both = rf"things treats the keys 'a' and '{twin}'|things treats the keys '{twin}' and 'a'"
     with pytest.raises(FatalConnectorError, match=both):
         load(url, records(["z", "a", twin], 1), MERGE)
     load(url, records(["a", "z", "a"], 1), MERGE)
-    with pytest.raises(FatalConnectorError, match=f"things takes the keys 'a' and '{twin}' .*'id'.* append"):
+    with pytest.raises(FatalConnectorError, match=f"things treats the keys 'a' and '{twin}' .*'id'.* append"):
         load(url, records(["y", twin], 2), MERGE)
     assert query("select id, n from things order by id") == [("a", 1), ("z", 1)]
     load(url, records(["a", "y", "a"], 3), MERGE)
@@ -82,7 +82,7 @@ def test_such_texts_are_no_twins_where_another_column_of_the_key_differs(system:
     merged = pa.table({"house": [1, 2, 1], "id": ["a", twin, "b"], "n": [1, 2, 3]})
     for _ in range(2):
         load(url, merged, MERGE, key=("house", "id"))
-    with pytest.raises(FatalConnectorError, match="takes the keys"):
+    with pytest.raises(FatalConnectorError, match="treats the keys"):
         load(url, pa.table({"house": [2], "id": ["a"], "n": [3]}), MERGE, key=("house", "id"))
     assert query("select house, id, n from things order by house, id") == [(1, "a", 1), (1, "b", 3), (2, twin, 2)]
 
@@ -93,7 +93,7 @@ def test_a_column_that_takes_texts_for_equal_where_the_system_does_not(tmp_path:
     sqlite_files.script(
         path, "create table things (id text collate nocase primary key, n int); insert into things values ('a', 1)"
     )
-    with pytest.raises(FatalConnectorError, match=r"things takes the keys 'a' and 'A' .*for equal"):
+    with pytest.raises(FatalConnectorError, match=r"things treats the keys 'a' and 'A' .*as equal"):
         load(f"sqlite:///{path}", records(["b", "A"], 2), MERGE, conflict_method=method)
     assert sqlite_files.query(path, "select * from things") == [("a", 1)]
 

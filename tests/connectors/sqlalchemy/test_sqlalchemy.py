@@ -93,7 +93,7 @@ def read(url: str, table: str) -> pa.Table:
     ("url", "named"),
     [
         ("snowflake://u:secret@account/db", "pip install snowflake-sqlalchemy"),
-        ("nosuch://u:secret@host/db", "install the package that brings it"),
+        ("nosuch://u:secret@host/db", "install the package that contains it"),
         ("oracle+oracledb://u:secret@host/x", "oracle.oracledb needs oracledb: pip install oracledb"),
         ("no url at all", "dialect.driver://user:password@host"),
     ],
@@ -122,7 +122,7 @@ def test_seconds_are_kept_as_finely_as_the_system_says(url: str, path: Path) -> 
     load(url, pa.Table.from_pylist(rows, schema), WriteDisposition.REPLACE)
     assert read(url, "things").to_pylist() == rows
     rows[1]["at"] = moments[1].replace(microsecond=101)
-    with pytest.raises(FatalConnectorError, match=r"'at' holds .*59\.000101.* 4 digits behind the point"):
+    with pytest.raises(FatalConnectorError, match=r"'at' contains .*59\.000101.* 4 decimal places"):
         load(url, pa.Table.from_pylist(rows, schema), WriteDisposition.REPLACE)
     assert len(firebird.query(path, "select * from things")[1]) == 3
 
@@ -148,7 +148,7 @@ def test_a_system_that_takes_nothing_back_is_no_destination(tmp_path: Path) -> N
             super().__init__(config, folder)
             self._own.engine = self._own.engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    with pytest.raises(FatalConnectorError, match="can be a source, not a destination"):
+    with pytest.raises(FatalConnectorError, match="can be a source, but not a destination"):
         load(
             f"sqlite:///{tmp_path / 'x.db'}",
             pa.table({"id": [1]}),

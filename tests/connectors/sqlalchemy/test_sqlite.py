@@ -113,7 +113,7 @@ def test_a_relative_file_counts_from_the_folder_of_the_pipeline(path: Path, monk
 
 def test_a_source_whose_file_is_missing_is_refused_and_makes_none(path: Path) -> None:
     source = SQLAlchemySource({"url": url_of(path)}, path.parent)
-    with pytest.raises(ConnectorConfigError, match=r"there is no file .*shop\.db"):
+    with pytest.raises(ConnectorConfigError, match=r"the file .*shop\.db"):
         source.discover()
     source.close()
     assert not path.exists()

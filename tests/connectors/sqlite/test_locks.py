@@ -213,7 +213,7 @@ def test_a_file_that_the_fast_reader_has_open_is_opened_by_no_other_library(path
         lambda: AlchemySession(engine, "x", is_writer=False),
         lambda: Store.open(f"sqlite:///{path}"),
     ):
-        with pytest.raises((RetriableError, StoreUnreachable), match="is read by another pipeline of this process"):
+        with pytest.raises((RetriableError, StoreUnreachable), match="is in use by another pipeline of this process"):
             opened()
     assert len(locks(path)) == 1
     for reader in (first, third, fourth):
@@ -271,7 +271,7 @@ def test_a_wal_whose_index_cannot_be_made_is_told_with_ways_out(path: Path) -> N
     path.with_name(path.name + "-shm").symlink_to("none")  # SQLite follows none: as in a folder that cannot be written
     for open_file in (SQLiteReader, partial(SQLiteSession, is_writer=False)):
         with pytest.raises(
-            ConnectorConfigError, match=r"makes or opens .*-shm\. Let this user write the folder; or copy"
+            ConnectorConfigError, match=r"create or open .*-shm\. Let this user write to the folder; or copy"
         ):
             open_file(path)
 
@@ -280,7 +280,7 @@ def test_a_file_that_cannot_be_made_names_its_folder(path: Path) -> None:
     (path.parent / "taken").touch()
     with pytest.raises(ConnectorConfigError, match=f"{path.parent}/taken/none cannot be made: Not a directory"):
         SQLiteSession(path.parent / "taken" / "none" / "d.db", is_writer=True)
-    with pytest.raises(ConnectorConfigError, match=f"cannot be made: may this user write {path.parent}/none"):
+    with pytest.raises(ConnectorConfigError, match=f"cannot be created: may this user write to {path.parent}/none"):
         SQLiteSession(path.parent / "none" / "d.db", is_writer=False)
 
 

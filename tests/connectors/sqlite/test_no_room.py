@@ -67,4 +67,4 @@ except StatementRefused as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "SQLITE_IOERR" in done.stdout
-    assert "a limit of the size of files" in done.stdout
+    assert "a file size limit" in done.stdout

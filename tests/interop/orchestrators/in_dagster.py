@@ -26,7 +26,7 @@ def main() -> None:
     check(counts(), {"orders": 2, "users": 2}, "tables")
     check(notes(), sorted([*FAILED, "visits failure 1 2", "visits failure 1 3"]), "callbacks, each try an attempt")
     failure = next(event for event in done.all_events if event.is_step_failure)
-    check("3 fields, but there are 2 columns" in str(failure.event_specific_data.error.cause), True, "the error")
+    check("3 fields for 2 columns" in str(failure.event_specific_data.error.cause), True, "the error")
 
     mend()
     done = dg.materialize([crm], instance=instance)

@@ -23,7 +23,7 @@ def main() -> None:
 
         state = crm_flow.crm(return_state=True)
         check(state.type.value, "FAILED", "a failed stream")
-        check("3 fields, but there are 2 columns" in str(state.message), True, "the error")
+        check("3 fields for 2 columns" in str(state.message), True, "the error")
         check(counts(), {"orders": 2, "users": 2}, "tables of three tries")
         tries = [f"visits failure 1 {attempt}" for attempt in (1, 2, 3)]
         check(notes(), ["orders success 1 1", "users success 1 1", *tries], "callbacks, each try an attempt")
@@ -67,7 +67,7 @@ def tasks_of_streams() -> None:
     break_again()
     state = crm_streams_flow.crm_streams(return_state=True)
     check(state.type.value, "FAILED", "a failed stream of its own task")
-    check("3 fields, but there are 2 columns" in str(state.message), True, "its error")
+    check("3 fields for 2 columns" in str(state.message), True, "its error")
     check(counts_of_streams(), {"orders": 2, "users": 2}, "tables of three tries of a stream")
     check(notes(), ["orders success 4 1", "users success 4 1", *tries], "callbacks, each try an attempt over a stream")
     mend()

@@ -155,7 +155,7 @@ def test_a_run_that_lacks_privileges_says_who_knows_them(
         admin(f'alter role "{role}" set default_transaction_read_only = on')
     write_to(tmp_path, "postgres", url, "merged")
     done = run_cli(["run", "pipeline.yaml"], tmp_path)
-    said = "`default_transaction_read_only`" if is_read_only else "`syncblocks check` prints what"
+    said = "`default_transaction_read_only`" if is_read_only else "`syncblocks check` prints the missing privileges of"
     assert (done.returncode, said in done.stderr) == (1, True), done.stderr
 
 

@@ -429,4 +429,4 @@ def test_a_program_that_a_hook_does_not_find_is_named_with_the_place_of_the_hook
     line = Path(file).read_text().splitlines().index("    shell: [no-such-program]") + 1
     done = run_cli(["run", file], tmp_path)
     assert done.returncode == 3
-    assert f"{file}:{line}: shell: there is no program 'no-such-program'" in done.stderr
+    assert f"{file}:{line}: shell: the shell finds no program 'no-such-program'" in done.stderr

@@ -35,14 +35,14 @@ REST = "; the rest of the message is not shown: it may hold values of masked col
 
 #: Format, text, what is shown behind the folder; `...`: and that the rest is not.
 FILES: dict[str, tuple[type[Any], bytes, str]] = {
-    "csv fields": (CSVSource, b"id,note\n1,a\n2,canary,3\n", "t.csv:3: 3 fields, but there are 2 columns..."),
-    "csv quote": (CSVSource, b'id,note\n1,a\n2,"canary\n', "t.csv:3: a quoted field has no end..."),
+    "csv fields": (CSVSource, b"id,note\n1,a\n2,canary,3\n", "t.csv:3: 3 fields for 2 columns..."),
+    "csv quote": (CSVSource, b'id,note\n1,a\n2,"canary\n', "t.csv:3: a quoted field does not end..."),
     "csv encoding": (
         CSVSource,
         b"id,note\n1,a\n2,canary\xff\n",
         "t.csv:3: not encoded in utf-8; `config.encoding` names another one, such as cp1252",
     ),
-    "jsonl": (JSONLSource, b'{"id": 1}\n{"note": "canary\n', "t.jsonl:2: no JSON object in UTF-8..."),
+    "jsonl": (JSONLSource, b'{"id": 1}\n{"note": "canary\n', "t.jsonl:2: not a JSON object in UTF-8..."),
     "jsonl value": (
         JSONLSource,
         b'{"id": "canary"}\n',
@@ -52,24 +52,24 @@ FILES: dict[str, tuple[type[Any], bytes, str]] = {
     "json member": (JSONSource, b'[{"id": 1}, "canary"]', "t.json: [1] is no object..."),
     "json begin": (JSONSource, b'canary [{"id": 1}]', "t.json: broken JSON at byte 1..."),
     "json end": (JSONSource, b'[{"id": 1}, {"note": "canary', "t.json: [1]: broken JSON..."),
-    "json empty": (JSONSource, b" ", "t.json: is empty, and no JSON document"),
+    "json empty": (JSONSource, b" ", "t.json: is empty, so not a JSON document"),
     "json encoding": (
         JSONSource,
         '[{"note": "canary"}]'.encode("utf-16"),
-        "t.json: is no JSON document; it is UTF-16: save it in UTF-8, as JSON is",
+        "t.json: is not a JSON document; it is UTF-16: save the file in UTF-8, which JSON requires",
     ),
 }
 
 #: Line, what an error shows, the reason that a rejected record shows; None: the line belongs to no record.
 LINES: dict[str, tuple[bytes, str, str | None]] = {
     "no JSON": (b"canary {", "tap tap-x: line 2 is no JSON...", None),
-    "no message": (b'{"note": "canary"}', "tap tap-x: line 2 is no Singer message...", None),
-    "no object": (b'["canary", NaN]', "tap tap-x: line 2 is no Singer message, which is an object...", None),
+    "no message": (b'{"note": "canary"}', "tap tap-x: line 2 is not a Singer message...", None),
+    "no object": (b'["canary", NaN]', "tap tap-x: line 2 is not a Singer message, which must be an object...", None),
     "no stream": (b'{"type": "RECORD"}', "tap tap-x: line 2 is a RECORD without a stream", None),
     "half a record": (
         json.dumps(record("orders", id=1, note="canary")).encode()[:-3],
         "tap tap-x, stream 'orders': line 2 is no JSON...",
-        "is no JSON",
+        "is not a JSON",
     ),
     "no record": (
         b'{"type": "RECORD", "stream": "orders"}',
@@ -84,12 +84,12 @@ LINES: dict[str, tuple[bytes, str, str | None]] = {
     "no key": (
         json.dumps(record("orders", note="canary")).encode(),
         "tap tap-x, stream 'orders': line 2 has no value of the key 'id'",
-        "has no value of the key 'id'",
+        "has no value for the key 'id'",
     ),
     "another type": (
         json.dumps(record("orders", id="canary")).encode(),
         "tap tap-x, stream 'orders': line 2: column 'id' has a value that cannot be read...",
-        "column 'id': \"canary\" is no int64, which its schema says",  # `id` has no mask
+        "column 'id': \"canary\" is not int64, the type in its schema",  # `id` has no mask
     ),
 }
 
@@ -138,7 +138,7 @@ def test_the_longest_record_of_csv_shows_its_place(tmp_path: Path) -> None:
 
 def test_errors_of_limits_show_no_record() -> None:
     assert shown(too_many(3, "canary")) == "more than 3 rejected records (`max_rejected`)..."
-    wide = "a record of 5 MB is larger than all of `memory`, 3 MB: raise `memory` in the pipeline file"
+    wide = "a record of 5 MB is larger than `memory`, 3 MB: raise `memory` in the pipeline file"
     assert shown(too_wide("a record of 5 MB", 3_000_000)) == wide
     assert shown(too_wide("a record (id canary)", 3_000_000, has_no_values=False)) == "the records cannot be read..."
 
@@ -150,7 +150,7 @@ def test_a_stream_of_several_that_cannot_be_read_says_why(tmp_path: Path) -> Non
     lists = MaskedSource(source, capabilities_of(source)).adapted().lists_streams
     assert lists is not None
     found = {stream.name: stream.unreadable for stream in lists.open_streams(lists.list_streams())}
-    assert found == {"other": "", "t": f"{tmp_path}/t.csv:2: 3 fields, but there are 2 columns"}
+    assert found == {"other": "", "t": f"{tmp_path}/t.csv:2: 3 fields for 2 columns"}
 
 
 def test_a_reason_without_a_statement_of_its_own_is_hidden() -> None:

@@ -142,7 +142,7 @@ def test_a_source_begins_no_wide_batch_while_the_load_works_on_one() -> None:
             (bytes(size), ahead)
             for size, ahead in ((20 << 20, 2), (16 << 20, 2), (4 << 20, 8), (1 << 20, 32), (100, 100))
         ),
-        (Rejected(records=(RejectedRecord(record="x" * (1 << 20), reason="no number"),) * 4), 7),
+        (Rejected(records=(RejectedRecord(record="x" * (1 << 20), reason="not a number"),) * 4), 7),
         (Checkpoint(bookmark=None), 100),
     ],
     ids=["20 MB", "16 MB", "4 MB", "1 MB", "100 bytes", "rejected", "checkpoint"],
@@ -213,7 +213,7 @@ def test_a_record_larger_than_memory_is_refused_with_its_key_and_column() -> Non
     with pytest.raises(RecordTooWide) as refused:
         feed.refuse_too_wide(of_sizes(1, 10, 4 * MEGABYTE, 1))
     assert str(refused.value) == (
-        "a record (id 9) of 4 MB, of which column 'doc' has 4 MB, is larger than all of `memory`, 2 MB: raise `memory` "
+        "a record (id 9) of 4 MB, of which column 'doc' has 4 MB, is larger than `memory`, 2 MB: raise `memory` "
         "in the pipeline file, or leave the column out by `columns: {exclude: [doc]}`"
     )
     with pytest.raises(RecordTooWide, match=r"^a record of 4 MB, of which column 'l' has 4 MB, "):
@@ -263,7 +263,7 @@ def test_a_run_says_which_record_memory_has_no_room_for(tmp_path: Path) -> None:
     bench.record(on=["load"])
     result = bench.run()
     assert result.exit_code == 1
-    assert "a record (id 2) of 66 MB, of which column 'v' has 66 MB, is larger than all of `memory`, 64 MB" in str(
+    assert "a record (id 2) of 66 MB, of which column 'v' has 66 MB, is larger than `memory`, 64 MB" in str(
         result.streams[0].error
     )
     assert [call["error_block"] for call in bench.calls()] == ["load"]

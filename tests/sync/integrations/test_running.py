@@ -132,7 +132,7 @@ def test_a_failed_stream_is_told_with_its_error_beside_those_that_succeeded(tmp_
         "b": "failure",
         "c": "success",
     }
-    assert "3 fields, but there are 2 columns" in str(found["b"].result.error)
+    assert "3 fields for 2 columns" in str(found["b"].result.error)
     assert any(isinstance(event, Said) and event.text.startswith("b: failure") for event in events)
     with pytest.raises(PipelineFailed, match="b: "):
         result_of(events).raise_for_status()

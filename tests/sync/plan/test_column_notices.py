@@ -41,8 +41,8 @@ def pipeline(folder: Path, config: dict[str, Any] | None = None) -> Path:
     [
         (["1.5", "NA", "2", "", "3", "NA", *"45678"], "2 of 10 values are no numbers ('NA' 2)"),
         (["1", "2", "NA"], "1 of 3 values is no number ('NA' 1)"),
-        (["true", "false", "-"], "1 of 3 values is neither true nor false ('-' 1)"),
-        (["true", "false", "true", "-", "-"], "2 of 5 values are neither true nor false ('-' 2)"),
+        (["true", "false", "-"], "1 of 3 values is not true or false ('-' 1)"),
+        (["true", "false", "true", "-", "-"], "2 of 5 values are not true or false ('-' 2)"),
         (["1", "x", "y"], ""),  # most are no numbers
         (["1", "2", "3", "007"], ""),  # a code
         (["1", "2", "3", "4", "5", "1,5"], ""),  # a number in another form

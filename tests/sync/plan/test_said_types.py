@@ -117,7 +117,7 @@ def test_a_value_that_is_none_of_the_type_fails_or_is_rejected(bench: Bench) -> 
     source = {"connector": "sqlite", "config": {"path": "in.db"}}
     result = bench.run(source)
     assert result.status == "failure"
-    assert "'total': '10.105' is no decimal(18,2), the type that `types` declares" in str(result.streams[0].error)
+    assert "'total': '10.105' is not a decimal(18,2), the type that `types` declares" in str(result.streams[0].error)
     bench.stream |= {"on_rejected": "keep", "max_rejected": 5}
     assert bench.run(source).status == "success"
     assert [record[1] for record in bench.table()[1]] == [Decimal("10.10")]
@@ -130,7 +130,7 @@ def test_integers_are_decimals_of_any_number_of_digits(bench: Bench) -> None:
     assert [record[1] for record in bench.table()[1]] == [Decimal("-7.00"), None]
     bench.stream["types"] = {"total": "decimal(2,2)"}
     result = bench.run({"connector": "parquet", "config": {"path": "t.parquet"}})
-    assert "'total': -7 is no decimal(2,2), the type that `types` declares" in str(result.streams[0].error)
+    assert "'total': -7 is not a decimal(2,2), the type that `types` declares" in str(result.streams[0].error)
 
 
 def test_preview_shows_the_types_too(bench: Bench) -> None:
@@ -147,7 +147,7 @@ def test_preview_shows_the_types_too(bench: Bench) -> None:
     )
     assert [record["id"] for record in preview(file, "t", limit=2).records] == [1, 3]
     del bench.stream["on_rejected"]
-    with pytest.raises(FatalConnectorError, match=r"'10\.105' is no decimal"):
+    with pytest.raises(FatalConnectorError, match=r"'10\.105' is not a decimal"):
         preview(bench.file({"connector": "sqlite", "config": {"path": "in.db"}}), "t")
     assert preview(file, "t", limit=1).records[0]["total"] == "10.10"
 

@@ -61,6 +61,6 @@ def test_an_append_to_a_table_that_was_merged_says_what_to_do(target: Target) ->
     changed = ("1,3,c", "2,2,b")
     if target.kind != "duckdb":  # where a merge makes no key
         refused = str(sync(target, "append", *changed).streams[0].error)
-        assert "say `write_disposition: merge`, run once with --full-refresh" in refused
+        assert "use `write_disposition: merge`, run once with --full-refresh" in refused
         run(target, "append", "1,1,a", "2,2,b", full_refresh=True)
     assert run(target, "append", *changed) == [(1, 1, "a"), (1, 3, "c"), (2, 2, "b")]

@@ -88,7 +88,9 @@ def test_a_text_that_is_written_otherwise_is_refused_or_rejected(column: str, te
     (tmp_path / "files.jsonl").write_text(json.dumps({"id": 0, "one": "YQ==", "two": "61"}) + "\n" + json.dumps(row))
     origin = {"connector": "jsonl", "config": {"path": "files.jsonl"}}
     failed = run(tmp_path, origin)
-    assert f"column {column!r}: {text!r} is no {DECODE[column]}, as `decode` says" in str(failed.streams[0].error)
+    assert f"column {column!r}: {text!r} is not {DECODE[column]}, the form that `decode` declares" in str(
+        failed.streams[0].error
+    )
     assert run(tmp_path, origin, on_rejected="keep").status == "success"
     with closing(duckdb.connect(tmp_path / "out.db")) as database:
         assert database.execute("select one, two from files").fetchall() == [(b"a", b"a")]

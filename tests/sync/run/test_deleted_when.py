@@ -163,7 +163,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (TO_DUCKDB, {"columns": {"exclude": ["op"]}}, "'op' is no column of the stream, or is excluded"),
     (TO_DUCKDB, {"columns": {"mask": {"op": None}}}, "'op' is masked, and `deleted_when` names it"),
     (TO_DUCKDB, {"deleted_when": {"gone": "D"}}, "'D' does not fit: write true or false"),
-    (TO_DUCKDB, {"deleted_when": {"gone_at": AT}}, "only booleans, integers and texts are compared"),
+    (TO_DUCKDB, {"deleted_when": {"gone_at": AT}}, "only booleans, integers and texts can be compared"),
     (TO_DUCKDB, {"deleted_when": {"op": {">": "D"}}}, "there is no operator '>'"),
     (TO_DUCKDB, {"deleted_when": {"op": "D", "gone": True}}, "takes one condition on one column"),
     (

@@ -397,7 +397,7 @@ REFUSED = {
     ),
     "types": (
         {**FULL, "deletes": "hard", "types": {"id": "string"}},
-        "needs a key that both sides order alike; column 'id': the destination has it as string",
+        "needs a key that both sides order alike; column 'id': the destination stores it as string",
     ),
     "mark": ({**FULL, "deletes": "soft", "add_columns": {"_Deleted_At": "x"}}, "sets a column _deleted_at"),
 }

@@ -117,7 +117,7 @@ def test_a_merge_into_a_table_that_lacks_a_file_has_a_way_out(tmp_path: Path) ->
     result = run_pipeline(bench.document)
     assert (result.exit_code, str(result.streams["t"].error)) == (
         1,
-        f"{gone}: the file is gone, and records of table 't' with it: put it back, or write the table anew with "
+        f"{gone}: the file is missing, with records of table 't': restore it, or write the table again with "
         "--full-refresh",
     )
     assert bench.run(full_refresh=True) == 3

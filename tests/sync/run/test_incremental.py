@@ -156,7 +156,7 @@ def test_the_plan_knows_what_postgres_waits_for(tmp_path: Path, postgres_url: st
         (
             "create extension file_fdw; create server s foreign data wrapper file_fdw; "
             "create foreign table a (id bigint) server s options (filename '/dev/null')",
-            "at another server",
+            "on another server",
         ),
     ],
 )

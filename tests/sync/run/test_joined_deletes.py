@@ -231,7 +231,7 @@ def test_tasks_of_their_own_form_no_group(tmp_path: Path, target: Target) -> Non
 
     zones = sync("zones")
     assert zones.status == "failure"
-    for part in ("cities", "a run of both in one process deletes children first", "`deletes: soft`"):
+    for part in ("cities", "a run with both of them deletes children first", "`deletes: soft`"):
         assert part in str(zones.error)
     # In a task behind those of its children it works.
     assert [sync(name).status for name in ("roads", "cities")] == ["success", "success"]

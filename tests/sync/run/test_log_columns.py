@@ -185,7 +185,7 @@ def test_generated_columns_are_left_out_and_partitions_refused(tmp_path: Path, l
         "create table heir () inherits (t)",
     )
     refused = logged.refused()
-    assert "a partitioned table is not read out of the log: use FULL_TABLE or INCREMENTAL" in refused
+    assert "a partitioned table cannot be read from the log: use FULL_TABLE or INCREMENTAL" in refused
     logged.document["streams"] = [{"stream": "public.t", **LOG_BASED}]
     assert "other tables inherit from it, whose changes are not those of its log" in logged.refused()
     logged.document["streams"] = [{"stream": "public.parted_1", **LOG_BASED}]

@@ -126,7 +126,7 @@ def test_a_table_that_is_gone_or_lacks_a_record_is_never_filled_with_nothing(log
     with duckdb.connect(logged.folder / "out.duckdb") as connection:
         connection.execute("delete from users where id = 2")
     logged.sql("update users set name = 'N' where id = 2")
-    assert "the table has no record of its key (id = 2)" in logged.refused()
+    assert "the table has no record of this key (id = 2)" in logged.refused()
     with duckdb.connect(logged.folder / "out.duckdb") as connection:
         connection.execute("drop table users")
     logged.succeed()

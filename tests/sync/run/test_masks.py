@@ -360,13 +360,13 @@ def test_what_a_tap_says_is_not_shown(tmp_path: Path, run_cli: RunCLI) -> None:
 @pytest.mark.parametrize(
     ("suffix", "text", "record_kept", "reason"),
     [
-        ("csv", "id,email\n1,a\n2,canary,3\n", None, "3 fields, but there are 2 columns"),
-        ("jsonl", '{"id": 1, "email": "a"}\n{"id": 2, "email": "canary\n', None, "no JSON object in UTF-8"),
+        ("csv", "id,email\n1,a\n2,canary,3\n", None, "3 fields for 2 columns"),
+        ("jsonl", '{"id": 1, "email": "a"}\n{"id": 2, "email": "canary\n', None, "not a JSON object in UTF-8"),
         (
             "jsonl",
             '{"id": 1, "email": "a"}\n{"id": "x", "email": "canary"}\n',
             {"id": "x", "email": hashed("canary")},
-            """column 'id': '"x"' is no int64; `types: {id: string}` in this stream takes it as text""",
+            """column 'id': '"x"' is no int64; `types: {id: string}` in this stream reads it as text""",
         ),
     ],
 )

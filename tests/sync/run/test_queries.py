@@ -404,7 +404,7 @@ REFUSED = [
         "two columns of the query are called|Duplicate column|specified multiple times",
     ),
     ("select nothing_there from people", "(?i)nothing_there"),
-    ("delete from people", "is no SELECT"),
+    ("delete from people", "is not a SELECT"),
     ("select 1 as a from people; delete from people", "more than one statement"),
     (
         "select 1 as a from people) x; delete from people; select 1 as b from (select 2 as a from people",
@@ -412,7 +412,7 @@ REFUSED = [
     ),
     ("select 1 as a from people) x, (select 2 as b from people", r"a \) too many"),
     ("select 1 as a from people where name = 'it", "a ' too many"),
-    ("select (1 as a from people", r"a \( too many"),
+    ("select (1 as a from people", r"extra \("),
     ("select 1 as a from people /* not ended", r"a /\* too many"),
     ("with gone as (delete from people returning id) select id from gone", "(?i)top level|syntax|token unknown"),
 ]
@@ -452,7 +452,7 @@ def test_a_query_of_sqlalchemy_changes_nothing(anywhere: Bench) -> None:
     else:
         assert message in (run_pipeline(file).streams[0].error or "")
     assert anywhere.verdict(anywhere.file("select id from people")) == DIFFERS
-    assert "may change something" not in anywhere.plan
+    assert "may change data" not in anywhere.plan
     assert anywhere.counted == 3
 
 
@@ -463,7 +463,7 @@ def test_where_nobody_knows_that_a_query_only_reads_the_plan_warns(anywhere: Ben
     assert run_pipeline(file).status == "success"
     assert [r["id"] for r in anywhere.table()] == [3]
     assert anywhere.verdict(file) == EQUAL
-    assert "big_orders: a function that a query calls may change something" in anywhere.plan
+    assert "big_orders: a function in the query may change data" in anywhere.plan
 
 
 class Unwrapped(PGDialect_psycopg):

@@ -162,7 +162,7 @@ def test_a_range_that_fails_fails_the_stream_once_and_is_named(pair: Pair, loade
     assert result.exit_code == 1
     error = result.streams[0].error
     assert error is not None
-    assert re.search(r"range \d+ of 12 \(pages .*\): column 'n' holds NaN", error), error
+    assert re.search(r"range \d+ of 12 \(pages .*\): column 'n' contains NaN", error), error
     calls = [json.loads(line) for line in (pair.folder / "recorder.log").read_text().splitlines()]
     assert [(call["parent_block_uuid"], call["status"]) for call in calls] == [
         ("load", "failure"),

@@ -66,7 +66,7 @@ def test_without_savepoints_what_the_table_refuses_fails_the_stream(tmp_path: Pa
         bench.document["destination"]["config"]["url"] = target.url.replace("postgresql:", f"postgresql+{driver}:")
         remake(target, TABLE["postgres"])
         bench.seed("a", [record(2), record(3, n=-1), record(None)], key=())  # type: ignore[arg-type]
-        warned = "keep` with sqlalchemy: what its own tables refuse (constraints, types) fails the stream"
+        warned = "keep` with sqlalchemy: records that a table refuses (constraints, types) fail the stream"
         # What pretends is found out by what it writes.
         assert (warned in warnings(bench)) is (driver == "without")
         result = bench.run()

@@ -249,7 +249,7 @@ def test_a_key_of_somebody_elses_stays(bench: Bench) -> None:
     assert bench.key() == ["k"]
     bench.source("insert into s.items values (3, 20, 'c')")
     error = told(bench.run())
-    for part in ("mine", "the key of public.items is (k)", "the stream's is (id, k)", "by hand"):
+    for part in ("mine", "the key of public.items is (k)", "the stream's key is (id, k)", "by hand"):
         assert part in error
     assert (bench.key(), len(bench.rows())) == (["k"], 2)
 

@@ -324,7 +324,7 @@ def test_a_table_that_foreign_keys_refer_to_is_refused(tmp_path: Path, postgres_
     assert table.written(*days(1, 2), key_properties=["id"]) == 1
     with psycopg.connect(postgres_url) as connection:
         connection.execute("create table lines (t integer references t (id) on delete cascade)")
-    with pytest.raises(PipelineFailed, match="which `replace_range` would delete"):
+    with pytest.raises(PipelineFailed, match="and `replace_range` would delete"):
         table.run(*days(1, 2), key_properties=["id"]).raise_for_status()
 
 

@@ -22,7 +22,7 @@ def test_a_name_that_the_ledger_cannot_hold_is_refused_before_anything_is_made(b
     bench.document["destination"] = {"connector": "mysql", "config": {"url": mariadb_url}}
     bench.document["streams"] = [{"stream": "a" * 300, "destination_table": "a"}]
     bench.seed("a" * 300, 1)
-    with pytest.raises(ConfigError, match="has 300 characters, and the ledger of MySQL holds names of up to 255"):
+    with pytest.raises(ConfigError, match="has 300 characters, and the ledger in MySQL stores names of up to 255"):
         bench.run()
     assert tables(mariadb_url) == set()
     bench.document["streams"] = [{"stream": "a" * 255, "destination_table": "a"}]
@@ -118,7 +118,7 @@ def test_a_table_without_transactions_is_refused_where_it_would_be_written(
     run(mariadb_url, f"alter table a engine = {engine}", "alter table a add key other (id)")
     for disposition in ("append", "merge", "replace"):
         bench.document["streams"] = [{"stream": "a", "write_disposition": disposition}]
-        with pytest.raises(PipelineFailed, match=f"table 'a' is of the engine {engine}, which has no transactions"):
+        with pytest.raises(PipelineFailed, match=f"table 'a' uses the engine {engine}, which has no transactions"):
             bench.run().raise_for_status()
     run(mariadb_url, "alter table a drop key other")
     bench.seed("a", 3)

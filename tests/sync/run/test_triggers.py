@@ -257,8 +257,8 @@ def test_a_rule_on_update_is_merged_beside_and_others_are_refused_at_plan(bench:
     assert bench.rows() == [(1, 10, "a"), (2, 20, "z"), (3, 30, "c")]
     assert "bz" in fired(bench)
     for rule, words in (
-        ("insert to items do also notify x", "rule 'other' on INSERT, with which PostgreSQL merges no records"),
-        ("delete to items do instead nothing", "rule 'other', which does something else in place of DELETE"),
+        ("insert to items do also notify x", "rule 'other' on INSERT, so PostgreSQL cannot merge records"),
+        ("delete to items do instead nothing", "rule 'other', which replaces DELETE by something else"),
     ):
         bench.sql("drop rule if exists other on items", f"create rule other as on {rule}")
         done = run_cli(["plan", "items.yaml"], bench.folder)

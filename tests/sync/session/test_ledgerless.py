@@ -84,7 +84,7 @@ def test_what_the_target_did_not_echo_is_sent_again(tmp_path: Path, run_cli: Run
     for _ in range(2):
         done = run_cli(["run"], tmp_path)
         assert done.returncode == 0, done.stderr
-        assert "without echoing" in done.stderr
+        assert "without an error, but did not echo" in done.stderr
     assert ids(tmp_path) == [1, 2, 3, 1, 2, 3]
     assert state(tmp_path) is None
 

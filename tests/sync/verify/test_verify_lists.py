@@ -112,4 +112,4 @@ def test_lists_that_cannot_be_compared_are_named(tmp_path: Path, places: Places)
     pair.run()
     found = pair.verify()
     assert found.verdict == "equal"
-    assert found.notes == (f"column 'docs' is not compared: {kind} and JSON[] have no form in common",)
+    assert found.notes == (f"column 'docs' is not compared: {kind} and JSON[] have no common form",)

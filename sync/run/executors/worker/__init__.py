@@ -1,1 +1,1 @@
-"""What runs on a worker: in its own process `children` and `plugin`, in the child processes below it the others."""
+"""Code on a worker: `children` and `plugin` run in its own process, the rest in its child processes."""

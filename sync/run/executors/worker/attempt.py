@@ -1,4 +1,4 @@
-"""One attempt of a run as a process has opened it that runs some of its streams, in the name of the run's owner."""
+"""One attempt of a run, opened by a process that runs some of its streams in its owner's name."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from ...run_options.options import RunOptions, options_of, plan_with_options
 
 
 class OpenedAttempt(Struct, frozen=True, kw_only=True):
-    """One attempt of a run as this process has opened it."""
+    """One attempt of a run, opened by this process."""
 
     run: PipelineRun
-    #: Writes in the name of the run's owner: only then it lets this process close.
+    #: Writes in the name of the run's owner: only then it allows this process to close streams.
     store: Store
     session: PipelineSession
     recorded: AttemptPlan
     budget: Budget
-    #: Its recorded streams by name.
+    #: The run's recorded streams by name.
     then: Mapping[str, StreamPlan]
-    #: What is needed to plan a few of the streams again; None: they can be planned all together only.
+    #: State for planning a few streams again; None: all streams must be planned together.
     part: WorkerPlan | None
 
     @property
     def options(self) -> RunOptions:
-        """The options of the run that decide its plan."""
+        """The run's options that influence its plan."""
         return options_of(self.recorded.extra.get("order", {}))
 
     @property
     def is_plain(self) -> bool:
-        """Whether no option needs all streams to be planned together."""
+        """Whether no option requires that all streams are planned together."""
         return _is_plain(self.options)
 
     def plan(self, names: Sequence[str]) -> Plan:
@@ -54,9 +54,9 @@ class OpenedAttempt(Struct, frozen=True, kw_only=True):
         return plan_with_options(self.session, self.store, self.options, only=names, part=self.part)
 
     def same(self, streams: Sequence[PlannedStream]) -> list[PlannedStream]:
-        """Return the streams that have the columns and keys with which the run was planned, and go the same way.
+        """Return the streams that still have the run's columns, keys and choices.
 
-        What was refused then is refused now: a part of the plan does not show all that the whole has shown.
+        A stream refused in the run is refused here: a partial plan sees less than the full plan.
         """
         streams = [_as_refused(each, self.then[each.name]) for each in streams]
         now = {planned.stream: planned for planned in recorded_streams(self.session.pipeline, streams)}
@@ -69,13 +69,13 @@ class OpenedAttempt(Struct, frozen=True, kw_only=True):
 
 
 def open_attempt(pipeline: Pipeline, url: str, run: PipelineRun, recorded: AttemptPlan) -> OpenedAttempt:
-    """Open the pipeline of a run, loaded as of that run, and its run store.
+    """Open a run's pipeline, loaded as it was for the run, and its run store.
 
     Args:
-        pipeline: as of the run.
-        url: of the run store.
+        pipeline: as it was for the run.
+        url: address of the run store.
         run: the run.
-        recorded: the plan of its attempt.
+        recorded: plan of the run's attempt.
     """
     session = open_session(pipeline, load_worker_code(pipeline, recorded.subscriptions))
     session.prepare()
@@ -99,12 +99,12 @@ def _is_plain(options: RunOptions) -> bool:
 
 
 def recorded_streams(pipeline: Pipeline, streams: Sequence[PlannedStream]) -> tuple[StreamPlan, ...]:
-    """Return what the run store records of planned streams."""
+    """Return the run store's record of planned streams."""
     return stream_plans(pipeline, Plan(streams=tuple(streams), groups=()))
 
 
 def has_changed(stream: str) -> SyncError:
-    """Return the error of a stream that is no longer what it was when the run was planned."""
+    """Return the error of a stream that has changed since the run was planned."""
     return SyncError(f"stream {stream!r} has changed at the source between the plan and the run: run it again")
 
 
@@ -118,7 +118,7 @@ def unplanned_outcome(attempt: OpenedAttempt, stream: str, error: Exception) -> 
 
 
 def with_share(pipeline: Pipeline, recorded: AttemptPlan) -> Pipeline:
-    """Give this process its part of the machine's memory, if the file does not say how much."""
+    """Give this process its share of the machine's memory, unless the file sets a limit."""
     on_host = int(recorded.extra.get("order", {}).get("workers_on_host", 1))
     if pipeline.memory is not None or on_host < 2:
         return pipeline

@@ -1,7 +1,7 @@
-"""A child process of a worker: runs claimed streams with connections of its own, and closes them in the run store.
+"""A child process of a worker: runs claimed streams over its own connections, and closes them in the run store.
 
-Requests are lines on standard input, answers lines on standard output. At the end of the input the process ends at
-once: its worker is gone.
+Requests are lines on standard input, answers lines on standard output. At the end of the input the process exits at
+once: its worker has gone.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ log = logging.getLogger("syncblocks")
 
 #: Seconds between two signs of life.
 BEAT_S = 5.0
-#: Seconds without work, after which the process looks whether its run is over.
+#: Seconds without work after which the process checks whether its run is over.
 IDLE_POLL_S = 1.0
-#: Most messages of an answer, and most characters of each.
+#: Maximum of messages in an answer, and of characters in each.
 MAX_MESSAGES, MAX_TEXT = 50, 2000
 
 
 class Notes(Progress):
-    """Keeps the messages of a group for its answer."""
+    """Collects a group's messages for its answer."""
 
     def __init__(self) -> None:
         self.messages: list[tuple[str, str]] = []
@@ -62,7 +62,7 @@ class Worker:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._opened: OpenedAttempt | None = None
-        #: Streams of this attempt that were planned again, by name.
+        #: Streams of this attempt planned again, by name.
         self._planned: dict[str, PlannedStream] = {}
 
     def serve(self, reference: Reference) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class Worker:
         self._planned.clear()
 
     def release_if_over(self) -> None:
-        """Close every connection if the attempt has ended: not every engine tells."""
+        """Close every connection if the attempt has ended: some engines do not report this."""
         opened = self._opened
         if opened is None:
             return
@@ -121,7 +121,7 @@ class Worker:
             self.release()
 
     def _open(self, reference: Reference) -> OpenedAttempt:
-        """Open the run store and the pipeline as it was for the run; once for each attempt."""
+        """Open the run store, and the pipeline as it was for the run; once for each attempt."""
         opened = self._opened
         if opened is not None and (opened.run.id, opened.run.attempt) == (reference.run_id, reference.attempt):
             return opened
@@ -140,15 +140,15 @@ class Worker:
                 trigger=run.trigger,
                 recorded=run.variables,
             )
-            # Before this store is closed, whose connection is used again.
+            # Before this store is closed: its connection is reused.
             self._opened = open_attempt(with_share(pipeline, recorded), url, run, recorded)
         return self._opened
 
     def _planned_anew(self, attempt: OpenedAttempt, reference: Reference, group: Sequence[str]) -> list[PlannedStream]:
-        """Plan the streams of a reference again, once; return the planned streams of a group.
+        """Plan a reference's streams again, once; return the planned streams of a group.
 
         Raises:
-            SyncError: the source is no longer what it was when the run was planned.
+            SyncError: the source has changed since the run was planned.
         """
         if not self._planned.keys() >= set(group):
             names = tuple(attempt.then) if attempt.part is None else reference.streams
@@ -160,16 +160,16 @@ class Worker:
 
 
 def _text(error: Exception) -> str:
-    """Return why, without what another program has said: it may hold an address or a value."""
+    """Return the reason, without texts of other programs: they may contain an address or a value."""
     return Redactor().redact(message_of(error)) if isinstance(error, SyncError) else type(error).__name__
 
 
 def main() -> None:
-    """Serve requests until the worker is gone."""
+    """Serve requests until the worker has gone."""
     set_up_process()
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
-    # What user code prints goes to the worker's standard error.
+    # Output of user code goes to the worker's standard error.
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     answering, due = threading.Lock(), SimpleQueue[dict[str, Any]]()
@@ -201,7 +201,7 @@ def main() -> None:
                 worker = Worker(folder)
             try:
                 answer(worker.serve(Reference.of(request)))
-            except Exception as error:  # the run's owner decides what becomes of the streams
+            except Exception as error:  # the run's owner decides about the streams
                 log.error("streams were left open: %s", _text(error))
                 answer({"problem": f"the worker failed: {_text(error)}"})
 
@@ -209,7 +209,7 @@ def main() -> None:
         threading.Thread(target=work, name=work.__name__, daemon=True).start()
     for line in requests:
         due.put(json.loads(line))
-    os._exit(0)  # the worker is gone: nothing that runs here may go on
+    os._exit(0)  # the worker has gone: stop everything that runs here
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The one function that an engine calls on a worker, and the child processes in which streams run there.
+"""The one function that an engine calls on a worker, and the child processes that run streams there.
 
 A child can be killed without harm to the worker, serves one group after another, and keeps its connections meanwhile.
 """
@@ -23,21 +23,21 @@ from ....errors import SyncError
 from ..bundle import Bundle, has_code, unpack, unpacked
 from .child import BEAT_S
 
-#: Seconds without a sign of life, after which a child is killed.
+#: Seconds without a sign of life until a child is killed.
 SILENT_S = 12 * BEAT_S
-#: Seconds without work, after which a child is ended: a run every five minutes finds those of the one before.
+#: Seconds without work until a child is ended: a run every five minutes reuses the previous run's children.
 IDLE_S = 360.0
 
 
 def run_streams(code: str, payload: str, archive: bytes | None = None) -> str | None:
-    """Run claimed streams on this machine; return a small JSON answer when they have ended, None if there is no news.
+    """Run claimed streams on this machine; return a small JSON answer when they have ended, None without news.
 
-    Raises nothing: an engine logs what a function raises, and what it was given.
+    Raises nothing: an engine would log exceptions with their arguments.
 
     Args:
         code: name of the archive with the pipeline's file and code.
-        payload: JSON of a `Reference`, and nothing else.
-        archive: the archive, if an earlier answer said that it is missing here.
+        payload: JSON of a `Reference`, with no other content.
+        archive: the archive, if an earlier answer reported it as missing here.
     """
     try:
         folder = unpacked(code) or (None if archive is None else unpack(Bundle(code, archive)))
@@ -47,21 +47,21 @@ def run_streams(code: str, payload: str, archive: bytes | None = None) -> str | 
         answer = child.call({**json.loads(payload), "folder": str(folder)})
         CHILDREN.give(child)
     except Exception as error:
-        # Only texts that are ours: another may hold an address or a value.
+        # Only our own texts: others may contain an address or a value.
         text = str(error) if isinstance(error, SyncError) else f"the worker failed: {type(error).__name__}"
         answer = {"problem": text}
     return json.dumps(answer) if any(answer.values()) else None
 
 
 class WorkerChild:
-    """One child process of a worker; one thread at a time calls it."""
+    """One child process of a worker; used by one thread at a time."""
 
     def __init__(self) -> None:
         #: Name of the archive that it serves now.
         self.code = ""
-        #: Whether it has loaded functions of a user: then it serves no other archive.
+        #: Whether it has loaded user functions: then it serves no other archive.
         self.is_bound = False
-        #: Whether its run is over, so that it closes its connections after its call.
+        #: Whether its run is over: it closes its connections after its call.
         self.is_stale = False
         self.idle_since = time.monotonic()
         self._process = subprocess.Popen(
@@ -78,11 +78,11 @@ class WorkerChild:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it may be called."""
+        """Whether it can be called."""
         return self._process.poll() is None
 
     def call(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Let it run streams; return its answer, or that it is dead."""
+        """Let it run streams; return its answer, or the report of its death."""
         try:
             self._send(json.dumps(request))
             return self._answer(lambda answer: "beat" not in answer)
@@ -90,13 +90,13 @@ class WorkerChild:
             return self._died()
 
     def release(self) -> None:
-        """Make it close its connections. Only while nobody calls it."""
+        """Let it close its connections. Only while no call runs."""
         with suppress(OSError):
             self._send(json.dumps({"release": True}))
             self._answer(lambda answer: "released" in answer)
 
     def end(self) -> None:
-        """End it, and whatever it has started."""
+        """End it, with all its child processes."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -109,7 +109,7 @@ class WorkerChild:
         self._requests.flush()
 
     def _answer(self, is_wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Read until an answer; a child that shows no sign of life is killed."""
+        """Read until an answer; kill a child without signs of life."""
         heard = time.monotonic()
         with selectors.DefaultSelector() as selector:
             selector.register(self._answers, selectors.EVENT_READ)
@@ -121,7 +121,7 @@ class WorkerChild:
                     if is_wanted(answer):
                         return dict(answer)
                     continue
-                # First what is there to read: the worker itself may have been frozen.
+                # Read available input first: the worker itself may have been frozen.
                 if not selector.select(BEAT_S):
                     if time.monotonic() - heard > SILENT_S:
                         return self._died()
@@ -139,7 +139,7 @@ class WorkerChild:
 
 
 class Children:
-    """The idle children of this worker. A child that has loaded a user's functions serves their archive only."""
+    """The idle children of this worker. A child with user functions loaded only serves their archive."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -148,7 +148,7 @@ class Children:
         self._watch: threading.Thread | None = None
 
     def take(self, code: str, folder: Path) -> WorkerChild:
-        """Return an idle child, or a new one; the one that has the archive open before others."""
+        """Return an idle child, preferably with the archive open, or a new one."""
         is_bound = has_code(folder)
         with self._lock:
             living = [child for child in self._idle if child.is_alive]
@@ -162,7 +162,7 @@ class Children:
         return child
 
     def give(self, child: WorkerChild) -> None:
-        """Keep a child for the next call, if it lives."""
+        """Keep a living child for the next call."""
         if child.is_stale:
             child.release()
         with self._lock:
@@ -177,7 +177,7 @@ class Children:
                 self._watch.start()
 
     def release(self, code: str) -> None:
-        """Make the children of an archive close their connections, those at work once they have ended it."""
+        """Make the children of an archive close their connections; busy ones after their call."""
         with self._lock:
             for child in self._busy:
                 child.is_stale |= child.code == code
@@ -205,6 +205,6 @@ class Children:
                 child.end()
 
 
-#: Of this process.
+#: In this process.
 CHILDREN = Children()
 atexit.register(CHILDREN.end)

@@ -1,4 +1,4 @@
-"""The lease of a worker on the streams that it runs, and its look at what becomes of them in the run store."""
+"""The lease of a worker on its running streams, and its checks of their state in the run store."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ log = logging.getLogger("syncblocks")
 
 #: Seconds between two looks.
 POLL_S = 1.0
-#: Seconds that a stream has to end that was taken away; then the process ends, since a driver hangs.
+#: Seconds for a stream that was taken away to stop; then the process ends, since a driver hangs.
 HANG_S = 10.0
 
-#: Why a stream stops that was taken away.
+#: Stop reason of a stream that was taken away.
 TAKEN = "the run was taken over by another process, or the stream by the run"
 
 
 class ClaimWatch:
-    """Renews the leases of a group, and stops its streams when the run store says so; a context manager."""
+    """Renews the leases of a group, and stops its streams when the run store demands it; a context manager."""
 
     def __init__(self, store: Store, reference: Reference, me: Owner) -> None:
         self._store = store
@@ -36,7 +36,7 @@ class ClaimWatch:
         self._renewed = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="claims", daemon=True)
-        #: When it was first seen that streams were taken away which still run.
+        #: Time when running streams were first seen as taken away.
         self._lost_at: float | None = None
 
     def __enter__(self) -> ClaimWatch:
@@ -48,7 +48,7 @@ class ClaimWatch:
         self._thread.join()
 
     def follow(self, members: Sequence[StreamRun]) -> None:
-        """Stop these streams when it is asked for."""
+        """Stop these streams on request."""
         self._members = members
 
     def _run(self) -> None:
@@ -58,7 +58,7 @@ class ClaimWatch:
                 if time.monotonic() - self._renewed >= HEARTBEAT_S:
                     self.renew()
                     self._renewed = time.monotonic()
-            except Exception as error:  # the streams go on until their leases are over
+            except Exception as error:  # the streams continue until their leases expire
                 log.warning("the run store does not answer: %s", type(error).__name__)
 
     def renew(self) -> None:
@@ -67,14 +67,14 @@ class ClaimWatch:
         self._store.renew_claims(ours.run_id, ours.attempt, ours.streams, self._me)
 
     def look(self) -> None:
-        """Stop the streams for which it was asked, or that were taken away."""
+        """Stop the streams with a stop request, and streams taken away."""
         is_lost = self.is_lost()
         self._lost_at = None if not is_lost else self._lost_at or time.monotonic()
         if self._lost_at is not None and time.monotonic() - self._lost_at > HANG_S:
             self.hang()
 
     def is_lost(self) -> bool:
-        """Stop what is to stop; return whether something was taken away that still runs."""
+        """Stop streams as needed; return whether a stream that was taken away still runs."""
         ours = self._reference
         states = self._store.claim_states(ours.run_id, ours.attempt, ours.streams)
         is_lost = False
@@ -90,6 +90,6 @@ class ClaimWatch:
         return is_lost
 
     def hang(self) -> None:
-        """End the process: a stream that was taken away does not end."""
+        """End the process: a stream that was taken away does not stop."""
         log.error("a stream that was taken from this worker does not end: the process exits")
         os._exit(4)

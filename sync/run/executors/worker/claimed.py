@@ -1,4 +1,4 @@
-"""Streams claimed by this process under a nonce: a worker's calls, or the stream of a task of a mapped run."""
+"""Streams claimed by this process under a nonce: for a worker's call, or a task of a mapped run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("syncblocks")
 
 
 class Claimed:
-    """The calls to the run store under the nonce of a claim, and what becomes of its streams."""
+    """Run store calls under the nonce of a claim, and the ends of its streams."""
 
     def __init__(
         self,
@@ -33,9 +33,9 @@ class Claimed:
         self.me = current_owner()
         #: Streams that belonged to another claim before they could start.
         self.refused: list[str] = []
-        #: Whether a stream was taken away that ran.
+        #: Whether a running stream was taken away.
         self.is_lost = False
-        #: Whether the run takes no more streams.
+        #: Whether the run starts no more streams.
         self.is_stopping = False
         #: The group that runs, and the one after it.
         self.current: Sequence[str] = reference.groups[0]
@@ -45,7 +45,7 @@ class Claimed:
         self.context = calls.context(progress, attempt.budget, close=self.close, is_owner=self._is_owner)
 
     def take(self, group: Sequence[str]) -> bool:
-        """Take a group, if the close of the one before has not; return whether it may run."""
+        """Take a group, unless the previous close did; return whether it may run."""
         ours, has_taken = self._reference, self._has_taken
         self._has_taken, self.current = False, group
         if not has_taken and not self._attempt.store.take_claim(ours.run_id, ours.attempt, group, ours.nonce, self.me):
@@ -55,7 +55,7 @@ class Claimed:
 
     def close(self, outcome: StreamOutcome) -> None:
         """End a stream in the run store, unless it was taken away."""
-        # The streams of larger groups end side by side, so that none of them is known to be the last.
+        # The streams of larger groups end concurrently, so none of them is known to be the last.
         is_alone = len(self.following) == len(self.current) == 1
         take = self.following[0] if is_alone else ""
         ours = self._reference
@@ -70,7 +70,7 @@ class Claimed:
             self._has_taken = closed.has_taken
 
     def close_unplanned(self, name: str, error: Exception) -> str:
-        """Close a stream that could not be planned again; return its error's text."""
+        """Close a stream that cannot be planned again; return its error's text."""
         outcome, info = unplanned_outcome(self._attempt, name, error)
         self.close(outcome)
         return info.message

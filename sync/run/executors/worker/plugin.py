@@ -1,4 +1,4 @@
-"""What runs in a Dask worker beside streams: the plugin that brings the code, and functions that look at a worker."""
+"""Code in a Dask worker besides streams: the plugin that sends the code, and functions that inspect a worker."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from .children import CHILDREN
 
 
 class CodePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not always installed
-    """Brings an archive to every worker, also to those that join later."""
+    """Sends an archive to every worker, including workers that join later."""
 
     def __init__(self, name: str, archive: bytes) -> None:
         self._bundle = Bundle(name, archive)
 
     def setup(self, worker: Any) -> None:
-        """Write the archive's files; where that fails, the first call brings the archive again, and says why."""
+        """Write the archive's files; if it fails, the first call sends the archive again, and reports the error."""
         with suppress(OSError, SyncError):
             unpack(self._bundle)
 
 
 def probe(dask_worker: Any) -> dict[str, Any]:
-    """Tell who a worker is."""
+    """Return a worker's identity."""
     me = current_owner()
     threads = dask_worker.state.nthreads
     return {"version": own_version(), "host": me.host, "boot_id": me.boot_id, "threads": threads}
 
 
 async def release(name: str) -> None:
-    """Make the idle children of an archive close their connections; the worker goes on meanwhile."""
+    """Make the idle children of an archive close their connections, in the background."""
     await asyncio.to_thread(CHILDREN.release, name)
