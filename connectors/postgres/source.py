@@ -231,9 +231,14 @@ class PostgresSource(OnServer, QuerySource):
         """Run a user's query with the search path and the settings of the user's other sessions."""
         lease.begin()
         if snapshot := stream.locator.get(SNAPSHOT):
+            # A change that was rolled back is named here as well: each statement sees its own moment.
+            lease.session.execute("rollback; begin isolation level read committed read only")
+            undone = catalog.changes_since_snapshot(lease.session, self.table(stream))
             # Begun anew: a snapshot can be set only before the transaction takes its own.
             adopted = f"rollback; begin isolation level repeatable read read only; {_ADOPT} {literal(snapshot)}"
             lease.session.execute(adopted)
+            if catalog.changes_since_snapshot(lease.session, self.table(stream)) not in ("", undone):
+                raise altered(stream, ["columns may be others, and records gone"])
         if stream.query:
             lease.session.execute("set local search_path to default; set local jit to default")
 

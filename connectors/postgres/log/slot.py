@@ -6,7 +6,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from msgspec import Struct
@@ -118,7 +118,7 @@ class Admin:
         self.query("set search_path = ''")
         # Nor does it wait for long behind an `alter table` or `vacuum`.
         self.query(f"set lock_timeout = '{COPY_WAIT_S:g}s'")
-        # It is silent while a table is copied, whose lock it holds.
+        # It is silent while tables are copied.
         for name in ("idle_session_timeout", "idle_in_transaction_session_timeout"):
             self.query(f"set {name} = 0")
 
@@ -513,23 +513,17 @@ def moment(
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, str]]:
     """Make a slot that lasts as long as the context; yield its consistent point, and the snapshot of that moment."""
-    listed = ", ".join(table.name for table in tables_of(admin, streams).values())
-    with ExitStack() as stack:
-        # A table that is rewritten is empty in a snapshot from before: so the locks come first.
-        admin.query("begin")
-        stack.callback(admin.query, "commit")
-        admin.query(f"lock table {listed} in access share mode")
-        tables = tables_of(admin, streams)
-        for stream in streams:
-            if facts := tables.get(oid_of(stream)):
-                demand_planned(stream, facts)
-        exporting = LogConnection(address, is_stopped=is_stopped)
-        stack.callback(exporting.close)
+    # No lock is held: whoever waited for it would hold up slot or read. The read looks whether a table was altered.
+    with closing(LogConnection(address, is_stopped=is_stopped)) as exporting:
         # The server may not have noticed yet that a former run was killed, whose slot has another name. The snapshot
         # lasts until the connection's next command.
         slot = quote(f"{names.slot[:48]}_copy_{secrets.token_hex(4)}")
         create = f"CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')"
         (found,) = _made(admin, exporting, create)
+        tables = tables_of(admin, streams)
+        for stream in streams:
+            if facts := tables.get(oid_of(stream)):
+                demand_planned(stream, facts)
         yield parse_lsn(str(found["consistent_point"])), str(found["snapshot_name"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tests.conftest import RunCLI
 from tests.connectors.mysql.mysql_databases import query as mysql_query
 from tests.sync.run.log_based import LOG_BASED, Logged, replayed
+from tests.zygote import Zygote
 
 TABLE = """create table t
 (id bigint primary key, a int, b varchar(5), c numeric(5,2), r real, gone text, moment timestamp(3));
@@ -222,3 +224,19 @@ def test_filling_new_columns_is_refused_by_name(tmp_path: Path, log_url: str) ->
     logged.sql("create table t (id int primary key)")
     logged.document["streams"][0]["fill_new_columns"] = True
     assert "`fill_new_columns` is not built for LOG_BASED yet" in logged.refused()
+
+
+@pytest.mark.full
+def test_who_alters_a_table_that_is_to_be_copied_waits_for_nobody(tmp_path: Path, log_url: str, zygote: Zygote) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.sql(*(f"create table {name} (id int primary key); insert into {name} values (1)" for name in "ab"))
+    process = zygote.start(tmp_path, ("run", logged.file.name), failpoint="log.exported:1:stop")
+    while not process.has_ended() and Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0] != "T":
+        pass
+    logged.sql("set lock_timeout = '5s'", "truncate b", "insert into b values (2)")
+    process.signal(signal.SIGCONT)
+    assert process.wait() == 1
+    assert "the table was altered after the run was planned" in process.log()
+    logged.sql("begin; alter table b add n int; rollback")  # whose number stays in the catalog
+    logged.succeed()
+    assert (logged.merged("a"), logged.merged("b")) == ([(1,)], [(2,)])
