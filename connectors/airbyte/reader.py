@@ -67,7 +67,10 @@ def _places(state: Any, column: str | None) -> list[Any]:
     """Return the cursor's values in a state: one, or one of each partition as manifests keep them; none if unknown."""
     if not column or not isinstance(state, Mapping):
         return []
-    partitions = [each.get("cursor") for each in state.get("states") or () if isinstance(each, Mapping)]
+    states = state.get("states")
+    partitions = (
+        [each.get("cursor") for each in states if isinstance(each, Mapping)] if isinstance(states, list) else []
+    )
     held = [each.get(column) for each in (state, state.get("state"), *partitions) if isinstance(each, Mapping)]
     return [value for value in held if isinstance(value, str | int | float)]
 
