@@ -195,6 +195,7 @@ def _downloaded(url: str) -> bytes:
             text: bytes = answer.read(MAX_BYTES + 1)
             return text
     except HTTPError as error:
+        error.close()
         raise _wrong("manifest", f"{shown(url)}: HTTP status {error.code}") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error

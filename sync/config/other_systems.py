@@ -74,7 +74,8 @@ def way_to(system: str, role: str) -> str:
         of_it = "NAME" if name in ("api", "rest_api") else name.replace("_", "-")
         plugin = f"pip: tap-{of_it}" if role == "source" else f"target: target-{of_it}"
         kind = "tap" if role == "source" else "target"
-        return f"write `connector: singer` with `config: {{{plugin}}}`, if there is such a Singer {kind}"
+        way = f"write `connector: singer` with `config: {{{plugin}}}`, if there is such a Singer {kind}"
+        return way if role == "destination" else f"{way}, or `connector: airbyte` with its manifest or package"
     dialect = _DIALECTS.get(name, name)
     package = package_of(dialect)
     if not package:
