@@ -22,7 +22,6 @@ from ..field_facts import with_facts
 from ..stream import LedgerKey, LedgerRow, TableState
 from ..struct_helpers import replace
 from ..write_spec import WriteDisposition
-from .data_files import data_files
 from .ledger import OURS, Held, app_id, decoded, encoded, is_app_id, next_number, row_file
 from .storage import FULL, Root, TableFolder, is_refusal, said, translated
 from .types import KNOWS_NAIVE, MAY_WIDEN, has_naive
@@ -191,6 +190,10 @@ class LakeTable:
         if is_for_appends(table):
             why = "has the property delta.appendOnly: only `write_disposition: append` writes it"
             return {each: why for each in WriteDisposition if each is not WriteDisposition.APPEND}
+        columns = pa.schema(table.schema().to_arrow())
+        if strict := next((field.name for field in columns if is_strict(field.type)), ""):
+            why = f"refuses NULL within column {strict!r}, which is not kept here: drop that, or replace the table"
+            return dict.fromkeys(others, why)
         written = [each for each in held if each.row is not None and each.row.committed_at is not None]
         if written and all(is_rolled_back(table, each) for each in written):
             return dict.fromkeys(others, ROLLED_BACK)
@@ -380,7 +383,20 @@ def is_for_appends(table: DeltaTable) -> bool:
 
 def may_widen(table: DeltaTable) -> bool:
     """Tell whether a table may be written anew for a column that becomes wider."""
-    return not is_for_appends(table) and sum(file.size_bytes for file in data_files(table)) <= WIDENED_BYTES
+    sizes = pa.table(table.get_add_actions()).column("size_bytes").to_pylist()
+    return not is_for_appends(table) and sum(sizes) <= WIDENED_BYTES
+
+
+def is_strict(kind: Any) -> bool:
+    """Tell whether a type refuses NULL somewhere within, which the types of our columns do not know."""
+    types = pa.types
+    if types.is_struct(kind):
+        return any(not field.nullable or is_strict(field.type) for field in kind)
+    if types.is_map(kind):
+        return not kind.item_field.nullable or is_strict(kind.key_type) or is_strict(kind.item_type)
+    if types.is_list(kind) or types.is_large_list(kind):
+        return not kind.value_field.nullable or is_strict(kind.value_type)
+    return False
 
 
 def lacks_naive(table: DeltaTable, schema: pa.Schema) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, Field, Schema, TableFeatures, write_deltalake
+from deltalake.schema import ArrayType, MapType, StructType
 
 from syncblocks.connectors.delta.settings import DeltaSettings
 from syncblocks.connectors.delta.storage import folder_name, table_name
@@ -84,6 +85,25 @@ def test_constraints_and_computed_columns_are_refused(tmp_path: Path) -> None:
     computed = Field("twice", "long", metadata={"delta.generationExpression": "id * 2"})
     DeltaTable.create((other / "items").as_uri(), Schema([Field("id", "long"), computed]))
     assert "uses generatedColumns" in refused(other)["append"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ArrayType("long", contains_null=False),
+        MapType("string", "long", value_contains_null=False),
+        StructType([Field("a", "long", nullable=False)]),
+    ],
+    ids=str,
+)
+def test_a_table_that_refuses_null_within_a_column_is_replaced_only(tmp_path: Path, kind: Any) -> None:
+    DeltaTable.create((tmp_path / "items").as_uri(), Schema([Field("id", "long"), Field("v", kind)]))
+    found = refused(tmp_path)
+    assert "replace" not in found
+    assert "refuses NULL within column 'v'" in found["append"]
+    other = tmp_path / "other"
+    DeltaTable.create((other / "items").as_uri(), Schema([Field("v", ArrayType(kind, contains_null=True))]))
+    assert "refuses NULL within column 'v'" in refused(other)["merge"]
 
 
 def test_a_table_for_appends_alone_takes_nothing_else(tmp_path: Path) -> None:
