@@ -11,7 +11,10 @@ import pytest
 
 from syncblocks import load_pipeline
 from syncblocks.sync.api import compared
-from syncblocks.sync.verify.verification import COUNTED, DIFFERS, EQUAL, StreamVerification
+from syncblocks.sync.run.log_moment import log_moment
+from syncblocks.sync.session.inspection import opened
+from syncblocks.sync.session.session import make_plan
+from syncblocks.sync.verify.verification import COUNTED, DIFFERS, EQUAL, FAILED, StreamVerification, verify_streams
 from tests.sync.run.log_based import LOG_BASED, Logged
 from tests.sync.run.test_log_writers import TABLES, writing
 
@@ -67,6 +70,23 @@ def test_it_runs_to_a_moment_and_names_what_differs_there(tmp_path: Path, log_ur
     assert kinds(found) == {"2": "different", "3": "missing"} | ({"1": "extra"} if deletes == "ignore" else {})
     assert "state reset public.users" in found.remedy
     assert len(logged.slots()) == 1
+
+
+@pytest.mark.full
+def test_a_table_that_another_run_has_moved_meanwhile_is_not_judged(tmp_path: Path, log_url: str) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.sql(USERS)
+    logged.succeed()
+    pipeline = load_pipeline(logged.file)
+    with log_moment(pipeline, (), ()) as moment:
+        logged.sql("update users set name = 'later' where id = 4")
+        logged.succeed()
+        with opened(pipeline) as session:
+            plan = make_plan(session, None, is_of_run=False)
+            (found,) = verify_streams(session, plan, moment=moment)
+    assert found.verdict == FAILED
+    assert "another run has moved its table from " in found.notes[-1]
+    assert verified(logged)["users"].verdict == EQUAL
 
 
 def test_what_is_appended_is_only_counted(tmp_path: Path, log_url: str) -> None:
