@@ -24,8 +24,11 @@ from .staging import stage_beside
 #: Numbers the changes whose values are looked up.
 _ROW = "_syncblocks_row"
 
-#: Bytes of changes that wait to be staged at once, and how many records are then sent together.
-_WAITING_BYTES, _SENT_RECORDS = 16 << 20, 8192
+#: Bytes of changes that wait to be staged at once: the first ones of a transaction, and the others.
+_FIRST_BYTES, _LATER_BYTES = 16 << 20, 4 << 20
+
+#: Records that are sent together.
+_SENT_RECORDS = 8192
 
 
 class Changes(Merge):
@@ -50,12 +53,12 @@ class Changes(Merge):
                 batch = self._completed(batch)
             self._waiting.append(batch)
             self._waiting_bytes += batch.nbytes
-            if self._waiting_bytes >= _WAITING_BYTES:
+            if self._waiting_bytes >= (_FIRST_BYTES if self.staged is None else _LATER_BYTES):
                 self._stage_waiting()
         self._stage_waiting()  # the next event may be another schema
 
     def _stage_waiting(self) -> None:
-        """Stage the waiting changes: of each key only the last one, where Arrow can tell."""
+        """Stage the waiting changes; of those that come first, of each key only the last one, where Arrow can tell."""
         if not self._waiting:
             return
         waiting = pa.Table.from_batches(self._waiting)
@@ -63,8 +66,10 @@ class Changes(Merge):
         has_marks = self._has(waiting, MARK)  # the change before a mark is needed as well
         self._has_deletes |= self._has(waiting, DELETE)
         self._has_marks |= has_marks
-        folded = None if has_marks else last_of_each_key(waiting, self.context.load.stream.key_properties)
-        has_each_key_once = self.staged is None and folded is not None
+        folded = None
+        if self.staged is None and not has_marks:
+            folded = last_of_each_key(waiting, self.context.load.stream.key_properties)
+        has_each_key_once = folded is not None
         sent = waiting if folded is None else folded
         self.records += waiting.num_rows - sent.num_rows
         batches = LoadEvents(iter(sent.to_batches(max_chunksize=_SENT_RECORDS)))
