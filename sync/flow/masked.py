@@ -13,7 +13,16 @@ from msgspec import Struct
 from syncblocks.connectors.arrow.masking import masked, masked_stream, rule_of, unmasked_stream
 from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.errors import ConnectorError
-from syncblocks.connectors.log_based import OLD_KEY, LogLag, LogLook, LogMoment, OpenLog, plain_stream
+from syncblocks.connectors.log_based import (
+    OLD_KEY,
+    OPERATION,
+    UNCHANGED,
+    LogLag,
+    LogLook,
+    LogMoment,
+    OpenLog,
+    plain_stream,
+)
 from syncblocks.connectors.protocols import (
     FindsStreams,
     FindsTypes,
@@ -27,7 +36,7 @@ from syncblocks.connectors.protocols import (
     TracksFiles,
 )
 from syncblocks.connectors.ranges import OpenRanges, Range
-from syncblocks.connectors.read_spec import Masks
+from syncblocks.connectors.read_spec import NULL, Masks
 from syncblocks.connectors.stream import Block, Bookmark, Ended, Event, FileRead, LedgerRow, Rejected, Stream
 from syncblocks.connectors.struct_helpers import replace
 
@@ -322,6 +331,9 @@ class _MaskedOpenLog(Struct, frozen=True):
             others = found.schema.names[len(own) :]
             batch = masked(found.select(own), masks)
             extra = [_keyless(found.column(each), masks) if each == OLD_KEY else found.column(each) for each in others]
+            if OPERATION in others and OLD_KEY not in others:  # changes that are merged
+                place = others.index(UNCHANGED)
+                extra[place] = _without_hidden(extra[place], masks)
             arrays = [*batch.columns, *extra]
             return name, pa.RecordBatch.from_arrays(arrays, schema=stream.schema)
 
@@ -335,6 +347,15 @@ class _MaskedOpenLog(Struct, frozen=True):
     def lag(self, stream: str) -> LogLag:
         """See `OpenLog`."""
         return self.inner.lag(stream)
+
+
+def _without_hidden(unchanged: pa.Array, masks: Masks) -> pa.Array:
+    """Leave out columns that are masked as NULL: the table has no value of theirs that stays."""
+    if unchanged.null_count == len(unchanged):
+        return unchanged
+    hidden = {name for name in masks.fields if (rule := rule_of(masks, name)) is not None and rule.how == NULL}
+    listed = ([each for each in json.loads(text or "[]") if each not in hidden] for text in unchanged.to_pylist())
+    return pa.array([json.dumps(names, ensure_ascii=False) if names else None for names in listed], pa.string())
 
 
 def _keyless(old_keys: pa.Array, masks: Masks) -> pa.Array:

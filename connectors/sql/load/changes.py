@@ -221,18 +221,16 @@ class Changes(Merge):
         held = [name for name in names if own[name] in {column.name for column in table.columns}]
         found = self._held(staged, [own[name] for name in key], held)
         context.target.run([context.dialect.tables.drop(staged.name)])
-        # No NULL is stored apart; one that is there is of a column that was added or renamed, or of a mask.
-        masks = context.load.stream.read.masks
-        masked = {} if masks is None else masks.fields
+        # The log leaves out no NULL: one in the table is of a column that was added or renamed.
         for row, (change, left_out) in enumerate(listed.items()):
             values = dict(zip(held, found.get(change, ()), strict=False))
-            lacking = [name for name in left_out if values.get(name) is None and name not in masked]
+            lacking = [name for name in left_out if values.get(name) is None]
             if change not in found or lacking:
                 what = f"no {', '.join(lacking)} in the record" if change in found else "no record"
                 shown = ", ".join(f"{name} = {origins.column(own[name])[row].as_py()!r}" for name in key)
                 raise context.error(
                     f"the log leaves out {', '.join(left_out)} of a changed record, as its value is unchanged, and the "
-                    f"table has {what} of its key ({shown}): `syncblocks state reset` copies the table anew"
+                    f"table has {what} of this key ({shown}): `syncblocks state reset` copies the table anew"
                 )
         names = held
         filled = {name: {change: found[change][place] for change in listed} for place, name in enumerate(names)}

@@ -91,6 +91,7 @@ def test_whole_records_in_the_log_know_large_values(tmp_path: Path, log_url: str
 def test_masked_columns_are_masked_in_copies_and_changes(logged: Logged) -> None:
     masks = {"name": None, "note": "hash", "*[!d]": None}
     logged.document |= {"mask_key": "k" * 32, "streams": [{**MERGED[0], "columns": {"mask": masks}, "deletes": "soft"}]}
+    logged.document["transformers"] = [{"block": "named", "rename": {"raw": "bytes"}}]
     logged.succeed()
     before = logged.merged("users")
     logged.sql("update users set name = 'N' where id = 1", "insert into users values (6, 'secret')")
