@@ -19,6 +19,7 @@ from .settings import AirbyteSettings
 #: Largest manifest.
 MAX_BYTES = 32 << 20
 _TIMEOUT_S = 30.0
+KIND = "DeclarativeSource"
 #: Most parts of a specification, and how deep they may lie.
 _MAX_NODES, _MAX_DEPTH = 100_000, 100
 
@@ -76,8 +77,9 @@ def load_manifest(settings: AirbyteSettings, folder: Path, kept: Path) -> Manife
         mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
         where = f" (line {mark.line + 1})" if mark is not None else ""
         raise _wrong("manifest", f"{shown(settings.manifest)} is no YAML{where}") from error
-    if not isinstance(content, dict) or content.get("type") != "DeclarativeSource":
-        raise _wrong("manifest", f"{shown(settings.manifest)} is no manifest: `type: DeclarativeSource` is not in it")
+    # Older manifests have no type.
+    if not isinstance(content, dict) or content.get("type", KIND) != KIND or "check" not in content:
+        raise _wrong("manifest", f"{shown(settings.manifest)} is no manifest: `type: {KIND}` and `check` are not in it")
     if not settings.allow_code:
         refuse_code(content)
     return Manifest(text=text, content=content)

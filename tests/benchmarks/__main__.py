@@ -17,11 +17,12 @@ import pytest
 
 from tests import services
 from tests.benchmarks import report
+from tests.benchmarks.airbyte import SCENARIOS as AIRBYTE
 from tests.benchmarks.bench import Figure, workshop
 from tests.benchmarks.scenarios import SCENARIOS as DATABASES
 from tests.benchmarks.singer import SCENARIOS as SINGER
 
-SCENARIOS = DATABASES | SINGER
+SCENARIOS = DATABASES | SINGER | AIRBYTE
 RESULTS = Path(__file__).with_name("results")
 
 _HEADINGS = ("scenario", "case", "records", "seconds", "records/s", "CPU s", "peak MB", "ratio", "target")

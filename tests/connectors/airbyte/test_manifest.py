@@ -28,6 +28,14 @@ def loaded(folder: Path, content: Any, **config: Any) -> Manifest:
     return load_manifest(settings(manifest="m.yaml", **config), folder, folder / "kept")
 
 
+def test_an_older_manifest_has_no_type(tmp_path: Path) -> None:
+    older = {key: value for key, value in MANIFEST.items() if key != "type"}
+    assert loaded(tmp_path, older).content == older
+    for content in ({**older, "type": "Pipeline"}, {"streams": []}):
+        with pytest.raises(ConnectorConfigError, match="is no manifest"):
+            loaded(tmp_path, content)
+
+
 @pytest.mark.parametrize(
     "part",
     [
