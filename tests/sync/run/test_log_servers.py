@@ -43,6 +43,7 @@ def logged(tmp_path: Path, server: services.OwnPostgres) -> Iterator[Logged]:
         "select pg_terminate_backend(active_pid, 5000) from pg_replication_slots where active",
         "select pg_drop_replication_slot(slot_name) from pg_replication_slots",
     )
+    made.sql(*(f"drop publication {name}" for (name,) in made.sql("select pubname from pg_publication")))
 
 
 def logged_of(folder: Path, server: services.OwnPostgres) -> Logged:
