@@ -17,9 +17,9 @@ from typing import Any
 import duckdb
 import psycopg
 
+from tests.faults.log_writer import TABLES, SteadyWriter
 from tests.faults.workshop import RECORDER
 from tests.sync.run.log_based import LOG_BASED, Logged, replayed
-from tests.sync.run.test_log_writers import TABLES, Writer
 from tests.zygote import Process, Zygote
 
 WRITERS = 3
@@ -30,26 +30,6 @@ OFTEN = {"syncblocks.connectors.postgres.log.connection.ALIVE_S": 0.02}
 _WORDS = {b"I": "insert", b"U": "update", b"D": "delete", b"T": "truncate"}
 
 Change = tuple[str, str, str]
-
-
-class SteadyWriter(Writer):
-    """Changes records beside the faults; connects anew when the server is gone."""
-
-    def run(self) -> None:
-        while not self._end.wait(0.02):
-            super().run()
-            if not isinstance(self.error, psycopg.OperationalError):
-                break
-            self.error = None
-
-    def _transaction(self, connection: psycopg.Connection) -> None:
-        super()._transaction(connection)
-        self._end.wait(self._chance.choice((0, 0.01, 0.05)))
-
-    def _change(self, connection: psycopg.Connection) -> None:
-        super()._change(connection)
-        if self._chance.random() < 0.05:
-            self._end.wait(0.1)  # open across whatever happens meanwhile
 
 
 class Watched:
