@@ -264,7 +264,7 @@ def test_a_record_that_does_not_fit_fails_its_stream_alone() -> None:
     messages = [*orders(1), record("orders", id="one"), record("users", id=1), state("orders", {}, 2), *DONE]
     events = read(text(*messages))
     assert shape(events, "orders") == ["failed"]
-    assert "column 'id': \"one\" is no int64" in str(ends(events)["orders"])
+    assert "column 'id': \"one\" is not int64" in str(ends(events)["orders"])
     assert shape(events, "users") == [1, "complete"]
 
 
