@@ -78,6 +78,32 @@ def test_the_table_is_that_of_the_source(logged: Logged, changes: list[str]) -> 
     assert same(logged)
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("destination", ["duckdb", "postgres"])
+def test_a_transaction_that_is_staged_in_parts_is_folded_in_the_destination(
+    tmp_path: Path, log_url: str, postgres_url: str, destination: str
+) -> None:
+    """Past 16 MB of changes the staging table, and not memory, tells which change of a key is the last."""
+    logged = Logged(tmp_path, log_url, "duckdb")
+    if destination == "postgres":
+        logged.document["destination"] = {"connector": "postgres", "config": {"url": postgres_url, "schema": "public"}}
+        logged.connector = "postgres"
+    logged.document["streams"] = MERGED
+    logged.sql(USERS)
+    logged.succeed()
+    written = "insert into users select g, 'first', repeat(md5(g::text), 600) from generate_series(100, 999) g"
+    logged.sql(
+        f"begin; {written}; delete from users where id % 3 = 0;"
+        " update users set name = 'second', note = repeat(md5(id::text || 's'), 600) where id > 99 and id % 2 = 0;"
+        " insert into users select g, 'third' from generate_series(300, 600, 3) g;"
+        " update users set name = 'fourth', note = repeat(md5(id::text || 'f'), 600) where id > 99 and id % 5 = 0;"
+        " delete from users where id % 7 = 0; commit"
+    )
+    logged.succeed()
+    query = "select id, name, coalesce(md5(note), '') from users order by 1"
+    assert logged.query(query) == logged.sql(query)
+
+
 def test_whole_records_in_the_log_know_large_values(tmp_path: Path, log_url: str) -> None:
     logged = Logged(tmp_path, log_url, "duckdb")
     logged.document["streams"] = MERGED
