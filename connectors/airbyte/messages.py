@@ -59,7 +59,7 @@ def decoded(line: bytes) -> Message | None:
                 **{name: found.get(name) for name in Message.__struct_fields__ if name != "state"}, state=state
             )
         except (ValueError, AttributeError, RecursionError):
-            raise ValueError("is no JSON") from error
+            raise ValueError("is not JSON") from error
 
 
 class Listener:

@@ -283,7 +283,7 @@ class AirbyteReader(LineReader[AirbyteStream]):
         try:
             state = json.loads(text)
         except (ValueError, RecursionError):
-            raise self._error(number, "is a STATE that is no JSON", has_no_values=True) from None
+            raise self._error(number, "is a STATE that is not JSON", has_no_values=True) from None
         held = state.get("stream") if isinstance(state, dict) else None
         if not isinstance(state, dict) or state.get("type", "STREAM") != "STREAM" or not isinstance(held, dict):
             kind = state.get("type", "LEGACY") if isinstance(state, dict) else "LEGACY"

@@ -14,11 +14,11 @@ _MOST_ODD = 5
 #: What one value of a kind is not, and what several are not.
 _WORDS = {
     "bool": ("is not true or false", "are not true or false"),
-    "integer": ("is no number", "are no numbers"),
-    "number": ("is no number", "are no numbers"),
+    "integer": ("is not a number", "are not numbers"),
+    "number": ("is not a number", "are not numbers"),
     "date": ("is no date", "are no dates"),
-    "naive": ("is no time", "are no times"),
-    "zoned": ("is no time", "are no times"),
+    "naive": ("is not a time", "are not times"),
+    "zoned": ("is not a time", "are not times"),
 }
 
 

@@ -297,7 +297,7 @@ class Parser:
             found = json.loads(text.decode(), parse_float=Decimal)
         except (ValueError, ArithmeticError, RecursionError) as other:
             reason = error if isinstance(other, UnicodeDecodeError) or "NaN" not in str(text) else other
-            raise MalformedRecord(line, f"is no JSON: {shown(text)} ({reason})", "is no JSON") from error
+            raise MalformedRecord(line, f"is not JSON: {shown(text)} ({reason})", "is not JSON") from error
         record = at(found, self.envelope.record) if self.envelope else found
         if not isinstance(found, dict) or not isinstance(record, dict):
             why = "is not a record (a JSON object)"

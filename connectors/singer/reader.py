@@ -181,7 +181,7 @@ class TapReader(LineReader[TapStream]):
                 known = {name: found[name] for name in Message.__struct_fields__ if name in found}
                 json.dumps(known, ensure_ascii=False).encode()  # half a surrogate pair is a name of nothing
             except (ValueError, RecursionError):
-                what = "is no JSON"
+                what = "is not JSON"
                 raise self._error(number, f"{what}: {shown(line)} ({error})", without_values=what) from error
             return Message(**known, value=msgspec.Raw(value))
 

@@ -324,7 +324,7 @@ class DestinationCapabilityPromises(CapabilityPromises, DestinationPromises):
         commits = self.run(destination, load, changes((5, "e", UPSERT)), changes((None, None, TRUNCATE)), FINAL)
         assert self.people(place) == []
         assert commits[-1].checkpoint.is_final
-        with pytest.raises(ConnectorError, match="the table has no record of its key"):
+        with pytest.raises(ConnectorError, match="the table has no record of this key"):
             self.run(destination, load, changes((7, None, UPSERT, '["name"]', 7)), FINAL)
 
     def test_changes_mark_records_that_stay(self, place: Any, destination: Destination) -> None:

@@ -47,7 +47,7 @@ def deleted_when_of(stream: Stream, settings: Mapping[str, Any], kept: Sequence[
     if operator not in ASKING and not any(is_kind(field.type) for is_kind in _COMPARED):
         raise fail(
             "deleted_when",
-            f"{column!r} is {type_text(field.type)}: only booleans, integers and texts are compared; of others ask "
+            f"{column!r} is {type_text(field.type)}: only booleans, integers and texts can be compared; of others ask "
             f"{{{column}: {{is_null: false}}}}",
         )
     try:

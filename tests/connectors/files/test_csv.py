@@ -109,7 +109,7 @@ def test_an_unknown_type_or_column_in_config_types_is_an_error(tmp_path: Path) -
         ({"delimiter": "\n"}, "delimiter: .*line end"),
         ({"quote": "«"}, "quote: .*ASCII"),
         ({"escape": "§"}, "escape: .*ASCII"),
-        ({"escape": '"'}, "escape: .*leave it out"),
+        ({"escape": '"'}, "escape: .*remove it"),
         ({"delimiter": ";", "quote": ";"}, "delimiter: .*must differ"),
         ({"delimiter": ";", "escape": ";"}, "delimiter: .*must differ"),
     ],
@@ -144,7 +144,9 @@ def test_a_null_value_that_the_escape_sign_would_change_is_refused(tmp_path: Pat
     """As MySQL and PostgreSQL write NULL, which came as the text N."""
     path, options = tmp_path / "t.tsv", {"escape": "\\", "null_values": ["\\N"]}
     path.write_text('a\tb\n\\N\t"N"\n')
-    with pytest.raises(ConnectorConfigError, match=r"null_values: no field can be .*N', since `escape` turns it 'N'"):
+    with pytest.raises(
+        ConnectorConfigError, match=r"null_values: no field can be .*N', since `escape` turns it into 'N'"
+    ):
         source_of(path, **options)
     assert records_of(source_of(path, **options | {"null_values": ["N"]})) == [{"a": None, "b": "N"}]
     assert records_of(source_of(path, null_values=["\\N"])) == [{"a": None, "b": "N"}]
@@ -206,9 +208,9 @@ def test_odd_csv_files_are_read_as_meant(
         (codecs.BOM_UTF32_BE + "a,b\n".encode("utf-32-be"), {}, ["t.csv:", "`config.encoding: utf-32`"]),
         ("a,b\né,2\n".encode("utf-16-le"), {}, ["t.csv:", "`config.encoding: utf-16-le`"]),
         ("a,b\né,2\n".encode("utf-16-be"), {}, ["t.csv:", "`config.encoding: utf-16-be`"]),
-        (b'a,b\n1,2\n3,"x\n4,5\n', {}, ["t.csv:3:", "no end", "4,5", "config.quote"]),
-        (b'a\n5\n"x', {}, ["t.csv:3:", "no end", "config.quote"]),
-        (b'a,b\n1,"', {}, ["t.csv:2:", "no end"]),
+        (b'a,b\n1,2\n3,"x\n4,5\n', {}, ["t.csv:3:", "does not end", "4,5", "config.quote"]),
+        (b'a\n5\n"x', {}, ["t.csv:3:", "does not end", "config.quote"]),
+        (b'a,b\n1,"', {}, ["t.csv:2:", "does not end"]),
         (b"a\n1\nx\n", {"types": {"a": "int64"}}, ["t.csv:3:", "'a'", "'x'", "`types: {a: string}` in this stream"]),
         (b'a,b\n"1\n",2\n5,4,\n', {}, ["t.csv:4:"]),
         (b"a\n1\n" + b"y" * 500 + b"\n", {"types": {"a": "date"}}, ["t.csv:2:", "'1'"]),

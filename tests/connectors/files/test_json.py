@@ -163,7 +163,7 @@ def test_an_empty_array_is_no_records_and_an_object_is_one(tmp_path: Path) -> No
         ('{"date": []}', "its top has no 'data', but 'date'"),
         ('{"data": [{"items": []}]}', "data is an array, and has no 'items'"),
         ('{"data": {"items": null}}', "data.items is null, not an array or an object"),
-        ('{"data": {"items": "x"}}', "data.items is 'x', neither"),
+        ('{"data": {"items": "x"}}', "data.items is 'x', not an array"),
         ('{"data": {"items": [], "items": []}}', "data.items is there twice"),
         ('{"data": {"items": [{"a": 1}, 5, {"a": 2}]}}', "data.items[1] is '5', not an object"),
         ('{"data": {"items": ["x, y"]}}', "data.items[0] is "),

@@ -178,7 +178,7 @@ def test_many_partitions_are_written_with_few_open_files(tmp_path: Path, monkeyp
 def test_what_cannot_be_partitioned_is_refused(tmp_path: Path) -> None:
     stream = load("replace", "t").stream
     for said, words in (
-        (["nothing"], "there is no column 'nothing', but id, region, at"),
+        (["nothing"], "column 'nothing' does not exist; the columns are id, region, at"),
         (["year(region)"], "column 'region' is string, not a time, which year"),
     ):
         with pytest.raises(ConnectorConfigError, match=words):

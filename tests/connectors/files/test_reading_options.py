@@ -422,7 +422,7 @@ def test_dates_and_times_are_read_in_the_forms_that_are_said(tmp_path: Path, end
     [
         ("%d.%m.", "does not contain the full date"),
         ("%Y-%q", "%q is not supported"),
-        ("iso", "does not contain the day"),
+        ("iso", "does not contain the full date"),
     ],
 )
 def test_a_format_that_says_no_day_is_refused(tmp_path: Path, said: str, why: str) -> None:

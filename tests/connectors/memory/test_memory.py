@@ -178,7 +178,7 @@ def test_a_table_that_changed_since_discovery_says_so(name: str) -> None:
     with pytest.raises(FatalConnectorError, match="no column 'n' any more"):
         list(of.read([stream], {}))
     del database(name).tables["left"]
-    with pytest.raises(FatalConnectorError, match="no table 'left'"):
+    with pytest.raises(FatalConnectorError, match="table 'left' does not exist"):
         list(of.read([stream], {}))
 
 

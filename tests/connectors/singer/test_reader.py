@@ -274,7 +274,7 @@ BAD = {
     "half a surrogate": (b'{"type":"RECORD","stream":"orders","record":{"id":1,"note":"\\ud800"}}', "line 3"),
     "half a surrogate beside a NaN": (
         b'{"type":"SCHEMA","stream":"orders","schema":{"properties":{"\\ud800":{"minimum":NaN}}}}',
-        "line 3 is not a JSON",
+        "line 3 is not JSON",
     ),
     "no UTF-8": (b'{"type":"RECORD","stream":"orders","record":{"id":1,"note":"\xff"}}', "line 3"),
     "a second stream": (b'{"type":"RECORD","stream":"orders","record":{"id":1},"stream":"x"}', "line 3 has its type"),

@@ -282,4 +282,4 @@ def test_classes_in_this_process_are_a_pipe_as_well(tmp_path: Path, method: str)
 def test_a_line_that_is_no_message_is_named(tmp_path: Path) -> None:
     result = run(pipeline(tmp_path, tap(tmp_path, schema("orders"), *ORDERS, b"Traceback:"), target(tmp_path)))
     assert result.status == "failure"
-    assert "line 5 is not a JSON" in str(result.streams[0].error)
+    assert "line 5 is not JSON" in str(result.streams[0].error)

@@ -194,7 +194,7 @@ def test_a_missing_file_is_an_empty_destination_and_no_source(path: Path, destin
     assert destination.describe(["people"])["people"].schema is None
     destination.check()
     destination.drop_staging(["0" * 32])
-    with pytest.raises(ConnectorConfigError, match="no database"):
+    with pytest.raises(ConnectorConfigError, match="does not exist"):
         source_of(path).check()
     assert not path.exists()
 

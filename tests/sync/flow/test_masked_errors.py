@@ -62,14 +62,14 @@ FILES: dict[str, tuple[type[Any], bytes, str]] = {
 
 #: Line, what an error shows, the reason that a rejected record shows; None: the line belongs to no record.
 LINES: dict[str, tuple[bytes, str, str | None]] = {
-    "no JSON": (b"canary {", "tap tap-x: line 2 is no JSON...", None),
+    "no JSON": (b"canary {", "tap tap-x: line 2 is not JSON...", None),
     "no message": (b'{"note": "canary"}', "tap tap-x: line 2 is not a Singer message...", None),
     "no object": (b'["canary", NaN]', "tap tap-x: line 2 is not a Singer message, which must be an object...", None),
     "no stream": (b'{"type": "RECORD"}', "tap tap-x: line 2 is a RECORD without a stream", None),
     "half a record": (
         json.dumps(record("orders", id=1, note="canary")).encode()[:-3],
-        "tap tap-x, stream 'orders': line 2 is no JSON...",
-        "is not a JSON",
+        "tap tap-x, stream 'orders': line 2 is not JSON...",
+        "is not JSON",
     ),
     "no record": (
         b'{"type": "RECORD", "stream": "orders"}',
@@ -83,7 +83,7 @@ LINES: dict[str, tuple[bytes, str, str | None]] = {
     ),
     "no key": (
         json.dumps(record("orders", note="canary")).encode(),
-        "tap tap-x, stream 'orders': line 2 has no value of the key 'id'",
+        "tap tap-x, stream 'orders': line 2 has no value for the key 'id'",
         "has no value for the key 'id'",
     ),
     "another type": (

@@ -166,11 +166,11 @@ def test_plan_says_what_it_cannot_know_and_what_is_text(bench: Bench, run_cli: R
     assert done.stdout.count("decided at the first load") == 2
     done = run_cli(["run", bench.file()], bench.folder)
     text = " ".join(done.stdout.split()) + " ".join(done.stderr.split())
-    assert "column 'n' is text" in text
+    assert "column 'n' is read as text" in text
     assert "NaN in 2, Infinity in 1" in text
     assert "types: {n: double}" in text
     shown = run_cli(["runs", "show", bench.file()], bench.folder)
-    assert "column 'n' is text" in " ".join(shown.stdout.split())
+    assert "column 'n' is read as text" in " ".join(shown.stdout.split())
     document = json.loads(run_cli(["plan", bench.file(), "--json"], bench.folder).stdout)
     assert any("n is text, as the table's column is (VARCHAR)" in each for each in document["warnings"])
 

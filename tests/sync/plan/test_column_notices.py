@@ -16,7 +16,7 @@ from syncblocks.sync.session.inspection import opened
 from syncblocks.sync.session.session import make_plan
 from tests.conftest import RunCLI
 
-COLUMN = "column 'v' is text: 3 of 12 values are no numbers ('NA' 2, 'N/A' 1)"
+COLUMN = "column 'v' is read as text: 3 of 12 values are not numbers ('NA' 2, 'N/A' 1)"
 NULLS = "null_values: ['', 'NA', 'N/A']"
 
 
@@ -39,8 +39,8 @@ def pipeline(folder: Path, config: dict[str, Any] | None = None) -> Path:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        (["1.5", "NA", "2", "", "3", "NA", *"45678"], "2 of 10 values are no numbers ('NA' 2)"),
-        (["1", "2", "NA"], "1 of 3 values is no number ('NA' 1)"),
+        (["1.5", "NA", "2", "", "3", "NA", *"45678"], "2 of 10 values are not numbers ('NA' 2)"),
+        (["1", "2", "NA"], "1 of 3 values is not a number ('NA' 1)"),
         (["true", "false", "-"], "1 of 3 values is not true or false ('-' 1)"),
         (["true", "false", "true", "-", "-"], "2 of 5 values are not true or false ('-' 2)"),
         (["1", "x", "y"], ""),  # most are no numbers

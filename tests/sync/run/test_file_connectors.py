@@ -85,10 +85,10 @@ def test_a_destination_without_a_ledger_may_be_in_a_file(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("gone.py:Source", "the file .*/gone.py"),
+        ("gone.py:Source", "there is no file .*/gone.py"),
         ("own/feather.py:FeatherSourc", r"has no class 'FeatherSourc'; did you mean 'FeatherSource'\? Allowed: "),
         ("own/feather.py:", "has no class ''; allowed: .*FeatherSource"),
-        ("own/feather.py:FeatherDestination", "class FeatherDestination is no source: it lacks discover, read"),
+        ("own/feather.py:FeatherDestination", "class FeatherDestination is not a source: it lacks discover, read"),
         ("own/feather.py:read_table", "has no class 'read_table'"),
         ("own/broken.py:Source", "broken.py:2 does not load: ZeroDivisionError"),
         ("own/typo.py:Source", "typo.py:1 does not load: SyntaxError"),

@@ -319,7 +319,7 @@ def test_a_task_that_runs_is_stopped(bench: HeldBench, how: str, monkeypatch: py
         bench.document["streams"][0]["timeout_s"] = 0.1
     run, signals = bench.open(), list[int]()
     with bench.running(run, signals=signals) as found:
-        with pytest.raises(TryLater, match="another process has opened it"):
+        with pytest.raises(TryLater, match="another process has it"):
             bench.sync(run, "a", retry=True)
         if how == "signal":
             signals.append(signal.SIGTERM)
