@@ -307,7 +307,7 @@ def test_zero_dates_and_spans_of_time_are_set_aside_where_told(mariadb_url: str)
         {"id": 3, "day": None, "span": "30:00:00", "name": "c"},
     ]
     assert "zero date" in bad[0].reason
-    assert "span of time" in bad[1].reason
+    assert "time span" in bad[1].reason
 
 
 def test_the_error_of_a_zero_date_in_a_key_asks_for_more_than_the_setting(mariadb_url: str) -> None:

@@ -323,8 +323,8 @@ def test_the_year_zero_does_not_become_2000(mariadb_url: str, monkeypatch: pytes
         ("date", "'0000-00-00'", "zero date"),
         ("datetime", "'0000-00-00 00:00:00'", "zero date"),
         ("date", "'2024-00-10'", "zero date"),
-        ("time", "'838:59:59'", "span of time"),
-        ("time", "'-00:00:01'", "span of time"),
+        ("time", "'838:59:59'", "time span"),
+        ("time", "'-00:00:01'", "time span"),
         ("tinyint(1)", "2", "tinyint1_as_bool"),
     ],
 )
