@@ -39,8 +39,8 @@ def make_connector(connector: str, role: str, config: Mapping[str, Any]) -> Any:
 
 
 def plugins(role: str) -> list[str]:
-    """Return the connectors that can be Singer plugins: all but Singer itself."""
-    return [name for name in names(role) if name != "singer"]
+    """Return the connectors that can be Singer plugins: all but those that run programs of others."""
+    return [name for name in names(role) if name not in ("airbyte", "singer")]
 
 
 class ConfigWithoutValues(PluginBase):

@@ -60,7 +60,7 @@ def test_a_tap_that_discovers_nothing_is_told_how_it_can_be_used(
 def test_a_stream_with_too_many_columns_is_unreadable_and_the_others_are_offered() -> None:
     few = {"properties": {"id": {"type": "integer"}}}
     wide, narrow = streams_of([entry("wide"), entry("narrow", few)], [], max_columns=2)
-    assert wide.unreadable == "stream 'wide': more than 2 columns; `config.max_columns` sets the limit"
+    assert wide.unreadable == "stream 'wide': more than 2 columns; `config.max_columns` allows more"
     assert not narrow.unreadable
 
 

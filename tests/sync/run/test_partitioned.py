@@ -50,5 +50,5 @@ def test_a_table_is_partitioned_by_a_column_whoever_decides_about_it(tmp_path: P
 
 
 def test_a_column_that_is_not_there_is_refused_by_the_plan(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no column 'regio', but id, region, price"):
+    with pytest.raises(ConfigError, match="column 'regio' does not exist; the columns are id, region, price"):
         run_pipeline(load_pipeline(document(tmp_path, "regio", {}, {}), folder=tmp_path))

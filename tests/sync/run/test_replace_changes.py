@@ -80,7 +80,7 @@ def test_a_way_out_is_named_where_a_view_keeps_the_table_as_it_is(bench: Bench) 
     bench.sql("create view d.seen as select * from d.items; alter table s.items alter k type text")
     error = str(bench.run().streams[0].error)
     assert "'k'" in error
-    assert "drop the objects that depend on the table" in error
+    assert "drop what depends on the table" in error
     assert "full-refresh" not in error
     bench.sql("drop view d.seen")
     assert bench.run().status == "success"
