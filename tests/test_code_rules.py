@@ -154,6 +154,7 @@ def product_trees() -> dict[str, ast.AST]:
     return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("rule", RULES)
 def test_the_code_keeps_the_rule(rule: str) -> None:
     found = [each for name, tree in product_trees().items() for each in RULES[rule](name, tree)]

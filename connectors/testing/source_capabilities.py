@@ -68,9 +68,9 @@ class SourceCapabilityPromises(CapabilityPromises, SourcePromises):
     def test_a_record_past_its_limit_is_refused(self, place: Any, source: Source) -> None:
         bounds = self.can(source, "bounds_records")
         bounds.limit_record(AMPLE_BYTES)
-        self.put(place, "people", self.people((1, "x", 1), (2, "x" * (40 << 20), 2), (3, "x", 3)), ["id"])
+        self.put(place, "people", self.people((1, "x", 1), (2, "x" * (24 << 20), 2), (3, "x", 3)), ["id"])
         assert self.read(source, self.find(source, "people")).ids == [1, 2, 3]
-        bounds.limit_record(10 << 20)
+        bounds.limit_record(6 << 20)
         with pytest.raises(RecordTooWide):
             self.read(source, self.find(source, "people"))
 
