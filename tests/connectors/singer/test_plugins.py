@@ -161,7 +161,7 @@ def test_what_cannot_be_installed_is_told(tmp_path: Path) -> None:
         source.discover()
     package = wheel(tmp_path, "tap-one", "1.0")
     source = make_source("singer", {"pip": f"./{package.name}", "tap": "tap-two"}, tmp_path)
-    with pytest.raises(ConnectorConfigError, match=r"has no program 'tap-two'; it has tap-one"):
+    with pytest.raises(ConnectorConfigError, match=r"brings no program 'tap-two'; it has tap-one"):
         source.discover()
 
 

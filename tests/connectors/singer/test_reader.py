@@ -236,9 +236,7 @@ def test_columns_left_out_stay_out() -> None:
 def test_more_columns_than_a_stream_may_have_are_an_error() -> None:
     block = lines(schema("orders"), schema("orders", {"properties": {"new": {"type": "string"}}}))
     assert read(block, streams=[ORDERS], max_columns=4)[-1][1].schema.names == ["id", "stamp", "note", "new"]
-    with pytest.raises(
-        FatalConnectorError, match=r"'orders': more than 3 columns; `config\.max_columns` allows more"
-    ):
+    with pytest.raises(FatalConnectorError, match=r"'orders': more than 3 columns; `config\.max_columns` allows more"):
         read(block, streams=[ORDERS], max_columns=3)
 
 

@@ -142,7 +142,11 @@ def test_a_value_that_is_new_within_an_object_that_is_left_out_stays_out(tmp_pat
         ({"connector": "csv", "config": {"path": "e.csv"}}, {"nested": {"flatten": 1}}, "csv yields no objects"),
         ({"connector": "jsonl", "config": {"path": "x.jsonl"}, "nested": {"flatten": 0}}, {}, "N from 1 to 16"),
         ({"connector": "jsonl", "config": {"path": "x.jsonl"}}, {"nested": "flatten"}, "must be text, or {flatten: N}"),
-        ({"connector": "jsonl", "config": {"path": "x.jsonl"}}, {"nested": {"flatten": 1}}, "two columns the name 'a__b'"),
+        (
+            {"connector": "jsonl", "config": {"path": "x.jsonl"}},
+            {"nested": {"flatten": 1}},
+            "two columns the name 'a__b'",
+        ),
     ],
 )
 def test_what_cannot_be_flattened_is_refused_when_it_is_planned(
