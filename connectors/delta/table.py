@@ -38,6 +38,9 @@ WIDENED_BYTES = 1 << 30
 #: Longest pause between two of them.
 _LONGEST_PAUSE_S = 1.0
 
+#: What the library says if somebody has removed the entry of the log that a commit is compared with.
+_CLEANED_UP = "Invalid table version"
+
 #: The only column of a table that a takeover has made, and into which no data was committed: it is not there yet.
 PENDING = "_syncblocks_pending"
 
@@ -240,7 +243,7 @@ class LakeTable:
             except (CommitFailedError, OSError) as error:
                 failures = self._failed(failures, error)
             except DeltaError as error:
-                if self._table is not None:
+                if self._table is not None and not str(error).startswith(_CLEANED_UP):
                     raise
                 failures = self._failed(failures, error)  # another writer may have made the table
 

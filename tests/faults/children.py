@@ -26,7 +26,7 @@ def lifetime(process: Process, whom: str) -> float:
     began = time.monotonic()
     seen = [began] if whom == "ours" else []
     while not process.has_ended():
-        assert time.monotonic() < began + 120, process.log()
+        assert time.monotonic() < began + 900, process.log()
         if victims(process, whom):
             seen.append(time.monotonic())
         process.zygote.read_until(lambda: process.code is not None, 0.01)
@@ -44,5 +44,5 @@ def killed(process: Process, whom: str, moment_s: float) -> bool:
     for victim in found:
         with suppress(psutil.NoSuchProcess):
             victim.kill()
-    process.wait(120)
+    process.wait(600)
     return bool(found) and process.code != 0

@@ -201,7 +201,7 @@ def test_nothing_is_lost_or_doubled_whoever_is_killed(
             hit += killed(work.start(), whom, usual_s * chance.uniform(0.1, 0.95))
             found += work.ahead()
         after = work.start()
-        if after.wait(120) != 0:
+        if after.wait(600) != 0:
             found.append(f"the next run ended with {after.code}: {after.result()} {after.log()[-3000:]}")
         found += work.wrong()
     injected(hit)
