@@ -31,7 +31,7 @@ class PostgresTables(Tables):
         return TableName(_TEMPORARY, name)
 
     def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
-        """Create it for this transaction; in a real schema, for all sessions of the load."""
+        """Create a staging table: for this transaction, or in a real schema for all sessions of the load."""
         parts = [f"{self._quote(column.name)} {column.type}" for column in columns]
         if numbered:
             parts.append(f"{self._quote(SEQUENCE)} bigint generated always as identity (cache 1000)")

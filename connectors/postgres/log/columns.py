@@ -131,7 +131,7 @@ def _options(
         names: in the order of their numbers.
         before: columns that the ledger noted.
         now: columns of the catalog.
-        between: numbers of columns that are in neither, and may have been there meanwhile.
+        between: numbers of columns that neither has; such columns may have been added and dropped in between.
     """
     numbers = sorted({*before.values(), *now.values(), *between})
     sure, known = {*before.values()} & {*now.values()}, {*before, *now}

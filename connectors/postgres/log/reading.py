@@ -348,7 +348,7 @@ class _Pace:
 
 
 def _before(messages: list[memoryview], end: int) -> list[memoryview]:
-    """Cut a block where the first transaction begins that was committed at or past a place."""
+    """Cut a block before its first transaction that was committed at a position or later."""
     cut = len(messages)
     for number in range(len(messages) - 1, -1, -1):
         message = messages[number]

@@ -31,7 +31,7 @@ class Catalog(ABC):
     def keeps_types(self, session: Session, name: TableName, types: Mapping[str, str]) -> bool:
         """Lock a table's definition, and return whether its columns have these types; called after `Tables.lock`.
 
-        Default: True, for systems that take values rather than bytes.
+        Default: True; most systems store values, not bytes.
         """
         return True
 

@@ -310,7 +310,7 @@ class Writes(ABC):
     def delete_unreferenced(
         self, target: Table, removed: StagingTable, key: Sequence[str], *, kept: StagingTable | None
     ) -> str:
-        """Write the same DELETE for records that others refer to, to be repeated in passes.
+        """Write a DELETE of records that no other record refers to; it is repeated while it deletes any.
 
         Empty: the system checks foreign keys at the end of a statement, so one pass is enough.
         """

@@ -177,7 +177,7 @@ class _Api:
         """Order a run."""
         keys = request.headers.getlist("idempotency-key")
         if len(keys) > 1 or not all(_KEY.fullmatch(each) for each in keys):
-            raise Refused(400, "Idempotency-Key: one of at most 200 characters, without spaces")
+            raise Refused(400, "Idempotency-Key must have at most 200 characters and no spaces")
         # Another token may have had the name before.
         of_token = f"{token.created_at:%Y%m%dT%H%M%S%f}"
         order = {"key": f"{of_token} {keys[0]}", "order_hash": hash_of(body)} if keys else {}
