@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from ...errors import ConnectorError, FatalConnectorError
 from ...failpoints import failpoint
-from ...log_based import LOG_POSITION, SNAPSHOT, LogLag, position_of
+from ...log_based import LOG_POSITION, SNAPSHOT, LogLag, plain_stream, position_of
 from ...read_spec import ReplicationMethod
+from ...sql.read.planned_columns import refuse_altered
 from ...stream import Bookmark, Checkpoint, Event, LedgerRow, Stream
 from ...struct_helpers import replace
 from . import slot as slots
@@ -45,6 +46,10 @@ class TableSource(Protocol):
 
     def to_schema(self, batch: pa.RecordBatch, stream: Stream, /) -> pa.RecordBatch:
         """Bring a batch to the stream's schema."""
+        ...
+
+    def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
+        """Return whether values of a type are read as those of the planned column."""
         ...
 
 
@@ -116,7 +121,12 @@ class PostgresLog:
         facts = slots.tables_of(admin, group)
         of_stream = {stream.name: facts[slots.oid_of(stream)] for stream in group}
         for stream in group:
-            slots.demand_planned(stream, of_stream[stream.name])
+            table = of_stream[stream.name]
+            slots.demand_planned(stream, table)
+            now = {name: admin.type_text(*kind) for name, (_, *kind) in table.columns.items()}
+            refuse_altered(
+                plain_stream(stream), now, lambda field, native: source.is_alike(field, native, "arrow"), "postgres"
+            )
         logs = {}
         for row in self._rows:  # the columns stay those of the position
             logs[row.key.stream] = {**row.log, "timeline": int(str(system["timeline"]))}

@@ -111,6 +111,8 @@ class Admin:
         import psycopg
 
         self._address = address
+        #: Number of a type and modifier -> its name.
+        self._type_texts: dict[tuple[int, int], str] = {}
         try:
             self._connection = psycopg.connect(address.uri(), autocommit=True)
         except psycopg.Error as error:
@@ -149,8 +151,10 @@ class Admin:
 
     def type_text(self, type_id: int, modifier: int) -> str:
         """Return the name of a type."""
-        ((found,),) = self.query("select pg_catalog.format_type(%s::oid, %s)", type_id, modifier)
-        return str(found)
+        if (type_id, modifier) not in self._type_texts:
+            ((found,),) = self.query("select pg_catalog.format_type(%s::oid, %s)", type_id, modifier)
+            self._type_texts[type_id, modifier] = str(found)
+        return self._type_texts[type_id, modifier]
 
     @property
     def is_standby(self) -> bool:

@@ -242,3 +242,18 @@ def test_who_alters_a_table_that_is_to_be_copied_waits_for_nobody(tmp_path: Path
     logged.sql("begin; alter table b add n int; rollback")  # whose number stays in the catalog
     logged.succeed()
     assert (logged.merged("a"), logged.merged("b")) == ([(1,)], [(2,)])
+
+
+def test_a_type_that_changes_between_plan_and_read_stops_the_read(tmp_path: Path, log_url: str, zygote: Zygote) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.sql("create table t (id int primary key, r real)", "insert into t values (1, 0.5)")
+    logged.succeed()
+    process = zygote.start(tmp_path, ("run", logged.file.name), failpoint="store.claim.after:1:stop")
+    while not process.has_ended() and Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0] != "T":
+        pass
+    logged.sql("alter table t alter r type float8", "insert into t values (2, 0.12345678901234)")
+    process.signal(signal.SIGCONT)
+    assert process.wait() == 1
+    assert "column 'r' was real and is double precision: the table was altered" in process.log()
+    logged.succeed()
+    assert logged.merged("t") == [(1, 0.5), (2, 0.12345678901234)], "a real has fewer digits"

@@ -32,7 +32,9 @@ KINDS = {
 NAMES = [kind.split()[0] for kind in KINDS]
 READ = {"moment": "(extract(epoch from moment) * 1000000)::bigint", "big": "md5(big)"}
 READ |= {name: f"{name}::text" for name in ("doc", "tags", "uid")}
-OF_DUCKDB = {"moment": "epoch_us(moment)", "big": "md5(big)"}
+#: A real is shown with fewer digits than its value has, where it is one still.
+READ["r"] = "r::float8"
+OF_DUCKDB = {"moment": "epoch_us(moment)", "big": "md5(big)", "r": "r::double"}
 
 #: The whole version is run by `make faults`: for minutes, beside values of 200 MB that do not change.
 IS_WHOLE = bool(only_full("whole"))

@@ -410,7 +410,7 @@ REFUSED = [
         "select 1 as a from people) x; delete from people; select 1 as b from (select 2 as a from people",
         "more than one",
     ),
-    ("select 1 as a from people) x, (select 2 as b from people", r"a \) too many"),
+    ("select 1 as a from people) x, (select 2 as b from people", r"an extra \)"),
     ("select 1 as a from people where name = 'it", "a ' too many"),
     ("select (1 as a from people", r"extra \("),
     ("select 1 as a from people /* not ended", r"a /\* too many"),
