@@ -17,8 +17,8 @@ from tests.benchmarks.scenarios import SCENARIOS
 
 pytestmark = pytest.mark.full
 
-#: Three sizes of each of seven cases, four runs on each of three systems, fourteen pairs, servers of their own; tests of
-#: each part hold what they measure.
+#: Three sizes of each of seven cases, four runs on each of three systems, fourteen pairs, servers of their own; the
+#: tests of each part hold what they measure.
 _SLOW = {"growth", "deletes", "pairs", "log-arrow", "log-memory"}
 _LONG = pytest.mark.skipif(os.environ.get("SYNCBLOCKS_FAULTS") != "full", reason="takes a minute: with `make faults`")
 
