@@ -272,7 +272,7 @@ def test_a_line_that_is_broken_json_fails_what_has_not_ended_and_keeps_what_came
     broken = b'{"type":"RECORD","record":{"stream":"users","da'
     events = read(text(*orders(1), status("orders", "COMPLETE"), broken))
     assert shape(events, "orders") == [1, "complete"]
-    assert "line 3 is no JSON" in str(ends(events)["users"])
+    assert "line 3 is not JSON" in str(ends(events)["users"])
 
 
 def test_other_lines_are_the_programs_own_words(caplog: pytest.LogCaptureFixture) -> None:

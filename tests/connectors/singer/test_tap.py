@@ -189,7 +189,7 @@ def test_a_tap_that_hangs_is_ended(tmp_path: Path) -> None:
 
 def test_a_bad_line_ends_the_tap_and_names_it(tmp_path: Path) -> None:
     source = source_of(tmp_path, *BOTH, b"oops", own={"then": "hang"})
-    with pytest.raises(FatalConnectorError, match="tap tap-small: line 21 is no JSON: oops"):
+    with pytest.raises(FatalConnectorError, match="tap tap-small: line 21 is not JSON: oops"):
         list(source.read(source.discover(), {}))
     assert not taps_running(tmp_path)
 
