@@ -240,20 +240,21 @@ class AirbyteReader(LineReader[AirbyteStream]):
         else:
             self._listener.take(message)
             if self._listener.has_lost_page:
-                self._fail_started()
+                yield from self._lost_page()
 
-    def _fail_started(self) -> None:
-        """Fail the streams of which a page was lost: they are told STARTED, not yet COMPLETE."""
+    def _lost_page(self) -> Iterator[tuple[str, Event]]:
+        """End the streams of which a page may be lost, STARTED and not COMPLETE: no later state may be committed."""
         self._listener.has_lost_page = False
         for stream in self._streams.values():
-            if stream.status and stream.status != COMPLETE and stream.error is None:
+            if stream.status and stream.status != COMPLETE and not stream.is_ended:
                 name = stream.stream.name
-                stream.error = RetriableError(
-                    f"{self._label}: stream {name!r}: the API sent an answer that is no JSON; its page is lost",
+                error = RetriableError(
+                    f"{self._label}: stream {name!r}: the API sent an answer that is not JSON; its page is lost",
                     connector="airbyte",
                     stream=name,
                     has_no_values=True,
                 )
+                yield from self._ended(stream, stream.error or error)
 
     def _record(self, number: int, line: bytes, message: Message) -> None:
         held = message.record if isinstance(message.record, dict) else {}

@@ -379,7 +379,18 @@ def test_a_page_that_the_cdk_drops_fails_the_streams_that_are_under_way() -> Non
     lost = {"type": "LOG", "log": {"level": "ERROR", "message": "Failed to parse JSON data using json library. ..."}}
     messages = [*DONE, status("orders", "STARTED"), lost, status("orders", "COMPLETE"), state("orders", {"n": 1}, 0)]
     events = read(text(*messages))
-    assert shape(events, "orders") == [{"n": 1}, "failed"]
+    assert shape(events, "orders") == ["failed"]
+    assert "its page is lost" in str(ends(events)["orders"])
+
+
+def test_no_state_behind_a_lost_page_is_committed() -> None:
+    lost = {"type": "LOG", "log": {"level": "ERROR", "message": "Failed to parse JSON data using json library. ..."}}
+    before = [status("orders", "STARTED"), record("orders", id=1), state("orders", {"n": 1}, 1)]
+    behind = [record("orders", id=3), state("orders", {"n": 3}, 1), record("orders", id=4)]
+    end = [status("orders", "COMPLETE"), state("orders", {"n": 4}, 1)]
+    events = read(text(*DONE, *before, lost, *behind, *end))
+    held = [event.bookmark for name, event in events if name == "orders" and isinstance(event, Checkpoint)]
+    assert [each["airbyte_state"] for each in held] == [{"n": 1}]
     assert "its page is lost" in str(ends(events)["orders"])
     assert ends(events)["users"] is None
 
