@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import threading
 import time
@@ -12,19 +11,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
 from ..programs.environments import plugins_folder
-from ..programs.kept import keep, kept_file
-from ..programs.line_stream import WIDER
+from ..programs.kept import keep, kept_file, kept_value
 from ..programs.process import PluginProcess, PrivateFiles
-from ..programs.types import columns_of, widened_as
+from ..programs.program_source import ProgramSource
 from ..programs.under_way import ReadUnderWay
 from ..read_spec import ReplicationMethod
 from ..settings import parse_settings, resolve_path
 from ..stream import Block, Bookmark, Event, Stream
-from ..struct_helpers import replace
 from .catalog import adjusted, configured_catalog, demand_readable, entries_of, name_of, schema_of, streams_of
 from .config_file import ConfigFile
 from .manifest import Manifest, licence_beside, load_manifest
@@ -40,23 +35,20 @@ log = logging.getLogger("syncblocks")
 _MAX_ANSWER_BYTES = 512 << 20
 
 
-class AirbyteSource:
+class AirbyteSource(ProgramSource):
     """One connector. Its streams are one group, which one process reads."""
 
     settings = AirbyteSettings
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+        super().__init__()
         self._settings = settings = parse_settings(AirbyteSettings, config, "airbyte")
         self._folder = folder
         self.name = name_of_connector(settings)
         self._label = f"airbyte {self.name}"
-        self._lock = threading.Lock()
         self._spec_lock = threading.Lock()
-        self._catalog_lock = threading.Lock()
         self._manifest: Manifest | None = None
         self._spec: Mapping[str, Any] | None = None
-        self._entries: list[dict[str, Any]] | None = None
-        self._reads: list[ReadUnderWay] = []
         #: What is masked; grows when the connector changes its credentials.
         self._secrets = spelled(list(settings.env.values()))
         path = settings.config_file
@@ -95,28 +87,8 @@ class AirbyteSource:
         demand_readable(self._adjusted(), streams)
         return [list(streams)] if streams else []
 
-    def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
-        """Return the stream with wider types where earlier runs found more digits than the connector declares."""
-        wider = {**(self._wider().get(stream.name) or {}), **((bookmark or {}).get(WIDER) or {})}
-        entry = next((entry for entry in self._adjusted() if name_of(entry) == stream.name), None)
-        if not wider or entry is None:
-            return stream
-        found = {column.name: column for column in columns_of(schema_of(entry)) if column.name in wider}
-        fields = [
-            widened_as(found[field.name], wider[field.name]).field(nullable=field.nullable)
-            if field.name in found
-            else field
-            for field in stream.schema
-        ]
-        return replace(stream, schema=pa.schema(fields))
-
     def offers(self, stream: Stream) -> Sequence[str]:
         return ("arrow",)
-
-    def count(self, stream: Stream) -> int:
-        """Count by reading: a connector cannot count."""
-        whole = replace(stream, read=replace(stream.read, method=ReplicationMethod.FULL_TABLE, bookmark_properties=()))
-        return sum(event.num_rows for _, event in self.read([whole], {}) if isinstance(event, pa.RecordBatch))
 
     def read(
         self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
@@ -160,17 +132,6 @@ class AirbyteSource:
                 if not isinstance(error, Interrupted):
                     self._forget_catalog()  # the cached catalog may be out of date
                 raise
-
-    def interrupt(self, stream: str) -> None:
-        with self._lock:
-            for under_way in self._reads:
-                under_way.interrupt(stream)
-
-    def close(self) -> None:
-        """End the processes that still run."""
-        with self._lock:
-            for under_way in self._reads:
-                under_way.interrupt_all()
 
     # -- the program ---------------------------------------------------------------------------------------------
 
@@ -265,17 +226,6 @@ class AirbyteSource:
             )
         return answer
 
-    @contextlib.contextmanager
-    def _noted(self, under_way: ReadUnderWay) -> Iterator[None]:
-        """Let `interrupt` and `close` end a process."""
-        with self._lock:
-            self._reads.append(under_way)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._reads.remove(under_way)
-
     # -- manifest, specification, config -------------------------------------------------------------------------
 
     def _loaded(self) -> Manifest | None:
@@ -294,7 +244,7 @@ class AirbyteSource:
         if self._spec is None:
             kept = kept_file(plugins_folder(self._folder), "spec", self._place())
             # The code behind a program may change, that of an installed package does not.
-            found = _kept_value(kept) if self._settings.package else None
+            found = kept_value(kept) if self._settings.package else None
             if not isinstance(found, dict):
                 self._mask(secrets_of(self._settings.config, {}, {}))  # until its secrets are known
                 answer = self._asked("spec", "SPEC").spec
@@ -348,6 +298,9 @@ class AirbyteSource:
 
     # -- the catalog ---------------------------------------------------------------------------------------------
 
+    def _schemas(self) -> Mapping[str, Any]:
+        return {name_of(entry): schema_of(entry) for entry in self._adjusted()}
+
     def _adjusted(self) -> list[dict[str, Any]]:
         return adjusted(self._discovered(), self._settings.schema_)
 
@@ -366,14 +319,8 @@ class AirbyteSource:
         kept = self._catalog_file()
         with contextlib.suppress(OSError, FatalConnectorError):
             if 0 <= time.time() - kept.stat().st_mtime < self._settings.discovery_cache_s:
-                return entries_of(_kept_value(kept), self._label)
+                return entries_of(kept_value(kept), self._label)
         return None
-
-    def _forget_catalog(self) -> None:
-        with contextlib.suppress(OSError):
-            self._catalog_file().unlink()
-        with self._catalog_lock:
-            self._entries = None
 
     def _place(self) -> list[Any]:
         """Return all that decides which connector runs."""
@@ -396,15 +343,6 @@ class AirbyteSource:
 
     def _wider_file(self) -> Path:
         return kept_file(plugins_folder(self._folder), "wider", [self.name, self._settings.config, str(self._folder)])
-
-    def _wider(self) -> dict[str, Any]:
-        """Return the columns in which earlier runs found more digits than a double or an int64 holds."""
-        found = _kept_value(self._wider_file())
-        return found if isinstance(found, dict) else {}
-
-    def _keep_wider(self, stream: str, columns: Mapping[str, Any]) -> None:
-        with self._lock:
-            keep(self._wider_file(), {**self._wider(), stream: dict(columns)})
 
     def _kept_folder(self) -> Path:
         return plugins_folder(self._folder) / "kept"
@@ -442,13 +380,6 @@ def _demand_file(components: str, folder: Path) -> Path:
             f"config of connector 'airbyte': components: no file {path}", connector="airbyte", key="components"
         )
     return path
-
-
-def _kept_value(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 __all__ = ["AirbyteSource"]

@@ -16,6 +16,14 @@ def kept_file(folder: Path, what: str, of: Any) -> Path:
     return folder / "kept" / f"{what}-{digest}.json"
 
 
+def kept_value(path: Path) -> Any:
+    """Return what a file keeps; None: nothing that can be read."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def keep(path: Path, value: Any) -> None:
     """Write a file atomically that only this user can read."""
     make_private_folder(path.parent)

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
 from ..programs.environments import plugins_folder
-from ..programs.kept import keep, kept_file
-from ..programs.line_stream import WIDER
+from ..programs.kept import keep, kept_file, kept_value
 from ..programs.process import (
     BLOCK_BYTES,
     BLOCK_S,
@@ -27,12 +22,11 @@ from ..programs.process import (
     environment,
     run,
 )
-from ..programs.types import columns_of, widened_as
+from ..programs.program_source import ProgramSource
 from ..programs.under_way import ReadUnderWay
 from ..read_spec import ReplicationMethod
 from ..settings import parse_settings, resolve_path
 from ..stream import Block, Bookmark, Event, Stream
-from ..struct_helpers import replace
 from .batches import BatchFiles, batch_roots
 from .catalog import adjusted, name_of, names_of, parse_catalog, selected_catalog, streams_of
 from .plugin_programs import program_name, program_of, secrets_of
@@ -47,21 +41,18 @@ _HELP_TIMEOUT_S = 60.0
 _FLAGS = ("catalog", "properties", "state")
 
 
-class SingerSource:
+class SingerSource(ProgramSource):
     """A tap. Its streams are one group, since one STATE covers all of them; with `per_stream` each is alone."""
 
     settings = SingerSourceSettings
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
+        super().__init__()
         self._settings = settings = parse_settings(SingerSourceSettings, config, "singer")
         self._folder = folder
         in_process = settings.class_.rpartition(":")[2]
         self.name = settings.tap or in_process or program_name(settings.pip) or Path(settings.executable).name
         self._label = f"tap {self.name}"
-        self._lock = threading.Lock()
-        self._catalog_lock = threading.Lock()
-        self._entries: list[dict[str, Any]] | None = None
-        self._reads: list[ReadUnderWay] = []
 
     # -- protocol ------------------------------------------------------------------------------------------------
 
@@ -80,21 +71,6 @@ class SingerSource:
             return [[stream] for stream in streams]
         return [list(streams)] if streams else []
 
-    def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
-        """Return the stream with wider types where earlier runs found more digits than the tap declares."""
-        wider = {**(self._wider().get(stream.name) or {}), **((bookmark or {}).get(WIDER) or {})}
-        entry = next((entry for entry in self._adjusted() if name_of(entry) == stream.name), None)
-        if not wider or entry is None:
-            return stream
-        found = {column.name: column for column in columns_of(entry["schema"]) if column.name in wider}
-        fields = [
-            widened_as(found[field.name], wider[field.name]).field(nullable=field.nullable)
-            if field.name in found
-            else field
-            for field in stream.schema
-        ]
-        return replace(stream, schema=pa.schema(fields))
-
     def offers(self, stream: Stream) -> Sequence[str]:
         """Offer the tap's lines if all columns are selected, no record is rejected, and no schema is declared."""
         is_as_it_is = (
@@ -104,11 +80,6 @@ class SingerSource:
             and stream.name in self._whole([stream])
         )
         return (WIRE, "arrow") if is_as_it_is else ("arrow",)
-
-    def count(self, stream: Stream) -> int:
-        """Count by reading: a tap cannot count."""
-        whole = replace(stream, read=replace(stream.read, method=ReplicationMethod.FULL_TABLE, bookmark_properties=()))
-        return sum(event.num_rows for _, event in self.read([whole], {}) if isinstance(event, pa.RecordBatch))
 
     def read(
         self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
@@ -126,30 +97,15 @@ class SingerSource:
         }
         parts = {name: of_bookmark(bookmark, name) for name, bookmark in kept.items()}
         under_way = ReadUnderWay(by_name)
-        with self._lock:
-            self._reads.append(under_way)
-        try:
-            for chosen, state in starts(parts, names):
-                reader = self._reader([by_name[name] for name in chosen], names, kept, wire)
-                yield from self._run(reader, state, entries, under_way)
-        except ConnectorError as error:
-            if not isinstance(error, Interrupted):
-                self._forget_catalog()  # the cached catalog may be out of date
-            raise
-        finally:
-            with self._lock:
-                self._reads.remove(under_way)
-
-    def interrupt(self, stream: str) -> None:
-        with self._lock:
-            for under_way in self._reads:
-                under_way.interrupt(stream)
-
-    def close(self) -> None:
-        """End the taps that still run."""
-        with self._lock:
-            for under_way in self._reads:
-                under_way.interrupt_all()
+        with self._noted(under_way):
+            try:
+                for chosen, state in starts(parts, names):
+                    reader = self._reader([by_name[name] for name in chosen], names, kept, wire)
+                    yield from self._run(reader, state, entries, under_way)
+            except ConnectorError as error:
+                if not isinstance(error, Interrupted):
+                    self._forget_catalog()  # the cached catalog may be out of date
+                raise
 
     # -- one run of the tap --------------------------------------------------------------------------------------
 
@@ -219,10 +175,8 @@ class SingerSource:
         if self._settings.flags is not None:
             return self._settings.flags
         kept = self._kept_file("flags", [str(program), program.stat().st_mtime_ns])
-        with contextlib.suppress(OSError, ValueError):
-            found = json.loads(kept.read_text("utf-8"))
-            if isinstance(found, list):
-                return [flag for flag in _FLAGS if flag in found]
+        if isinstance(found := kept_value(kept), list):
+            return [flag for flag in _FLAGS if flag in found]
         text = ""
         plugin = PluginProcess(
             self._label,
@@ -240,6 +194,9 @@ class SingerSource:
         return flags
 
     # -- the catalog ---------------------------------------------------------------------------------------------
+
+    def _schemas(self) -> Mapping[str, Any]:
+        return {name_of(entry): entry["schema"] for entry in self._adjusted()}
 
     def _adjusted(self) -> list[dict[str, Any]]:
         return adjusted(self._discovered(), self._settings.metadata, self._settings.schema_)
@@ -268,7 +225,7 @@ class SingerSource:
                         return entries
         with PrivateFiles() as files:
             config = files.write("config.json", self._settings.config)
-            text = run(self._plugin([str(program), "--config", str(config), "--discover"]), noted=self._noted)
+            text = run(self._plugin([str(program), "--config", str(config), "--discover"]), noted=self._discovering)
         entries = parse_catalog(text, self._label)
         if not entries:
             log.warning("%s cannot discover streams; set its catalog file as `catalog`", self._label)
@@ -277,17 +234,11 @@ class SingerSource:
         return entries
 
     @contextlib.contextmanager
-    def _noted(self, plugin: PluginProcess) -> Iterator[None]:
+    def _discovering(self, plugin: PluginProcess) -> Iterator[None]:
         """Let `close` end a plugin that is discovering."""
         under_way = ReadUnderWay({""})
-        with self._lock:
-            self._reads.append(under_way)
-        try:
-            with under_way.running(plugin):
-                yield
-        finally:
-            with self._lock:
-                self._reads.remove(under_way)
+        with self._noted(under_way), under_way.running(plugin):
+            yield
 
     def _catalog_file(self) -> Path:
         settings = self._settings
@@ -300,26 +251,8 @@ class SingerSource:
     def _wider_file(self) -> Path:
         return self._kept_file("wider", [self.name, self._settings.pip, self._settings.config, str(self._folder)])
 
-    def _wider(self) -> dict[str, Any]:
-        """Return the columns in which earlier runs found more digits than a double or an int64 holds."""
-        try:
-            found = json.loads(self._wider_file().read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def _keep_wider(self, stream: str, columns: Mapping[str, Any]) -> None:
-        with self._lock:
-            keep(self._wider_file(), {**self._wider(), stream: dict(columns)})
-
     def _kept_file(self, what: str, of: Any) -> Path:
         return kept_file(plugins_folder(self._folder), what, of)
-
-    def _forget_catalog(self) -> None:
-        with contextlib.suppress(OSError):
-            self._catalog_file().unlink()
-        with self._catalog_lock:
-            self._entries = None
 
 
 __all__ = ["SingerSource", "name_of"]
