@@ -465,8 +465,10 @@ class ComputesChecksums(Protocol):
         ...
 
     def array_item(self, field: pa.Field) -> pa.Field | None:
-        """Return the item field of an array that is read as text; None: it is no array, or its items cannot be
-        compared."""
+        """Return the item field of an array that is read as text.
+
+        None: it is no array, or its items cannot be compared.
+        """
         ...
 
 
@@ -533,8 +535,9 @@ class StatesTypes(Protocol):
     """Declares how exactly it stores each column. Without it, the engine checks no column in advance."""
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
-        """Return the stored type of each column of the stream, in order. Open nothing; the result depends only on the
-        arguments.
+        """Return the stored type of each column of the stream, in order.
+
+        Open nothing; the result depends only on the arguments.
 
         Args:
             stream: the arriving stream.
@@ -603,8 +606,10 @@ class KeepsRejected(Protocol):
 
 @runtime_checkable
 class ListsLedger(Protocol):
-    """Lists the ledger rows of a pipeline. Without it, the engine cannot find a stream that the run store has
-    forgotten."""
+    """Lists the ledger rows of a pipeline.
+
+    Without it, the engine cannot find a stream that the run store has forgotten.
+    """
 
     def rows_of(self, pipeline: str, tables: Sequence[str]) -> Sequence[LedgerRow]:
         """Return all rows of a pipeline in the ledgers beside these tables."""
@@ -652,8 +657,10 @@ class KeepsLatest(Protocol):
     """Keeps the latest record of a key, as `WriteSpec` says: by a column's values, also against the table's record."""
 
     def keeps_latest(self, field: pa.Field) -> bool:
-        """Return whether it orders a column's values as required: numbers, dates and times by value, texts by their
-        bytes."""
+        """Return whether it orders a column's values as required.
+
+        Numbers, dates and times are ordered by value, texts by their bytes.
+        """
         ...
 
 
@@ -751,8 +758,10 @@ class RunsStatements(Protocol):
 
 @runtime_checkable
 class FencesStatements(Protocol):
-    """Runs a user's statements in the transaction of a ledger row. Without it, a stream's `before` runs no statement in
-    the destination."""
+    """Runs a user's statements in the transaction of a ledger row.
+
+    Without it, a stream's `before` runs no statement in the destination.
+    """
 
     def execute_fenced(self, key: LedgerKey, token: str, statement: str, parameters: Mapping[str, Any]) -> int:
         """Run one statement on a separate connection; commit it with an update of the row `where token = mine`.

@@ -143,8 +143,10 @@ class ReadSpec(Struct, frozen=True, kw_only=True):
     excluded: tuple[str, ...] = ()
 
     def takes(self, names: Sequence[str]) -> bool:
-        """Return whether a column unknown to the plan is read; `names`: its name, and those of the objects that contain
-        it."""
+        """Return whether a column unknown to the plan is read.
+
+        `names`: its name, and those of the objects that contain it.
+        """
 
         def is_one(patterns: Sequence[str]) -> bool:
             return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns for name in names)

@@ -52,8 +52,9 @@ def _columns(kind: pa.DataType) -> int:
 
 
 def widths(table: str, columns: Sequence[str]) -> str:
-    """Write the query of a table's row groups: number of records, and bytes of the widest texts by the file's
-    statistics.
+    """Write the query of a table's row groups by the file's statistics.
+
+    It gives the number of records, and the bytes of the widest texts.
 
     Args:
         table: the quoted name.

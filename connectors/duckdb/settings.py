@@ -14,7 +14,7 @@ from ..sql.files import database_path
 
 #: Memory limit of DuckDB while it reads and stages records: enough for full speed, and little enough to be full
 #: after a million records. DuckDB keeps written data in memory up to the limit, so a higher limit lets the peak grow
-# with the table.
+#: with the table.
 #: Wide tables and records get more, see `memory.MemoryNeed`; so do merges, see `DuckDBWrites.merge`.
 MEMORY_LIMIT_BYTES = 128_000_000
 MEMORY_LIMIT = f"{MEMORY_LIMIT_BYTES}B"

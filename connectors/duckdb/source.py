@@ -198,8 +198,10 @@ class DuckDBSource(QuerySource):
         return super().to_schema(batch, stream)
 
     def comparable(self, field: pa.Field) -> str:
-        """Compare the members of a UNION as texts, since they arrive as texts; DuckDB would compare the member's tag
-        first."""
+        """Compare the members of a UNION as texts, since they arrive as texts.
+
+        DuckDB would compare the member's tag first.
+        """
         column = super().comparable(field)
         return f"{column}::varchar" if _is_union(field) else column
 

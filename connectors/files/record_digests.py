@@ -27,8 +27,10 @@ class Digests:
         self._weights = np.random.default_rng().integers(0, 1 << 64, (2, _LONGEST), np.uint64)
 
     def of(self, batch: pa.RecordBatch, names: Sequence[str]) -> Any:
-        """Return a digest of some columns for each record: two numbers. Values of one type that are equal give equal
-        ones; NULL is a value of its own."""
+        """Return a digest of some columns for each record: two numbers.
+
+        Equal values of one type have equal digests; NULL is a value of its own.
+        """
         if not names:
             return np.zeros((batch.num_rows, 2), np.uint64)
         parts = [self._of(batch.slice(at, _RECORDS), names) for at in range(0, batch.num_rows, _RECORDS)]

@@ -253,8 +253,9 @@ _TABLE_KINDS = ("r", "p")
 def streams(
     session: Session, schema: str, text_columns: Sequence[str], system: str, names: Collection[str] | None = None
 ) -> list[Stream]:
-    """Return the streams of a source: tables, partitioned parents and (marked) views; no partitions, none of our
-    tables.
+    """Return the streams of a source: tables, partitioned parents and (marked) views.
+
+    Partitions and our own tables are left out.
 
     Args:
         session: the source's session.

@@ -271,8 +271,9 @@ class PostgresSource(OnServer, QuerySource):
         return types
 
     def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
-        """Return whether both are selected equally, and the planned type holds the values; raw bytes need the same
-        type.
+        """Return whether both are selected equally, and the planned type holds the values.
+
+        Raw bytes need the same type.
 
         Arrow refuses integers that do not fit.
         """
@@ -353,8 +354,10 @@ class PostgresSource(OnServer, QuerySource):
         return [first] if self.tie_breaker(field) is None else [first, f"{first}::text"]
 
     def filter_marks(self, field: pa.Field) -> list[str]:
-        """Compare numbers that are read as text as numbers; compare other texts as text, since an enum only knows its
-        labels."""
+        """Compare numbers that are read as text as numbers.
+
+        Compare other texts as text, since an enum only knows its labels.
+        """
         if is_number_in_text(field) or not pa.types.is_string(field.type):
             return [self.comparable(field)]
         return [*([self.comparable(field)] if _is_plain_text(field) else []), str(self.tie_breaker(field))]

@@ -125,8 +125,9 @@ class PostgresWrites(ComparingWrites):
     def _drop_repeated(
         self, staged: StagingTable, columns: Sequence[Column], key: Sequence[str], *, is_first: bool
     ) -> str:
-        """Delete all staged records of a key except the last, or the first; mostly there are none, and a sort would be
-        wasted.
+        """Delete all staged records of a key except the last, or the first.
+
+        Mostly there are none, and a sort would be wasted.
 
         Keys are compared in the target's type: '1.0' and '1' are one numeric.
         """

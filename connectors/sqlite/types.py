@@ -288,8 +288,10 @@ class SQLiteTypes(Types):
         return before if _holds(before, after) else None
 
     def gives_form(self, held: str) -> bool:
-        """Tell of decimals and times as texts, which have their column's digits, and of STRING, which makes numbers of
-        some."""
+        """Tell which texts the column gives a form.
+
+        Decimals and times get the column's digits, and STRING makes numbers of some texts.
+        """
         kind = kind_of(held)
         return kind is not None and kind.form in (
             StorageForm.LOOSE_TEXT,

@@ -21,7 +21,7 @@ from .record_size import refuse_wide
 
 #: Between the reading and the loading thread there are at most two large batches, or small ones with this many bytes
 #: in total; the memory budget may allow fewer. While a load processes many of them at once, as for a row group, the
-# reader continues.
+#: reader continues.
 QUEUE_BATCHES, QUEUE_ITEMS = 2, 100
 QUEUE_BYTES = 32 << 20
 

@@ -163,8 +163,10 @@ class StreamEvents:
         yield self._send_final(bookmark, files)
 
     def _rejected(self, records: Iterable[RejectedRecord]) -> Rejected:
-        """Return rejected records in stored form: reasons quote settings, and places may be paths; both may contain
-        secrets."""
+        """Return rejected records in stored form, without secrets.
+
+        Reasons quote settings, and places may be paths; both may contain secrets.
+        """
         redact = self.blocks.redact
         kept = (replace(each, reason=redact(each.reason), place=redact(each.place)) for each in records)
         return Rejected(records=tuple(kept))

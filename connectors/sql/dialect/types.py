@@ -16,8 +16,9 @@ class Types(ABC):
 
     @abstractmethod
     def column_type(self, column: pa.Field) -> str:
-        """Return the DDL type of a new column for this field (uses `native_type` if it comes from the same family of
-        systems).
+        """Return the DDL type of a new column for this field.
+
+        It uses `native_type` if that comes from the same family of systems.
 
         Raises:
             FatalConnectorError: the system has no such type.

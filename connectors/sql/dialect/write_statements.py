@@ -144,8 +144,9 @@ class Writes(ABC):
     def violations(
         self, session: Session, target: Table, staged: StagingTable, key: Sequence[str], ignores: bool, is_emptied: bool
     ) -> Sequence[tuple[str, str]]:
-        """Write conditions for staged records `s` that violate the target's constraints; for systems without
-        savepoints.
+        """Write conditions for staged records `s` that violate the target's constraints.
+
+        For systems without savepoints.
 
         Args:
             session: reads the constraints.
@@ -330,8 +331,10 @@ class Writes(ABC):
         return self._delete_joined(target, self._table(staged.name), same)
 
     def delete_values(self, target: Table, staged: StagingTable, column: Column) -> str:
-        """Write DELETE of the records that have a staged value in a column; texts are compared by their exact
-        characters."""
+        """Write DELETE of the records that have a staged value in a column.
+
+        Texts are compared by their exact characters.
+        """
         distinct = f"(select distinct {self._quote(column.name)} from {self._table(staged.name)})"
         return self._delete_joined(target, distinct, self._same_key([column], staged.types, [column.name]))
 

@@ -14,8 +14,10 @@ _MARKERS = (Checkpoint, Stream, Rejected)
 
 
 class LoadEvents:
-    """Iterates over a load's events. Keeps the exception of the iterator: drivers raise errors of their own instead of
-    it."""
+    """Iterates over a load's events.
+
+    Keeps the exception of the iterator: drivers raise errors of their own instead of it.
+    """
 
     def __init__(self, events: Iterator[Event | Block]) -> None:
         self._events = iter(events)

@@ -191,8 +191,10 @@ class HistoryStatements:
         return f"{self._insert(placed)} select {self._listed()}, {order}, {self._rank} from {self._table(chain)}"
 
     def _heads(self, heads: TableName, one: TableName, two: TableName) -> str:
-        """Write the statement that keeps versions that differ from their predecessor; updates in place use the last
-        equal one."""
+        """Write the statement that keeps versions that differ from their predecessor.
+
+        Updates in place use the last equal one.
+        """
         versions, keys = self._versions, self._names(self._versions.key)
         differs = self._dialect.writes.changed(versions.compared)
         is_head = f"case when t.{self._first_key} is null or {differs} then 1 else 0 end as {self._quote(_CLOSED)}"
@@ -320,8 +322,10 @@ class HistoryStatements:
     def _last(
         self, source: TableName, key: Sequence[Column], *, is_first: bool = False, has_times: bool = False
     ) -> str:
-        """Write a derived table of the last staged record of each key, with the table's types, without outdated
-        records."""
+        """Write a derived table of the last staged record of each key, with the table's types.
+
+        Outdated records are left out.
+        """
         names, types, number = [column.name for column in key], self._staged.types, self._number
         below = "" if is_first else self._is_below_bookmark()
         is_raised = has_times and self._versions.has_ends

@@ -1,5 +1,4 @@
-"""REPLACE_RANGE: stage the records, delete the target's records of their range, and insert the new ones, in one
-transaction."""
+"""REPLACE_RANGE: replace the target's records of a range by the staged ones, in one transaction."""
 
 from __future__ import annotations
 

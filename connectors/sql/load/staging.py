@@ -157,8 +157,10 @@ def insert_staged(
 def _insert_in_pieces(
     context: LoadContext, table: Table, staged: StagingTable, statements: Statements, key: Sequence[str]
 ) -> bool:
-    """Insert in pieces if the records are too many for one transaction; return whether this was done. The lock on other
-    writers stays."""
+    """Insert in pieces if the records are too many for one transaction.
+
+    Return whether this was done. The lock on other writers stays.
+    """
     dialect, session, load, target = context.dialect, context.session, context.load, context.target
     if not isinstance(dialect.writes, InsertsInPieces) or not dialect.writes.moves(session, table, staged, key):
         return False

@@ -59,8 +59,9 @@ class Engine(Protocol):
         ...
 
     def submit(self, payload: str, answered: Callable[[Answer], None]) -> Callable[[], None]:
-        """Send a call; `answered` is called once, from any thread. Return the function that withdraws a call that still
-        waits.
+        """Send a call.
+
+        `answered` is called once, from any thread. Return the function that withdraws a call that still waits.
 
         Raises:
             ExecutorError: it cannot be sent.

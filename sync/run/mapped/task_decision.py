@@ -12,7 +12,7 @@ from ...store.model import RUNNING, SUCCESS, UNCLAIMED, PipelineRun
 
 #: `done`: it has succeeded. `claim`: it waits for its task. `busy`: a living process has it. `dead`: its process is
 #: dead. `failed`: it has ended, or cannot start any more, and its attempt is open. `ended`: the same, and the attempt
-# is over.
+#: is over.
 Step = Literal["done", "claim", "busy", "dead", "failed", "ended"]
 
 
