@@ -39,6 +39,9 @@ DELETES = "deletes"
 #: In a stream's locator, if there are any: the columns that the log leaves out, as the source computes them.
 GENERATED = "generated"
 
+#: In a stream's locator: its changes must have all values of their records, also large ones that have not changed.
+WHOLE = "whole"
+
 #: In a stream's locator: the moment that is read, see `LogMoment`.
 SNAPSHOT = "snapshot"
 
@@ -208,6 +211,7 @@ __all__ = [
     "TRUNCATE",
     "UNCHANGED",
     "UPSERT",
+    "WHOLE",
     "LogLag",
     "LogLook",
     "LogMoment",

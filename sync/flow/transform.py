@@ -40,11 +40,11 @@ class Transformer:
         rename: Mapping[str, str],
         frames: Frames = "batch",
         *,
-        must_keep_keys: bool = False,
+        kept_keys: str = "",
     ) -> None:
-        """Create a block's transformer; `must_keep_keys`: its functions may only return keys that they got."""
+        """Create a block's transformer; `kept_keys`: why its functions may only return keys that they got."""
         self.block = block
-        self._must_keep_keys = must_keep_keys
+        self._kept_keys = kept_keys
         self._frames = frames
         self._functions = functions
         self._rename = dict(rename)
@@ -98,8 +98,8 @@ class Transformer:
                 f"block {self.block!r} lost the key column {missing[0]!r} of stream {stream.name!r}; "
                 f"it returned {', '.join(table.schema.names) or 'no column'}. Keep it, or rename it with `rename:`"
             )
-        if self._must_keep_keys:
-            _refuse_other_keys(renamed, table, declared, self.block)
+        if self._kept_keys and declared.key_properties:
+            _refuse_other_keys(renamed, table, declared, self.block, self._kept_keys)
         self.schema = _merge_schemas(self.schema, table.schema)
         return _conform(table, self.schema, self.block)
 
@@ -145,19 +145,19 @@ class Transformer:
             raise FunctionFailed(self.block, error, [str(name) for name in frame.columns]) from error
 
 
-def _refuse_other_keys(given: pa.RecordBatch, table: pa.Table, stream: Stream, block: str) -> None:
-    """Refuse keys that a function changed or created: `deletes` would look for them at the source."""
+def _refuse_other_keys(given: pa.RecordBatch, table: pa.Table, stream: Stream, block: str, why: str) -> None:
+    """Refuse keys that a function changed or created."""
     keys = list(stream.key_properties)
     before = pa.table([_storage(given.column(name)) for name in keys], names=keys)
     after = pa.table([_storage(table.column(name).combine_chunks()) for name in keys], names=keys)
-    other = after.num_rows
+    other = after
     if before.schema.types == after.schema.types:
-        other = after.join(before, keys, join_type="left anti", use_threads=False).num_rows
-    if other:
+        other = after.join(before, keys, join_type="left anti", use_threads=False)
+    if other.num_rows:
+        shown = ", ".join(f"{name} = {value!r}" for name, value in other.slice(0, 1).to_pylist()[0].items())
         raise TransformError(
-            f"block {block!r} returned {other} record(s) of stream {stream.name!r} with a key ({', '.join(keys)}) that "
-            "no record of the batch had: `deletes` compares the keys of the source with those of the table, so the "
-            "function must leave them as they are. Make the key in a query of the source, or leave out `deletes`"
+            f"block {block!r} returned {other.num_rows} record(s) of stream {stream.name!r} with a key ({shown}) that "
+            f"no record of the batch had: {why}"
         )
 
 

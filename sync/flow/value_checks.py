@@ -51,7 +51,7 @@ def checked(
 
 def check_changes(batch: pa.RecordBatch, extra: pa.RecordBatch, checks: Sequence[Condition], stream: Stream) -> None:
     """Check the records of changes; see `written` and `checked`."""
-    for check in checks:
+    for check in checks if _has_records(extra) else ():
         checked(written(batch, extra, check), [check], stream)
 
 
@@ -71,6 +71,11 @@ def written(batch: pa.RecordBatch, extra: pa.RecordBatch, check: Condition) -> p
     return batch.filter(is_known)
 
 
+def _has_records(extra: pa.RecordBatch) -> bool:
+    """Tell whether some of these changes have a record; deletes alone may come without the columns of a record."""
+    return bool(pc.any(pc.equal(extra.column(OPERATION), pc.constant(UPSERT))).as_py())
+
+
 class Warnings:
     """Counts records that fail checks and are still written."""
 
@@ -86,7 +91,8 @@ class Warnings:
         Raises:
             FatalConnectorError: a column is missing.
         """
-        for batch in batches if self._checks else ():
+        is_asked = bool(self._checks) and (extra is None or _has_records(extra))
+        for batch in batches if is_asked else ():
             self._note(batch, extra)
 
     def _note(self, records: pa.RecordBatch, extra: pa.RecordBatch | None) -> None:

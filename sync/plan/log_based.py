@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from syncblocks.connectors.capabilities import Capabilities
-from syncblocks.connectors.log_based import LogLook, changes_stream, logged_rows, position_of
+from syncblocks.connectors.log_based import WHOLE, LogLook, changes_stream, logged_rows, position_of
 from syncblocks.connectors.protocols import Capability, Destination
 from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.stream import DELETED_AT, LedgerRow, Stream
@@ -88,14 +88,24 @@ def _why_no_merge(pipeline: Pipeline, stream: SelectedStream, connectors: Connec
     return ""
 
 
-def check_arrival(pipeline: Pipeline, stream: SelectedStream, declared: Stream, *, is_decided: bool) -> None:
-    """Refuse a transformer's function, which would see deletes and lack values, and names of columns that are taken.
+def with_whole_records(pipeline: Pipeline, stream: SelectedStream) -> SelectedStream:
+    """Return a stream whose records pass functions of transformers: these need all values.
+
+    Raises:
+        ConfigError: it has no key, which is all that a delete has.
+    """
+    if not stream.stream.locator.get("key"):
+        raise stream_error(pipeline, stream, "LOG_BASED: functions of transformers need a table with a primary key")
+    whole = replace(stream.stream, locator={**stream.stream.locator, WHOLE: True})
+    return replace(stream, stream=whole)
+
+
+def check_arrival(pipeline: Pipeline, stream: SelectedStream, declared: Stream) -> None:
+    """Refuse names of columns that are taken.
 
     Raises:
         ConfigError: see above.
     """
-    if not is_decided:
-        raise stream_error(pipeline, stream, "LOG_BASED: functions of transformers are not built for it yet")
     if stream.write.disposition is not WriteDisposition.MERGE:
         return
     names = declared.schema.names
@@ -200,4 +210,5 @@ __all__ = [
     "log_rows",
     "look_at_log",
     "refuse_apart",
+    "with_whole_records",
 ]

@@ -51,7 +51,7 @@ from .filling import columns_to_fill, why_no_filling
 from .guessed_types import decided, in_common
 from .history import check_history, not_yet, timed
 from .latest import check_latest
-from .log_based import check_arrival, check_log, is_logged
+from .log_based import check_arrival, check_log, is_logged, with_whole_records
 from .masks import folder_columns, refuse_masked_folders
 from .nanoseconds import in_microseconds
 from .plan import Connectors, PlannedStream
@@ -153,6 +153,8 @@ def plan_stream(planning: StreamPlanning, stream: SelectedStream) -> PlannedStre
     if is_logged(stream.stream):
         others = other_writers(planning.key, planning.table, planning.sharing)
         check_log(planning.pipeline, stream, row, planning.connectors, others, is_anew=planning.full_refresh)
+        if any(planning.code.transformers[block.block] for block in transformers_of(planning.pipeline, stream)):
+            stream = with_whole_records(planning.pipeline, stream)
     start = _start(planning, stream, row)
     if is_logged(stream.stream) and stream.write.disposition is WriteDisposition.MERGE:
         if start.bookmark is None:  # a copy takes the place of whatever is there
@@ -161,7 +163,7 @@ def plan_stream(planning: StreamPlanning, stream: SelectedStream) -> PlannedStre
             stream = replace(stream, write=replace(stream.write, changes=True))
     arrival = _arrival(planning, stream, row, start)
     if is_logged(stream.stream):
-        check_arrival(planning.pipeline, stream, arrival.declared, is_decided=arrival.is_decided)
+        check_arrival(planning.pipeline, stream, arrival.declared)
     before = planning.before if planning.table.schema is not None else None
     mapped = _mapped(planning, arrival, before)
     selected = mapped.arrival.selected

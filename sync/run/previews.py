@@ -27,7 +27,7 @@ from ..plan.selection import left_out_by_when, one_stream, select_streams
 from ..plan.stream_transformers import transformers_of
 from ..session.inspection import existing_store
 from ..session.session import PipelineSession, make_plan
-from .transformers import make_transformers
+from .transformers import make_transformers, why_keys_are_kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +137,8 @@ def _transformers(session: PipelineSession, selected: SelectedStream) -> list[Tr
         **dict.fromkeys(INTERVAL),
         **({} if pipeline.interval is None else interval_values(*pipeline.interval)),
     }
-    must_keep_keys = selected.policy.deletes is not None
-    return make_transformers(pipeline, session.code, blocks, kwargs, must_keep_keys=must_keep_keys)
+    why = why_keys_are_kept(selected.stream, selected.policy)
+    return make_transformers(pipeline, session.code, blocks, kwargs, kept_keys=why)
 
 
 def _apply(transformers: Sequence[Transformer], batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:

@@ -16,7 +16,7 @@ from ..store import Store
 from ..store.model import RETRY, ErrorInfo, LostRun, PipelineRun, StreamOutcome
 from .context import StreamContext
 from .progress import Progress
-from .transformers import make_transformers
+from .transformers import make_transformers, why_keys_are_kept
 
 
 class StoreCalls:
@@ -105,6 +105,6 @@ class StoreCalls:
             "destination_table": planned.key.destination_table,
         }
         kwargs = resolve_references(recorded, pipeline)
-        must_keep_keys = planned.policy.deletes is not None
+        why = why_keys_are_kept(planned.stream, planned.policy)
         code, blocks = self._session.code, planned.transformers
-        return make_transformers(pipeline, code, blocks, kwargs, must_keep_keys=must_keep_keys)
+        return make_transformers(pipeline, code, blocks, kwargs, kept_keys=why)

@@ -9,16 +9,18 @@ import pyarrow as pa
 
 from syncblocks.connectors.field_facts import facts_of, notices_of
 from syncblocks.connectors.incremental.bookmarks import not_below
-from syncblocks.connectors.log_based import renamed_changes
+from syncblocks.connectors.log_based import changes_stream, renamed_changes
 from syncblocks.connectors.rejected.halving import convert_or_reject
 from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, FileRead, Rejected, RejectedRecord, Stream
 from syncblocks.connectors.struct_helpers import replace
 
 from ..flow.feed import Feed, Item, size_of
+from ..flow.logged import LoggedFunctions
 from ..flow.transform import Transformer, declared_stream
 from ..flow.value_checks import Warnings, check_changes, checked
 from ..plan.columns import ColumnMapping, map_columns, table_changes
 from ..plan.evolution import ignored, left_out_text, without_columns
+from ..plan.log_based import is_logged
 from ..plan.schema_snapshots import differences, shape_of
 from ..plan.stream_settings import is_covered
 from ..store.documents import change_in_words
@@ -53,6 +55,11 @@ class StreamEvents:
         self._ignored: frozenset[str] = frozenset()
         #: Columns with a message already shown.
         self._reported: set[str] = set()
+        #: None: no function of a transformer sees changes.
+        self._functions: LoggedFunctions | None = None
+        if is_logged(self.planned.stream) and not self.planned.is_schema_decided:
+            changes = self.planned.write.changes
+            self._functions = LoggedFunctions(self.planned.stream, blocks.transformers, is_of_changes=changes)
 
     def read(self, feed: Feed) -> tuple[Stream, Iterator[Event | Block]]:
         """Return the arriving stream, and its events."""
@@ -74,18 +81,19 @@ class StreamEvents:
         planned = self.planned
         if planned.is_schema_decided:
             return planned.arriving
-        schema = self.blocks.transformers[-1].schema
+        functions = self._functions
+        schema = self.blocks.transformers[-1].schema if functions is None else functions.arrived
         if schema is not None:
             schema = planned.policy.added.schema(schema)
             return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
         if planned.table.schema is not None:  # no records: the table keeps its columns
             return replace(planned.arriving, schema=planned.table.schema)
-        batch, stream = planned.stream.schema.empty_table().to_batches(), planned.stream
-        empty = batch[0] if batch else _empty(planned.stream.schema)
+        stream = planned.stream if functions is None else functions.seen
+        empty = _empty(stream.schema)
         for transformer in self.blocks.transformers:
             empty = self._apply(transformer, empty, stream)
             stream = transformer.stream(stream)
-        schema = planned.policy.added.schema(empty.schema)
+        schema = planned.policy.added.schema(empty.schema if functions is None else functions.schema(empty.schema))
         return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
 
     def _events(self, feed: Feed) -> Iterator[Event | Block]:
@@ -118,7 +126,7 @@ class StreamEvents:
                 changed = self.planned.policy.added.stream(declared)
                 if self.planned.is_schema_decided and not _is_of(changed.schema, mapping):
                     mapping = self._map(changed)
-                    yield mapping.arriving
+                    yield self._written(mapping.arriving)
                 continue
             if isinstance(item.event, Rejected):
                 self.blocks.stages[0].rejected += len(item.event.records)
@@ -132,15 +140,14 @@ class StreamEvents:
                 yield block
                 del block
                 continue
-            extra = self._taken_apart(item)
-            batch = self._transform(item)
+            batch, extra = self._transform(item)
             if batch.num_rows == 0:
                 continue
             if mapping is None or not _is_of(batch.schema, mapping):
                 is_first, schema = mapping is None, _keys_not_null(batch.schema, self.planned.arriving)
                 mapping = self._map(replace(self.planned.arriving, schema=schema))
                 if not is_first:
-                    yield mapping.arriving
+                    yield self._written(mapping.arriving)
             good, bad = convert_or_reject(batch, mapping.convert, self.planned.write.max_rejected)
             rejected += bad
             if extra is not None:
@@ -202,25 +209,43 @@ class StreamEvents:
             return extra
         return renamed_changes(extra, stream, dict(zip(stream.schema.names, arriving, strict=True)))
 
-    def _transform(self, item: Item) -> pa.RecordBatch:
-        batch, stream = item.event, self.planned.stream
+    def _transform(self, item: Item) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
+        """Return a batch as it leaves the transformers, and the columns of a change batch besides the record."""
+        batch, stream, functions = item.event, self.planned.stream, self._functions
         assert isinstance(batch, pa.RecordBatch)
+        extra = None if functions is not None else self._taken_apart(item)
+        if functions is not None:
+            self._note_read(batch.select(stream.schema.names), item)
+            for stage in self.blocks.stages[1:-1]:  # a batch of deletes does not reach them
+                stage.is_complete |= item.is_last
+            batch, extra = functions.through(batch, lambda given: self._chained(given, functions.seen, item))
+            return self.planned.policy.added.apply(batch), extra
         if self.planned.write.changes:
             batch = batch.select(stream.schema.names)
         if not self._ignored.isdisjoint(batch.schema.names):
             batch = batch.select([name for name in batch.schema.names if name not in self._ignored])
+        self._note_read(batch, item)
+        return self.planned.policy.added.apply(self._chained(batch, stream, item)), extra
+
+    def _note_read(self, batch: pa.RecordBatch, item: Item) -> None:
         if self.planned.wire == "arrow":
             self.blocks.stages[0].note(batch, is_last=item.is_last)
             self._progress.advanced(self.planned.name, records=batch.num_rows, size_bytes=batch.nbytes)
         else:  # inside raw blocks: counted at the commit
             self.blocks.stages[0].is_complete |= item.is_last
+
+    def _chained(self, batch: pa.RecordBatch, stream: Stream, item: Item) -> pa.RecordBatch:
+        """Pass records through all transformers."""
         # The destination's naming is the last step; it belongs to no block.
         for transformer, stage in zip_longest(self.blocks.transformers, self.blocks.stages[1:-1]):
             batch = self._apply(transformer, batch, stream)
             stream = transformer.stream(stream)
             if stage is not None:
                 stage.note(batch, is_last=item.is_last)
-        return self.planned.policy.added.apply(batch)
+        return batch
+
+    def _written(self, stream: Stream) -> Stream:
+        return changes_stream(stream) if self.planned.write.changes else stream
 
     def _spooled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Keep a batch of the destination for callbacks that ask for its data."""

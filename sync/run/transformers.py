@@ -6,9 +6,13 @@ from collections.abc import Callable, Collection, Mapping
 from itertools import count
 from typing import Any
 
+from syncblocks.connectors.stream import Stream
+
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode
 from ..flow.transform import Transformer
+from ..plan.log_based import is_logged
+from ..plan.policy import Policy
 
 
 def make_transformers(
@@ -17,7 +21,7 @@ def make_transformers(
     blocks: Collection[str],
     kwargs: Mapping[str, Any],
     *,
-    must_keep_keys: bool = False,
+    kept_keys: str = "",
 ) -> list[Transformer]:
     """Return the transformers of these blocks, in pipeline order.
 
@@ -26,7 +30,7 @@ def make_transformers(
         code: its user code.
         blocks: names of the transformer blocks of the stream.
         kwargs: the recorded keyword arguments, with variables resolved and without the block's own.
-        must_keep_keys: whether functions must return the keys that they got (`deletes`).
+        kept_keys: why functions must return the keys that they got, see `why_keys_are_kept`.
     """
     from syncblocks.callbacks.kwargs import hydrate  # a pipeline without transformers spares the import
 
@@ -46,11 +50,21 @@ def make_transformers(
             )
             functions = [bound(function, values) for function in code.transformers[block.block]]
             made.append(
-                Transformer(
-                    block.block, functions, code.renames[block.block], block.frames, must_keep_keys=must_keep_keys
-                )
+                Transformer(block.block, functions, code.renames[block.block], block.frames, kept_keys=kept_keys)
             )
     return made
+
+
+def why_keys_are_kept(stream: Stream, policy: Policy) -> str:
+    """Say why functions must return the keys that they got; empty: they need not."""
+    if policy.deletes is not None:
+        return (
+            "`deletes` compares the keys of the source with those of the table, so the function must leave them as "
+            "they are. Make the key in a query of the source, or leave out `deletes`"
+        )
+    if is_logged(stream):
+        return "the log says by key what is changed and deleted, so the function must leave keys as they are"
+    return ""
 
 
 def bound(function: Any, kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:

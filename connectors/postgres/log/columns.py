@@ -44,6 +44,8 @@ class TableFacts(Struct, frozen=True, kw_only=True):
     unique_index: str | None
     #: Column -> its number, the number of its type, and its modifier; without generated ones, which the log lacks.
     columns: Mapping[str, tuple[int, int, int]]
+    #: Columns whose values may be stored apart: the log leaves such a value out while it does not change.
+    large: frozenset[str]
     #: Generated column -> its number.
     generated: Mapping[str, int]
     #: The highest number that a column has had.

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from ...errors import ConnectorConfigError, FatalConnectorError, RetriableError
-from ...log_based import LogLook, position_of
+from ...log_based import WHOLE, LogLook, plain_stream, position_of
 from ...sql.identifiers import literal, quote
 from ...sql.read.planned_columns import altered
 from ...stream import LedgerRow, Stream
@@ -73,7 +73,8 @@ _TABLES = """select c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::
       and not exists (select 1 from pg_catalog.unnest(i.indkey) k join pg_catalog.pg_attribute a
         on a.attrelid = c.oid and a.attnum = k where not a.attnotnull) order by 1 limit 1),
   (select pg_catalog.json_agg(pg_catalog.json_build_array(
-      a.attname, a.attnum, a.atttypid::bigint, a.atttypmod, a.attgenerated::text) order by a.attnum)::text
+      a.attname, a.attnum, a.atttypid::bigint, a.atttypmod, a.attgenerated::text,
+      a.attstorage <> 'p' and c.reltoastrelid <> 0) order by a.attnum)::text
     from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
   c.relnatts::int, (select pg_catalog.json_agg(k.number order by k.number)::text
     from pg_catalog.pg_index i, pg_catalog.unnest(i.indkey) with ordinality as k(number, place)
@@ -225,8 +226,9 @@ def tables_numbered(admin: Admin, oids: Sequence[int]) -> dict[int, TableFacts]:
             primary_key=primary,
             has_identity_index=has_index,
             unique_index=unique,
-            columns={column: (place, *kind) for column, place, *kind, generated in listed if not generated},
-            generated={column: place for column, place, *_, generated in listed if generated},
+            columns={column: (place, *kind) for column, place, *kind, generated, _ in listed if not generated},
+            large=frozenset(column for column, *_, is_large in listed if is_large),
+            generated={column: place for column, place, *_, generated, _ in listed if generated},
             last=last,
             key=tuple(json.loads(key or "[]")),
             has_children=has_children,
@@ -396,6 +398,22 @@ def _of_names(names: Names, slot: Any, publication: Any, rows: Sequence[LedgerRo
     return found
 
 
+def _of_whole(stream: Stream, table: TableFacts) -> list[str]:
+    """Say why the log leaves out values of a stream that needs all of them."""
+    if large := [name for name in plain_stream(stream).schema.names if name in table.large]:
+        return [
+            f"stream {stream.name!r}: functions of transformers need whole records, and the log leaves out large "
+            f"values that do not change ({', '.join(large)}): `alter table {table.name} replica identity full`"
+        ]
+    key = {table.columns[name][0] for name in stream.locator.get("key", ()) if name in table.columns}
+    if key.issubset(table.key):
+        return []
+    return [
+        f"stream {stream.name!r}: functions of transformers keep the key, which the log does not have: "
+        f"`alter table {table.name} replica identity default`"
+    ]
+
+
 def _of_table(stream: Stream, table: TableFacts | None, user: str) -> list[str]:
     if table is None:
         return [f"stream {stream.name!r}: its table is gone since it was looked up; run again"]
@@ -415,6 +433,8 @@ def _of_table(stream: Stream, table: TableFacts | None, user: str) -> list[str]:
     if stream.key_properties and table.identity == "i":
         way = f"`alter table {table.name} replica identity default`"
         found.append(f"stream {stream.name!r}: it is merged by its primary key, which the log does not have: {way}")
+    if stream.locator.get(WHOLE) and table.identity != "f":
+        found += _of_whole(stream, table)
     if table.kind != "r" or not table.is_permanent:
         found.append(f"stream {stream.name!r}: only ordinary, permanent tables are in the log")
     if user and not table.is_owned:

@@ -30,6 +30,7 @@ def table(last: int, **numbers: int) -> TableFacts:
         has_identity_index=False,
         unique_index=None,
         columns={name: (number, INT, -1) for name, number in numbers.items()},
+        large=frozenset(),
         generated={},
         last=last,
         key=(1,),
