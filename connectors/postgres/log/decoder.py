@@ -9,7 +9,7 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from ...arrow.gather import Buffer, Mask, Places, values_at
-from .messages import BEGIN, COMMIT, DELETE, INSERT, RELATION, TRUNCATE, UPDATE, Begin, Block, Relation
+from .messages import BEGIN, COMMIT, DELETE, INSERT, RELATION, TRUNCATE, UPDATE, Block, Relation
 from .tuples import Tuples
 
 _NEW, _KEY, _WHOLE = b"NKO"
@@ -41,13 +41,29 @@ class Changes(Struct, frozen=True):
     is_old_whole: Mask
 
 
+class Transactions(Struct, frozen=True):
+    """Transactions in the order of the log; the changes of each follow once it is committed."""
+
+    #: Where their commit records begin in the log.
+    commit_lsns: Numbers
+    #: Microseconds since 1970, UTC.
+    committed_at: Numbers
+
+    def behind(self, other: Transactions | None) -> Transactions:
+        """Return these behind others."""
+        if other is None:
+            return self
+        lsns = np.concatenate((other.commit_lsns, self.commit_lsns))
+        return Transactions(lsns, np.concatenate((other.committed_at, self.committed_at)))
+
+
 class Decoder:
     """Reads one stream from a position on; keeps what the server tells once: tables, and the transaction it is in."""
 
     def __init__(self, is_wanted: Callable[[Relation], bool]) -> None:
         self._is_wanted = is_wanted
         self._relations: dict[int, Relation] = {}
-        self._open: Begin | None = None
+        self._open: Transactions | None = None
         #: Table -> the last transaction that changed it, and how many changes that has had.
         self._counted: dict[int, tuple[int, int]] = {}
         #: Where the last commit that was read ends; 0: none was.
@@ -88,7 +104,7 @@ class Decoder:
                     found.append(self._changes(block, relation, some, transactions, of_message[some]))
         return found
 
-    def _transactions(self, block: Block) -> tuple[list[Begin], Places]:
+    def _transactions(self, block: Block) -> tuple[Transactions, Places]:
         """Return the transactions, and for each message the number of the one that it is in."""
         kinds = block.kinds
         is_begin, is_commit = kinds == BEGIN, kinds == COMMIT
@@ -98,15 +114,16 @@ class Decoder:
         block.check((are_open == 0) | (are_open == 1), "a transaction begins or ends within another, or outside of one")
         needs_one = _IS_CHANGE[kinds] | (kinds == TRUNCATE)
         block.check((are_open == 1) | ~needs_one, "a change outside of a transaction")
-        transactions = [*([self._open] if self._open else []), *map(block.begin, np.flatnonzero(is_begin).tolist())]
-        ends = np.flatnonzero(is_commit).tolist()
-        for transaction, number in zip(transactions, ends, strict=False):
-            lsn, end = block.commit(number)
-            if lsn != transaction.commit_lsn:
-                raise block.error(number, "a commit is not that of its transaction")
-            self.position = end
+        transactions = Transactions(*block.begins(np.flatnonzero(is_begin))).behind(self._open)
+        ends = np.flatnonzero(is_commit)
+        lsns, ended = block.commits(ends)
+        block.check(lsns == transactions.commit_lsns[: len(ends)], "a commit is not that of its transaction", ends)
+        if len(ends):
+            self.position = int(ended[-1])
         of_message = begun - (self._open is None)
-        self._open = transactions[-1] if len(transactions) > len(ends) else None
+        is_left = len(transactions.commit_lsns) > len(ends)
+        last = Transactions(transactions.commit_lsns[-1:], transactions.committed_at[-1:])
+        self._open = last if is_left else None
         return transactions, of_message
 
     def _known(self, block: Block) -> dict[int, list[tuple[int, Relation]]]:
@@ -127,7 +144,7 @@ class Decoder:
         return found
 
     def _changes(
-        self, block: Block, relation: Relation, numbers: Places, transactions: list[Begin], of_change: Places
+        self, block: Block, relation: Relation, numbers: Places, transactions: Transactions, of_change: Places
     ) -> Changes:
         operations = block.kinds[numbers]
         old, with_old, is_old_whole, at = _old_tuples(block, relation, numbers, operations)
@@ -137,12 +154,11 @@ class Decoder:
         block.check(block.buffer[at] == _NEW, "a change has no new record", of_new)
         new = Tuples(block, of_new, at + 1, len(relation.columns))
         block.check(new.ends == block.ends[of_new], "a record is not as long as its message", of_new)
-        lsns = np.array([each.commit_lsn for each in transactions], np.uint64)[of_change]
         return Changes(
             relation=relation,
             operations=operations,
-            commit_lsns=lsns.view(np.int64),
-            committed_at=np.array([each.committed_at for each in transactions], np.int64)[of_change],
+            commit_lsns=transactions.commit_lsns[of_change],
+            committed_at=transactions.committed_at[of_change],
             numbers=self._numbered(relation.oid, transactions, of_change),
             with_new=with_new,
             new=new,
@@ -151,16 +167,17 @@ class Decoder:
             is_old_whole=is_old_whole,
         )
 
-    def _numbered(self, oid: int, transactions: list[Begin], of_change: Places) -> Numbers:
+    def _numbered(self, oid: int, transactions: Transactions, of_change: Places) -> Numbers:
         """Count the changes within each transaction, going on with the one that was open."""
         is_first = np.empty(len(of_change), bool)
         is_first[0], is_first[1:] = True, of_change[1:] != of_change[:-1]
         firsts = np.flatnonzero(is_first)
         numbers: Numbers = np.arange(len(of_change)) - firsts[np.cumsum(is_first) - 1]
         lsn, count = self._counted.get(oid, (-1, 0))
-        if transactions[of_change[0]].commit_lsn == lsn:
+        lsns = transactions.commit_lsns
+        if lsns[of_change[0]] == lsn:
             numbers[: firsts[1] if len(firsts) > 1 else len(numbers)] += count
-        self._counted[oid] = (transactions[of_change[-1]].commit_lsn, int(numbers[-1]) + 1)
+        self._counted[oid] = (int(lsns[of_change[-1]]), int(numbers[-1]) + 1)
         return numbers
 
 

@@ -26,8 +26,9 @@ _SKIPPED = b"YOM"
 _KNOWN = np.zeros(256, bool)
 _KNOWN[list(b"BCRTIUD" + _SKIPPED)] = True
 
-_begin = struct.Struct(">QqI")
-_commit = struct.Struct(">BQQq")
+#: Bytes of a transaction's begin and of its commit, their kind included.
+_BEGIN_BYTES, _COMMIT_BYTES = 21, 26
+
 _column = struct.Struct(">Ii")
 
 #: Microseconds from Arrow's first moment to PostgreSQL's.
@@ -55,15 +56,6 @@ class Relation(Struct, frozen=True):
     #: `d` (primary key), `i` (an index), `f` (all columns) or `n` (none).
     identity: str
     columns: tuple[Column, ...]
-
-
-class Begin(Struct, frozen=True):
-    """The begin of a transaction; its changes follow once it is committed."""
-
-    #: Where its commit record begins in the log.
-    commit_lsn: int
-    #: Microseconds since 1970, UTC.
-    committed_at: int
 
 
 def lsn_text(lsn: int) -> str:
@@ -127,21 +119,20 @@ class Block:
         """Return a message without its kind."""
         return self.data[self.at[number] + 1 : self.ends[number]]
 
-    def begin(self, number: int) -> Begin:
-        """Read the begin of a transaction."""
-        body = self.body(number)
-        if len(body) != _begin.size:
-            raise self.error(number, "a transaction's begin has another length")
-        lsn, at, _ = _begin.unpack(body)
-        return Begin(lsn, at + _EPOCH_US)
+    def begins(self, numbers: Places) -> tuple[Places, Places]:
+        """Read the begins of transactions: where their commit records begin, and microseconds since 1970, UTC."""
+        at, is_whole = self.at[numbers], self.ends[numbers] - self.at[numbers] == _BEGIN_BYTES
+        self.check(is_whole, "a transaction's begin has another length", numbers)
+        return self._numbers(at + 1), self._numbers(at + 9) + _EPOCH_US
 
-    def commit(self, number: int) -> tuple[int, int]:
-        """Read the end of a transaction: where its commit record begins, and where it ends."""
-        body = self.body(number)
-        if len(body) != _commit.size:
-            raise self.error(number, "a transaction's commit has another length")
-        _, lsn, end, _ = _commit.unpack(body)
-        return lsn, end
+    def commits(self, numbers: Places) -> tuple[Places, Places]:
+        """Read the ends of transactions: where their commit records begin, and where they end."""
+        at, is_whole = self.at[numbers], self.ends[numbers] - self.at[numbers] == _COMMIT_BYTES
+        self.check(is_whole, "a transaction's commit has another length", numbers)
+        return self._numbers(at + 2), self._numbers(at + 10)
+
+    def _numbers(self, at: Places) -> Places:
+        return values_at(self.buffer, at, ">i8").astype(np.int64)
 
     def truncated(self, number: int) -> list[int]:
         """Read which relations are truncated."""
@@ -191,7 +182,6 @@ __all__ = [
     "RELATION",
     "TRUNCATE",
     "UPDATE",
-    "Begin",
     "Block",
     "Column",
     "Relation",
