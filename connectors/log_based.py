@@ -66,6 +66,17 @@ class LogLook(Struct, frozen=True, kw_only=True):
     retained_bytes: int | None = None
 
 
+class GivenUp(Struct, frozen=True, kw_only=True):
+    """What a run gives up first, since the source keeps more log than its settings allow."""
+
+    #: Rows whose positions are emptied, so that their tables are copied: nothing holds the log for them any more.
+    rows: tuple[LedgerRow, ...] = ()
+    #: Whether the log itself is dropped then, in which case no row of the pipeline keeps a position.
+    is_dropped: bool = False
+    #: What a person should know, of what is given up or of why nothing is.
+    warnings: tuple[str, ...] = ()
+
+
 class LogLag(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far a stream was behind the end of its log in one run; None: not known."""
 
@@ -212,6 +223,7 @@ __all__ = [
     "UNCHANGED",
     "UPSERT",
     "WHOLE",
+    "GivenUp",
     "LogLag",
     "LogLook",
     "LogMoment",

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from .arrow.fidelity import Kept
     from .compared_values import Checksums, KeyRange, Side
-    from .log_based import LogLook, LogMoment, OpenLog
+    from .log_based import GivenUp, LogLook, LogMoment, OpenLog
     from .ranges import OpenRanges, RangeReads
 
 
@@ -408,6 +408,19 @@ class ReadsLog(Protocol):
         """
         ...
 
+    def overdue_log(
+        self, name: str, streams: Sequence[Stream], rows: Sequence[LedgerRow], is_stuck: Callable[[str], bool]
+    ) -> GivenUp:
+        """Return what a run gives up of a log that has grown past the source's settings; change nothing.
+
+        Args:
+            name: see `open_log`.
+            streams: the streams that the run reads.
+            rows: as in `look_at_log`.
+            is_stuck: tells whether runs read a stream in vain; asked only where that matters.
+        """
+        ...
+
     def open_log(
         self,
         name: str,
@@ -439,8 +452,11 @@ class ReadsLog(Protocol):
         """Hold a moment of these streams' tables, which cannot be emptied or altered meanwhile; see `open_log`."""
         ...
 
-    def drop_log(self, rows: Sequence[LedgerRow]) -> Sequence[str]:
-        """Drop only what `open_log` has created for these rows; return the names."""
+    def drop_log(self, rows: Sequence[LedgerRow], *, keeps_publication: bool = False) -> Sequence[str]:
+        """Drop only what `open_log` has created for these rows; return the names.
+
+        `keeps_publication`: only what makes the source keep its log.
+        """
         ...
 
 

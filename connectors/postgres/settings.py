@@ -31,9 +31,19 @@ class LogSettings(BaseModel, frozen=True, extra="forbid"):
     max_retained: str | None = Field(
         default=None,
         pattern=r"^[1-9][0-9]{0,5}(MB|GB|TB)$",
-        description="Size of kept log at which `plan` and `run` warn, such as 10GB",
+        description="Most log that the source may keep, such as 10GB: past it, see `on_retained`",
     )
-    on_retained: Literal["warn"] = Field(default="warn", description="What to do with more log than that")
+    on_retained: Literal["warn", "recopy", "drop"] = Field(
+        default="warn",
+        description="What a run does past `max_retained`: `warn`; `recopy` copies the streams anew that hold the log "
+        "and are not read; `drop` drops the slot and copies all anew",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> LogSettings:
+        if self.on_retained != "warn" and self.max_retained is None:
+            raise ValueError(f"`on_retained: {self.on_retained}` needs `max_retained`")
+        return self
 
     @property
     def max_retained_bytes(self) -> int | None:

@@ -44,7 +44,7 @@ from .widening import INTEGERS, widen
 
 if TYPE_CHECKING:
     from ..compared_values import Checksums, KeyRange, Side
-    from ..log_based import LogLook, OpenLog
+    from ..log_based import GivenUp, LogLook, OpenLog
     from .log.reading import PostgresLog
 
 #: Lower values are only the driver's wrapped infinities and years past 294,000.
@@ -154,10 +154,22 @@ class PostgresSource(OnServer, QuerySource):
         """See `ReadsLog`."""
         from .log import slot  # most pipelines read no log
 
-        said = self._settings.log
-        most = None if said is None else said.max_retained_bytes
         with closing(slot.Admin(self.address)) as admin:
-            return slot.look(admin, slot.names_of(name, rows, self._settings), streams, rows, most)
+            return slot.look(admin, slot.names_of(name, rows, self._settings), streams, rows, self._settings.log)
+
+    def overdue_log(
+        self, name: str, streams: Sequence[Stream], rows: Sequence[LedgerRow], is_stuck: Callable[[str], bool]
+    ) -> GivenUp:
+        """See `ReadsLog`."""
+        from ..log_based import GivenUp
+
+        limit = self._settings.log
+        if limit is None or limit.max_retained_bytes is None or limit.on_retained == "warn" or not rows:
+            return GivenUp()
+        from .log import retained, slot
+
+        with closing(slot.Admin(self.address)) as admin:
+            return retained.overdue(admin, slot.names_of(name, rows, self._settings), limit, streams, rows, is_stuck)
 
     @contextmanager
     def open_log(
@@ -191,12 +203,12 @@ class PostgresSource(OnServer, QuerySource):
         ):
             yield LogMoment(bookmark={LOG_POSITION: slot.lsn_text(lsn)}, snapshot=snapshot)
 
-    def drop_log(self, rows: Sequence[LedgerRow]) -> Sequence[str]:
+    def drop_log(self, rows: Sequence[LedgerRow], *, keeps_publication: bool = False) -> Sequence[str]:
         """See `ReadsLog`."""
         from .log import slot
 
         with closing(slot.Admin(self.address)) as admin:
-            return slot.drop(admin, rows)
+            return slot.drop(admin, rows, keeps_publication=keeps_publication)
 
     def interrupt(self, stream: str) -> None:
         """Cancel the running calls of one stream."""

@@ -103,7 +103,7 @@ def _needs_of_a_run(session: PipelineSession) -> tuple[list[dict[str, Any]], lis
     def check_plan() -> None:
         nonlocal log
         with existing_store(pipeline) as store:
-            plan = make_plan(session, store, is_of_run=False)
+            plan = make_plan(session, store, is_of_run=False, limits_log=True)
         if refused := [each for each in plan.streams if each.refusal]:
             raise ConfigError("; ".join(f"stream {each.name!r}: {each.refusal}" for each in refused))
         warnings.extend(hidden_warnings(plan.streams))

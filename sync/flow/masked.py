@@ -17,6 +17,7 @@ from syncblocks.connectors.log_based import (
     OLD_KEY,
     OPERATION,
     UNCHANGED,
+    GivenUp,
     LogLag,
     LogLook,
     LogMoment,
@@ -285,6 +286,12 @@ class _MaskedLog(Struct, frozen=True):
         """See `ReadsLog`; it reads no record."""
         return self.inner.look_at_log(name, [unmasked_stream(stream) for stream in streams], rows)
 
+    def overdue_log(
+        self, name: str, streams: Sequence[Stream], rows: Sequence[LedgerRow], is_stuck: Callable[[str], bool]
+    ) -> GivenUp:
+        """See `ReadsLog`; it reads no record."""
+        return self.inner.overdue_log(name, [unmasked_stream(stream) for stream in streams], rows, is_stuck)
+
     @contextmanager
     def open_log(
         self,
@@ -306,9 +313,9 @@ class _MaskedLog(Struct, frozen=True):
         """See `ReadsLog`; it reads no record."""
         return self.inner.open_moment(name, streams, rows)
 
-    def drop_log(self, rows: Sequence[LedgerRow]) -> Sequence[str]:
+    def drop_log(self, rows: Sequence[LedgerRow], *, keeps_publication: bool = False) -> Sequence[str]:
         """See `ReadsLog`."""
-        return self.inner.drop_log(rows)
+        return self.inner.drop_log(rows, keeps_publication=keeps_publication)
 
 
 class _MaskedOpenLog(Struct, frozen=True):

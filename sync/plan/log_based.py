@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from syncblocks.connectors.capabilities import Capabilities
-from syncblocks.connectors.log_based import WHOLE, LogLook, changes_stream, logged_rows, position_of
+from syncblocks.connectors.log_based import WHOLE, GivenUp, LogLook, changes_stream, logged_rows, position_of
 from syncblocks.connectors.protocols import Capability, Destination
 from syncblocks.connectors.read_spec import ReplicationMethod
-from syncblocks.connectors.stream import DELETED_AT, LedgerRow, Stream
+from syncblocks.connectors.stream import DELETED_AT, LedgerRow, Stream, TableState
 from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition
 
@@ -19,6 +19,8 @@ from ..config import Pipeline
 from ..config.globs import glob_matches
 from ..config.load import render_destination_table
 from ..errors import ConfigError
+from ..store import Store
+from ..store.model import FAILURE
 from .checks import stream_error
 from .plan import Connectors, PlannedStream
 from .selected_stream import SelectedStream
@@ -164,7 +166,42 @@ def holds_log(pipeline: Pipeline, row: LedgerRow) -> bool:
     return bool(matching) and said[-1:] != [False]
 
 
-def look_at_log(pipeline: Pipeline, streams: Sequence[PlannedStream], connectors: Connectors) -> LogLook:
+def overdue_log(
+    pipeline: Pipeline, selected: Sequence[SelectedStream], connectors: Connectors, store: Store | None
+) -> GivenUp:
+    """Ask the source what a run gives up of a log that has grown too long."""
+    streams = [each.stream for each in selected if is_logged(each.stream)]
+    reads = connectors.source_can.reads_log
+    if not streams or reads is None or connectors.destination_can.notes_log is None:
+        return GivenUp()
+
+    def is_stuck(stream: str) -> bool:
+        """Tell whether the last two runs of a stream have failed, and brought it nowhere."""
+        if store is None:
+            return False
+        runs, _ = store.views.stream_runs(pipeline.pipeline, stream, most=2)
+        places = [place for run in runs for place in (run.bookmark_before, run.bookmark_after)]
+        return len(runs) == 2 and all(run.status == FAILURE and places[0] == place for run in runs for place in places)
+
+    rows = log_rows(pipeline, connectors, [each.destination_table for each in selected if is_logged(each.stream)])
+    name = log_name(pipeline.pipeline, connectors.source_name, connectors.destination.identity())
+    return reads.overdue_log(name, streams, rows, is_stuck)
+
+
+def without_positions(tables: Mapping[str, TableState], given_up: GivenUp) -> Mapping[str, TableState]:
+    """Return tables as they are once a run has given up what holds the log for them."""
+    keys = {row.key for row in given_up.rows}
+    return {
+        name: replace(
+            table, ledger=tuple(replace(row, bookmark=None) if row.key in keys else row for row in table.ledger)
+        )
+        for name, table in tables.items()
+    }
+
+
+def look_at_log(
+    pipeline: Pipeline, streams: Sequence[PlannedStream], connectors: Connectors, given_up: GivenUp
+) -> LogLook:
     """Ask the source what it lacks for its log to be read; return what a person should know.
 
     Raises:
@@ -177,6 +214,7 @@ def look_at_log(pipeline: Pipeline, streams: Sequence[PlannedStream], connectors
     tables = [planned.destination_table for planned in logged]
     rows = log_rows(pipeline, connectors, tables)
     anew = {planned.key for planned in logged if planned.write.disposition is WriteDisposition.REPLACE}
+    anew |= {row.key for row in given_up.rows}
     kept = [replace(row, bookmark=None) if row.key in anew else row for row in rows]
     name = log_name(pipeline.pipeline, connectors.source_name, connectors.destination.identity())
     found = reads.look_at_log(name, [planned.stream for planned in logged], kept)
@@ -185,7 +223,8 @@ def look_at_log(pipeline: Pipeline, streams: Sequence[PlannedStream], connectors
         raise pipeline.error(("source",), f"the log cannot be read:{listed}")
     copied = [planned.name for planned in logged if planned.start.bookmark is None]
     notes = [f"copied first, and read out of the log from then on: {', '.join(copied)}"] if copied else []
-    return replace(found, notes=(*notes, *found.notes))
+    warnings = (*given_up.warnings, *found.warnings)
+    return replace(found, notes=(*notes, *found.notes), warnings=warnings)
 
 
 def refuse_apart(streams: Sequence[PlannedStream]) -> LogLook:
@@ -209,6 +248,8 @@ __all__ = [
     "log_name",
     "log_rows",
     "look_at_log",
+    "overdue_log",
     "refuse_apart",
     "with_whole_records",
+    "without_positions",
 ]

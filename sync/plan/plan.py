@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, field
 
 from syncblocks.connectors.capabilities import Capabilities
-from syncblocks.connectors.log_based import LogLook
+from syncblocks.connectors.log_based import GivenUp, LogLook
 from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.read_spec import Condition, ReplicationMethod
 from syncblocks.connectors.stream import LedgerKey, Stream, TableState, Trigger
@@ -187,6 +187,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     left_out: Mapping[str, str] = field(default_factory=dict)
     #: What was found of the source's log.
     log: LogLook = LogLook()
+    #: What the run gives up of that log before its first stream.
+    given_up: GivenUp = GivenUp()
     #: Streams that are missing.
     missing: tuple[Missing, ...] = ()
     #: Of tables under globs that may not be read, a sentence for each glob.

@@ -10,8 +10,12 @@ from syncblocks.connectors.log_based import LOG_POSITION, OpenLog, position_of
 from syncblocks.connectors.stream import Bookmark, LedgerRow
 from syncblocks.connectors.struct_helpers import replace
 
+from ..failpoints import failpoint
 from ..plan.log_based import holds_log, log_name, log_rows
+from ..plan.plan import Plan
+from ..session.session import PipelineSession
 from .block_runs import SUCCESS
+from .recovery.unfinished_runs import forget_bookmarks
 from .stream import StreamRun
 
 
@@ -40,6 +44,31 @@ def opened_log(runs: Sequence[StreamRun], ended: Sequence[StreamRun]) -> Iterato
         yield opened
 
 
+def give_up_log(session: PipelineSession, plan: Plan, owner: str) -> None:
+    """Empty the positions of rows that hold too much log, and drop the log once nobody goes on from it.
+
+    Killed at any point, the next run finds empty rows, whose tables it copies, or decides the same again.
+
+    Raises:
+        ConnectorError: the slot is in use, or source or destination cannot be reached.
+        LedgerUnreadable: a ledger row cannot be read.
+    """
+    destination, reads = session.destination, session.source_can.reads_log
+    assert reads is not None, "the plan checks this"
+    if not plan.given_up.is_dropped:
+        forget_bookmarks(destination, plan.given_up.rows, owner)
+        failpoint("log.emptied")
+        return
+    rows = log_rows(session.pipeline, session, [planned.destination_table for planned in plan.streams])
+    for row in rows:
+        if position_of(row):
+            # Also a row that another run has written since the plan: its later commits are refused.
+            destination.set_bookmark(row.key, None)
+            failpoint("log.emptied")
+    reads.drop_log(rows, keeps_publication=True)
+    failpoint("log.dropped")
+
+
 def _rows(runs: Sequence[StreamRun]) -> list[LedgerRow]:
     """Return the ledger rows that name the log; a stream removed from the file no longer retains it."""
     context = runs[0].context
@@ -56,4 +85,4 @@ def _rows(runs: Sequence[StreamRun]) -> list[LedgerRow]:
     return found
 
 
-__all__ = ["opened_log"]
+__all__ = ["give_up_log", "opened_log"]

@@ -41,7 +41,7 @@ from .executors.threads import Threads
 from .lease import RunLease
 from .progress import GuardedProgress, Progress
 from .recorder import Recorder
-from .recovery.takeover import ASK_AGAIN_S
+from .recovery.takeover import ASK_AGAIN_S, owner_text
 from .recovery.unfinished_runs import clear_leftovers, close_left_streams, leave, recover
 from .results import RunResult, StreamResult, StreamResults
 from .run_options.options import RunOptions, plan_with_options
@@ -229,6 +229,10 @@ class PipelineRunner:
         try:
             is_partial, is_fresh = self._is_partial, self.order.given.full_refresh
             clear_leftovers(self.session.connectors, run, plan, is_partial=is_partial, is_fresh=is_fresh)
+            if plan.given_up.rows or plan.given_up.is_dropped:
+                from .log_based import give_up_log  # few pipelines need it
+
+                give_up_log(self.session, plan, owner_text(run))
         except (ConnectorError, LedgerUnreadable) as error:
             return self._fail_before_first(run, self._error_info(error))
         if self.pipeline.before and self.order.repairs is None:

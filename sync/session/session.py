@@ -15,6 +15,7 @@ from msgspec import Struct, field
 
 from syncblocks.connectors.capabilities import Capabilities, capabilities_of
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
+from syncblocks.connectors.log_based import GivenUp
 from syncblocks.connectors.protocols import Destination, ListsStreams, Source
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Bookmark, FileRead, LedgerKey, Stream
@@ -28,7 +29,7 @@ from ..delivery.subscriptions import UserCode, check_stream_filters, check_strea
 from ..errors import ConfigError
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, nameable
-from ..plan.log_based import look_at_log, refuse_apart
+from ..plan.log_based import look_at_log, overdue_log, refuse_apart, without_positions
 from ..plan.plan import Connectors, Missing, Plan, missing_warnings
 from ..plan.planning import plan_streams, refuse_undecided
 from ..plan.replace_existing import without_existing
@@ -405,6 +406,7 @@ def make_plan(
     may_be_late: bool = False,
     only: Sequence[str] | None = None,
     is_of_run: bool = True,
+    limits_log: bool | None = None,
     part: WorkerPlan | None = None,
 ) -> Plan:
     """Ask source and destination for their streams and tables, and plan a run; writes nothing.
@@ -419,6 +421,8 @@ def make_plan(
         may_be_late: the run may take a later time than its execution date, see `timed`.
         only: exact names of streams (`runs retry`).
         is_of_run: False: nothing is to be written by it, so that no interval is needed.
+        limits_log: whether streams that hold too much of the source's log are given up, as a run does; None: as
+            `is_of_run` says. Never in a run up to a given moment, for which the tables have to be there.
         part: of the plan of which `only` are a part (`PipelineSession.parts`); its checks are not repeated.
 
     Raises:
@@ -473,6 +477,10 @@ def make_plan(
         selected = tuple(replace(each, stream=refusals.refused(each.stream)) for each in selected)
         selected, unnamed = nameable(pipeline, selected, session.destination_can)
         tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
+        given_up = GivenUp()
+        if part is None and session.log_until is None and (is_of_run if limits_log is None else limits_log):
+            given_up = overdue_log(pipeline, selected, session.connectors, store)
+            tables = without_positions(tables, given_up)
         existing: tuple[str, ...] = ()
         if is_of_run and not full_refresh:
             selected, existing = without_existing(pipeline, selected, tables)
@@ -495,7 +503,10 @@ def make_plan(
     if is_of_run and not full_refresh:
         demand_interval(pipeline, selected)
     refuse_undecided(pipeline, plan)
-    of_log = look_at_log(pipeline, plan.streams, session.connectors) if part is None else refuse_apart(plan.streams)
+    if part is None:
+        of_log = look_at_log(pipeline, plan.streams, session.connectors, given_up)
+    else:
+        of_log = refuse_apart(plan.streams)
     if streams or tags or only is not None:
         skipped = ()
     texts = tuple(f"stream {name!r} is skipped: {reasons[name]}" for name in skipped)
@@ -516,6 +527,7 @@ def make_plan(
         skipped=texts,
         left_out=selection.left_out,
         log=of_log,
+        given_up=given_up,
         missing=session.missing,
         unreadable=session.unreadable,
         warnings=warnings,

@@ -50,7 +50,7 @@ _SERVER = """select pg_catalog.current_setting('wal_level'), pg_catalog.current_
 from pg_catalog.pg_roles r where r.rolname = current_user"""
 
 _SLOT = f"""select s.plugin::text, s.database::text, s.wal_status, s.confirmed_flush_lsn::text,
-  pg_catalog.pg_wal_lsn_diff({_END}, s.restart_lsn)::bigint
+  pg_catalog.pg_wal_lsn_diff({_END}, s.restart_lsn)::bigint, s.active
 from pg_catalog.pg_replication_slots s where s.slot_name = %s"""
 
 _PUBLICATION = """select p.oid::bigint, p.puballtables, p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate
@@ -236,12 +236,17 @@ def tables_numbered(admin: Admin, oids: Sequence[int]) -> dict[int, TableFacts]:
     return found
 
 
+def slot_of(admin: Admin, names: Names) -> tuple[Any, ...] | None:
+    """Return plugin, database, status, confirmed place and kept bytes of a slot, and whether it is read."""
+    return next(iter(admin.query(_SLOT, names.slot)), None)
+
+
 def look(
     admin: Admin,
     names: Names,
     streams: Sequence[Stream],
     rows: Sequence[LedgerRow],
-    max_retained: int | None = None,
+    limit: LogSettings | None = None,
 ) -> LogLook:
     """Look at what a read needs; see `ReadsLog.look_at_log`."""
     ((wal_level, most, used, may, role, is_standby, database, may_create, own_system, version),) = admin.query(_SERVER)
@@ -253,7 +258,7 @@ def look(
         return LogLook(
             missing=tuple(f"{each!r} is no place in the log: it is written like 0/16B3748" for each in wrong)
         )
-    slot = next(iter(admin.query(_SLOT, names.slot)), None)
+    slot = slot_of(admin, names)
     missing, notes, user = [], [], quote(role)
     if wal_level != "logical":
         text = f"wal_level is {wal_level}: `alter system set wal_level = logical`, then restart the server"
@@ -294,7 +299,8 @@ def look(
     if slot is not None and names.are_noted and slot[4] is not None:
         retained = int(slot[4])
         text = f"slot {names.slot!r} keeps {retained / 1e6:,.1f} MB of log at the source"
-        if max_retained is not None and retained > max_retained:
+        most = None if limit is None or limit.on_retained != "warn" else limit.max_retained_bytes
+        if most is not None and retained > most:
             behind = min(positions_of(rows).items(), key=lambda each: each[1], default=("", 0))[0]
             warnings.append(
                 f"{text}, more than `max_retained`: run all its streams ({behind!r} is furthest behind), or `log drop`"
@@ -341,7 +347,7 @@ def clock(admin: Admin) -> float:
 def log_end(admin: Admin, names: Names) -> tuple[int, int]:
     """Return where the log ends on the server's disk, and how many bytes of it our slot keeps."""
     ((end,),) = admin.query(f"select ({_END})::text")
-    slot = next(iter(admin.query(_SLOT, names.slot)), None)
+    slot = slot_of(admin, names)
     return parse_lsn(end), 0 if slot is None or slot[4] is None else int(slot[4])
 
 
@@ -381,7 +387,7 @@ def _of_names(names: Names, slot: Any, publication: Any, rows: Sequence[LedgerRo
     positions = positions_of(rows)
     if slot is None:
         return [f"slot {names.slot!r} is gone, and with it the log since the last run: {anew}"] if positions else []
-    plugin, _, status, confirmed, _ = slot
+    plugin, _, status, confirmed, *_ = slot
     if plugin != "pgoutput" or status == "lost":
         return [f"slot {names.slot!r} has lost log that is needed ({status}, {plugin}): {anew}"]
     found = [
@@ -495,7 +501,7 @@ def make(
     admin: Admin, connection: LogConnection, names: Names, held: Sequence[TableFacts], copied: Sequence[TableFacts]
 ) -> None:
     """Make what is missing of slot and publication, and publish exactly these tables."""
-    if (slot := next(iter(admin.query(_SLOT, names.slot)), None)) is None:
+    if (slot := slot_of(admin, names)) is None:
         # A standby that is promoted then has it, if that standby is told to.
         is_failover = admin.version >= 170000 and not admin.is_standby
         options = "SNAPSHOT 'nothing', FAILOVER" if is_failover else "SNAPSHOT 'nothing'"
@@ -567,14 +573,16 @@ def _waiting(admin: Admin) -> RetriableError:
     return RetriableError(f"{text} they are over", connector="postgres", has_no_values=True)
 
 
-def drop(admin: Admin, rows: Sequence[LedgerRow]) -> list[str]:
+def drop(admin: Admin, rows: Sequence[LedgerRow], *, keeps_publication: bool) -> list[str]:
     """Drop the slots and publications that rows name; see `ReadsLog.drop_log`."""
     dropped = []
     for slot in sorted({str(row.log["slot"]) for row in rows}):
         if admin.query(_SLOT, slot):
             admin.query("select pg_catalog.pg_drop_replication_slot(%s)", slot)
             dropped.append(f"slot {slot!r}")
-    for publication in () if admin.is_standby else sorted({str(row.log["publication"]) for row in rows}):
+    for publication in (
+        () if keeps_publication or admin.is_standby else sorted({str(row.log["publication"]) for row in rows})
+    ):
         if admin.query(_PUBLICATION, publication):
             admin.query(f"drop publication {quote(publication)}")
             dropped.append(f"publication {publication!r}")
@@ -586,6 +594,7 @@ __all__ = [
     "Admin",
     "Names",
     "TableFacts",
+    "changed",
     "clock",
     "demand_planned",
     "drop",
@@ -599,6 +608,7 @@ __all__ = [
     "names_of",
     "noted",
     "oid_of",
+    "slot_of",
     "tables_numbered",
     "tables_of",
 ]

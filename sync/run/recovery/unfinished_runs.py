@@ -152,21 +152,21 @@ def _drop_ranges(can: Capabilities, run: PipelineRun, plan: Plan, *, is_partial:
 
 
 def _forget_dropped_tables(destination: Destination, run: PipelineRun, plan: Plan) -> None:
-    """Make every stream of a dropped table start over, even a stream that is not in this run or fails in it."""
+    """Make every stream of a dropped table start over, even a stream that is not in this run or fails in it.
+
+    The first stream creates the table again. A later stream would find the table and continue from the old table's
+    bookmark.
+    """
     gone = {}
     for planned in plan.streams:
         others = [row for row in planned.table.ledger if row.key != planned.key]
         if planned.table.schema is None and planned.table.is_described and others:
             gone.update({row.key: row for row in planned.table.ledger})
-    _forget_bookmarks(destination, gone.values(), owner_text(run))
+    forget_bookmarks(destination, gone.values(), owner_text(run))
 
 
-def _forget_bookmarks(destination: Destination, rows: Iterable[LedgerRow], owner: str) -> None:
-    """Delete the bookmarks of a table that no longer exists.
-
-    The first stream creates the table again. A later stream would find the table and continue from the old table's
-    bookmark. A row that another process has written meanwhile keeps its bookmark.
-    """
+def forget_bookmarks(destination: Destination, rows: Iterable[LedgerRow], owner: str) -> None:
+    """Delete bookmarks; a row that another process has written meanwhile keeps its own."""
     for row in rows:
         if row.bookmark is None:
             continue
