@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ KIND = "DeclarativeSource"
 #: Most parts of a specification, and how deep they may lie.
 _MAX_NODES, _MAX_DEPTH = 100_000, 100
 
+#: A duration that is not zero, or a template.
+_HAS_LENGTH = re.compile(r"[1-9]|\{\{")
+
 #: libyaml's loader is ten times as fast; the CDK takes the same one.
 _Loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 _Dumper: Any = yaml.CSafeDumper if yaml.__with_libyaml__ else yaml.SafeDumper
@@ -42,6 +46,21 @@ class Manifest(Guarded, frozen=True, kw_only=True):
         spec = _resolved(self.content.get("spec"), self.content)
         found = spec.get("connection_specification") if isinstance(spec, Mapping) else None
         return found if isinstance(found, Mapping) else {}
+
+    def lookbacks(self) -> Mapping[str, str]:
+        """Return the streams that read again what lies below their state, and how far.
+
+        A template counts: only the CDK knows its length.
+        """
+        found = {}
+        streams = self.content.get("streams")
+        for stream in (_named(each, self.content) for each in (streams if isinstance(streams, list) else ())):
+            # A stream of states on its own has its cursor one level deeper.
+            for holder in (stream, _named(stream.get("incremental_stream"), self.content)):
+                lookback = _named(holder.get("incremental_sync"), self.content).get("lookback_window")
+                if isinstance(lookback, str) and _HAS_LENGTH.search(lookback):
+                    found[_name(stream)] = lookback
+        return found
 
     def read_in_turn(self) -> bytes:
         """Return the manifest with one thread: each STATE then covers all records before it.
@@ -153,15 +172,39 @@ def _resolved(node: Any, root: Mapping[str, Any], depth: int = 0, left: Iterator
         return [_resolved(each, root, depth + 1, left) for each in node]
     if not isinstance(node, Mapping):
         return node
-    reference = node.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#/"):
-        named: Any = root
-        for part in reference[2:].split("/"):
-            named = named.get(part) if isinstance(named, Mapping) else None
-        if isinstance(named, Mapping):
-            own = {key: each for key, each in node.items() if key != "$ref"}
-            return _resolved({**named, **own}, root, depth + 1, left)
+    if isinstance(named := _at(node.get("$ref"), root), Mapping):
+        own = {key: each for key, each in node.items() if key != "$ref"}
+        return _resolved({**named, **own}, root, depth + 1, left)
     return {key: _resolved(each, root, depth + 1, left) for key, each in node.items()}
+
+
+def _at(reference: Any, root: Mapping[str, Any]) -> Any:
+    """Return the part of the manifest that a reference names; None: it is no reference, or names nothing."""
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        return None
+    named: Any = root
+    for part in reference[2:].split("/"):
+        named = named.get(part) if isinstance(named, Mapping) else None
+    return named
+
+
+def _named(node: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a component that stands for itself, or by a reference; empty: it is none."""
+    for _ in range(_MAX_DEPTH):
+        own = {key: each for key, each in node.items() if key != "$ref"} if isinstance(node, Mapping) else {}
+        named = _at(node.get("$ref") if isinstance(node, Mapping) else node, root)
+        if named is None:
+            return own
+        node = {**named, **own} if isinstance(named, Mapping) else named
+    return {}
+
+
+def _name(stream: Mapping[str, Any]) -> str:
+    """Return a stream's name, which its parameters may hold."""
+    parameters = stream.get("$parameters")
+    held = parameters.get("name") if isinstance(parameters, Mapping) else None
+    name = stream.get("name", held)
+    return str(held if "{{" in str(name) else name)
 
 
 def _text(settings: AirbyteSettings, folder: Path, kept: Path) -> bytes:

@@ -85,6 +85,7 @@ class AirbyteSource(ProgramSource):
             ConnectorConfigError: a stream cannot be read as the pipeline file says.
         """
         demand_readable(self._adjusted(), streams)
+        self._demand_no_lookback(streams)
         return [list(streams)] if streams else []
 
     def offers(self, stream: Stream) -> Sequence[str]:
@@ -132,6 +133,20 @@ class AirbyteSource(ProgramSource):
                 if not isinstance(error, Interrupted):
                     self._forget_catalog()  # the cached catalog may be out of date
                 raise
+
+    def _demand_no_lookback(self, streams: Sequence[Stream]) -> None:
+        manifest = self._loaded()
+        lookbacks = manifest.lookbacks() if manifest is not None else {}
+        for each in streams:
+            is_whole = each.read.method is ReplicationMethod.FULL_TABLE
+            if each.name in lookbacks and not is_whole and not each.read.may_repeat:
+                raise ConnectorConfigError(
+                    f"stream {each.name!r}: each run reads again what lies up to {lookbacks[each.name]} below its "
+                    "state (`lookback_window` of the manifest), and an append writes those records again: use merge, "
+                    "or take `lookback_window` out of a copy of the manifest",
+                    connector="airbyte",
+                    stream=each.name,
+                )
 
     # -- the program ---------------------------------------------------------------------------------------------
 

@@ -144,6 +144,33 @@ def test_a_manifest_that_is_read_in_turn_has_one_thread(tmp_path: Path) -> None:
     assert read == {**MANIFEST, "concurrency_level": {"type": "ConcurrencyLevel", "default_concurrency": 1}}
 
 
+def test_lookbacks_are_found_behind_references(tmp_path: Path) -> None:
+    cursor = {"type": "DatetimeBasedCursor", "lookback_window": "P31D"}
+    template = "P{{ config['days'] or 0 }}D"
+    content = {
+        **MANIFEST,
+        "definitions": {
+            "cursor": cursor,
+            "plain": {"incremental_sync": {"$ref": "#/definitions/cursor"}},
+            "calls": {"$ref": "#/definitions/plain", "$parameters": {"name": "calls"}},
+            "itself": {"$ref": "#/definitions/itself"},
+        },
+        "streams": [
+            "#/definitions/calls",
+            {"$ref": "#/definitions/plain", "name": "{{ parameters['name'] }}", "$parameters": {"name": "teams"}},
+            {"name": "asked", "incremental_sync": {**cursor, "lookback_window": template}},
+            {"name": "deep", "incremental_stream": {"$ref": "#/definitions/plain"}},
+            {"name": "none", "incremental_sync": {**cursor, "lookback_window": "P0D"}},
+            {"name": "whole"},
+            {"$ref": "#/definitions/itself"},
+            "#/definitions/nowhere",
+            7,
+        ],
+    }
+    found = loaded(tmp_path, content).lookbacks()
+    assert found == {"calls": "P31D", "teams": "P31D", "asked": template, "deep": "P31D"}
+
+
 def test_a_licence_stands_beside_a_manifest(tmp_path: Path) -> None:
     assert licence_beside(tmp_path / "manifest.yaml") == ""
     (tmp_path / "metadata.yaml").write_text("data: {license: ELv2}")

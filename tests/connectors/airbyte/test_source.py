@@ -195,6 +195,21 @@ def test_a_stream_that_is_offered_in_full_only_cannot_be_read_from_a_state(tmp_p
             source.groups([replace(stream, read=replace(stream.read, method=method))])
 
 
+def test_a_stream_that_looks_back_is_not_appended(tmp_path: Path) -> None:
+    cursor = {"type": "DatetimeBasedCursor", "lookback_window": "P31D"}
+    held = {**MANIFEST, "streams": [{"name": "orders", "incremental_sync": cursor}, {"name": "users"}]}
+    (tmp_path / "shop.yaml").write_text(yaml.safe_dump(held))
+    made = {**config(tmp_path, own={"api_key": "k-1234567"}), "manifest": "shop.yaml"}
+    source = make_source("airbyte", made, tmp_path)
+    orders, users = source.discover()
+    merged = replace(orders, read=replace(orders.read, may_repeat=True))
+    whole = replace(orders, read=replace(orders.read, method=ReplicationMethod.FULL_TABLE))
+    assert [len(group) for group in source.groups([merged, users])] == [2]
+    assert [len(group) for group in source.groups([whole])] == [1]
+    with pytest.raises(ConnectorConfigError, match="stream 'orders': each run reads again what lies up to P31D"):
+        source.groups([users, orders])
+
+
 def test_a_bookmark_of_another_connector_is_refused(tmp_path: Path) -> None:
     source = source_of(tmp_path)
     with pytest.raises(ConnectorConfigError, match="is no state of an Airbyte connector"):
