@@ -58,8 +58,6 @@ def check_log(
         reason = f"{pipeline.destination.connector} keeps no ledger, in which the place in the log would stand"
     if pipeline.executor.is_elsewhere:
         reason = "the log is read by one process: `executor: threads`"
-    if stream.policy.verify:
-        reason = "`verify` is not built for it yet: leave it out"
     if any(condition.of_interval for condition in stream.stream.read.where):
         reason = "`where` cannot be of a run's interval: what it left out is not read again"
     is_of_log = row is not None and row.log and (row.bookmark is None or position_of(row))

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from syncblocks.connectors.log_based import LOG_POSITION, OpenLog, position_of
+from syncblocks.connectors.log_based import LOG_POSITION, LogMoment, OpenLog, position_of
 from syncblocks.connectors.stream import Bookmark, LedgerRow
 from syncblocks.connectors.struct_helpers import replace
 
 from ..failpoints import failpoint
-from ..plan.log_based import holds_log, log_name, log_rows
+from ..plan.log_based import holds_log, is_logged, log_name, log_rows
 from ..plan.plan import Plan
 from ..session.session import PipelineSession
 from .block_runs import SUCCESS
@@ -69,6 +69,26 @@ def give_up_log(session: PipelineSession, plan: Plan, owner: str) -> None:
     failpoint("log.dropped")
 
 
+@contextmanager
+def moment_of_run(session: PipelineSession, plan: Plan) -> Iterator[LogMoment | None]:
+    """Hold a moment up to which a planned run reads its log, for `verify: true`; None: no stream is compared at one.
+
+    A table that the run copies stands at another moment, and so do all tables of that run.
+
+    Raises:
+        ConnectorError: the source cannot be reached, or a transaction holds up the moment.
+    """
+    reads, logged = session.source_can.reads_log, [each for each in plan.streams if is_logged(each.stream)]
+    compared = [each.stream for each in logged if each.policy.verify and each.write.changes and not each.refusal]
+    if reads is None or not compared or any(each.start.bookmark is None for each in logged):
+        yield None
+        return
+    rows = log_rows(session.pipeline, session, [each.destination_table for each in logged])
+    name = log_name(session.pipeline.pipeline, session.source_name, session.destination.identity())
+    with reads.open_moment(name, compared, rows) as moment:
+        yield moment
+
+
 def _rows(runs: Sequence[StreamRun]) -> list[LedgerRow]:
     """Return the ledger rows that name the log; a stream removed from the file no longer retains it."""
     context = runs[0].context
@@ -85,4 +105,4 @@ def _rows(runs: Sequence[StreamRun]) -> list[LedgerRow]:
     return found
 
 
-__all__ = ["give_up_log", "opened_log"]
+__all__ = ["give_up_log", "moment_of_run", "opened_log"]

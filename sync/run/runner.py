@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from syncblocks.callbacks.null_dispatcher import NullDispatcher
 from syncblocks.connectors.errors import ConnectorError, RetriableError
+from syncblocks.connectors.log_based import LogMoment
 from syncblocks.connectors.stream import Bookmark
 from syncblocks.connectors.struct_helpers import replace
 
@@ -112,6 +113,10 @@ class PipelineRunner:
         self._watch: Watch | None = None
         self._engine: OpenedEngine | None = None
         self._stack = ExitStack()
+        #: The moment at which merged LOG_BASED streams are compared after the run, and why there is none.
+        self._moment: LogMoment | None = None
+        self._unheld = ""
+        self._held = self._stack.enter_context(ExitStack())
 
     def __enter__(self) -> Self:
         self._stack.enter_context(masked_output(self.session.redactor))
@@ -248,6 +253,8 @@ class PipelineRunner:
 
     def run_streams(self, run: PipelineRun, plan: Plan, lease: RunLease) -> RunResult:
         """Run the plan, including all callbacks."""
+        if self.order.log_until is None and any(each.policy.verify and each.write.changes for each in plan.streams):
+            self._hold_moment(plan)
         self._recorder.is_remote = self._engine is not None
         coordinator = Coordinator(
             self.session,
@@ -264,6 +271,17 @@ class PipelineRunner:
         result = self._finish(run, coordinator.runs, lease)
         started = {member.name for member in coordinator.runs}
         return replace(result, never_started=tuple(each.name for each in plan.streams if each.name not in started))
+
+    def _hold_moment(self, plan: Plan) -> None:
+        """Hold the moment of the log at which merged streams are compared; without it the run is as any other."""
+        from .log_based import moment_of_run  # few pipelines need it
+
+        try:
+            self._moment = self._held.enter_context(moment_of_run(self.session, plan))
+        except ConnectorError as error:
+            self._unheld = self.session.redactor.redact(str(error))
+        if self._moment is not None:
+            self.session.log_until = self._moment.bookmark
 
     def _make_executor(self, lease: RunLease) -> MakeExecutor:
         engine = self._engine
@@ -489,7 +507,10 @@ class PipelineRunner:
         ended = self.store.end_attempt(run.id)
         self.progress.run_ended(ended)
         if self.order.repairs is None and not self.is_stopping():  # `verify --repair` compares itself
-            results = verified(results, runs, self.session, self.store, self.progress)
+            results = verified(
+                results, runs, self.session, self.store, self.progress, moment=self._moment, unheld=self._unheld
+            )
+        self._held.close()
         return self.deliver(ended, results, None)
 
     def deliver(self, run: PipelineRun, results: tuple[StreamResult, ...], error: str | None) -> RunResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.log_based import LogMoment
 from syncblocks.connectors.struct_helpers import replace
 
 from ..errors import SyncError
@@ -22,8 +23,21 @@ def verified(
     session: PipelineSession,
     store: Store,
     progress: Progress,
+    *,
+    moment: LogMoment | None = None,
+    unheld: str = "",
 ) -> tuple[StreamResult, ...]:
-    """Compare the successful streams with `verify: true`; return the results with their verdicts."""
+    """Compare the successful streams with `verify: true`; return the results with their verdicts.
+
+    Args:
+        results: of all streams.
+        runs: the streams that were run.
+        session: the opened pipeline.
+        store: the run store.
+        progress: is told what was found.
+        moment: up to which merged LOG_BASED streams were read.
+        unheld: why there is no such moment, though there should be.
+    """
     names = [run.name for run in runs if run.status == SUCCESS and run.planned.policy.verify]
     if not names:
         return results
@@ -31,7 +45,8 @@ def verified(
 
     verdicts: dict[str, str] = {}
     try:
-        for found in verify_streams(session, make_plan(session, store, only=names, is_of_run=False)):
+        plan = make_plan(session, store, only=names, is_of_run=False)
+        for found in verify_streams(session, plan, moment=moment, unheld=unheld):
             verdicts[found.stream] = found.verdict
             notes = "".join(f"; {session.redactor.redact(note)}" for note in found.notes)
             hint = ", `syncblocks verify` names what" if found.verdict == DIFFERS else ""

@@ -57,7 +57,12 @@ class StreamVerification:
 
 
 def verify_streams(
-    session: PipelineSession, plan: Plan, *, with_repairs: bool = False, moment: LogMoment | None = None
+    session: PipelineSession,
+    plan: Plan,
+    *,
+    with_repairs: bool = False,
+    moment: LogMoment | None = None,
+    unheld: str = "",
 ) -> Iterator[StreamVerification]:
     """Compare source and destination of each planned stream, one after the other; write nothing.
 
@@ -66,6 +71,7 @@ def verify_streams(
         plan: the plan of a run.
         with_repairs: also plan the repair of differences.
         moment: to which merged LOG_BASED streams were read; None: their records are only counted.
+        unheld: why no moment could be held for them; empty: none had to be.
     """
     for missing in plan.missing:
         note = f"was synced before and {missing.why}"
@@ -83,6 +89,9 @@ def verify_streams(
         for planned in plan.streams:
             if planned.refusal and not planned.mapping.columns:  # nothing is planned of it
                 yield replace(_uncompared(planned, planned.refusal), verdict=FAILED)
+                continue
+            if unheld and planned.write.changes:
+                yield replace(_uncompared(planned, unheld), verdict=FAILED)
                 continue
             is_shared = tables.count(planned.key.destination_table) > 1
             try:
@@ -208,6 +217,8 @@ def _why_counted(planned: PlannedStream, *, is_shared: bool) -> str:
     stream = planned.stream
     if is_logged(stream) and planned.write.disposition is WriteDisposition.APPEND:
         return "every change is appended: records are only counted"
+    if is_logged(stream):
+        return "a table of its log was copied, or will be, and stands at another moment: records are only counted"
     if stream.keeps_own_bookmark and stream.read.method is not ReplicationMethod.FULL_TABLE:
         return "the source alone knows up to where it was read: records are only counted"
     return ""

@@ -17,6 +17,7 @@ from syncblocks.sync.session.session import make_plan
 from syncblocks.sync.verify.verification import COUNTED, DIFFERS, EQUAL, FAILED, StreamVerification, verify_streams
 from tests.sync.run.log_based import LOG_BASED, Logged
 from tests.sync.run.test_log_writers import TABLES, writing
+from tests.zygote import Zygote
 
 USERS = """create table users (id bigint primary key, name text, big text);
 insert into users select n, 'user ' || n, repeat('b', 3000) from generate_series(1, 6) n"""
@@ -87,6 +88,57 @@ def test_a_table_that_another_run_has_moved_meanwhile_is_not_judged(tmp_path: Pa
     assert found.verdict == FAILED
     assert "another run has moved its table from " in found.notes[-1]
     assert verified(logged)["users"].verdict == EQUAL
+
+
+@pytest.mark.full
+def test_each_run_of_a_file_with_verify_compares_at_one_moment(tmp_path: Path, log_url: str) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.document["verify"] = True
+    logged.sql(USERS)
+
+    def verdict() -> str | None:
+        (stream,) = logged.run().streams
+        assert stream.status == "success", stream.error
+        return stream.verdict
+
+    assert verdict() == COUNTED  # the table stands at the moment of its copy
+    logged.sql("insert into users values (7, 'new', null)", "delete from users where id = 1")
+    assert verdict() == EQUAL
+    planted(logged, "update users set name = 'other' where id = 2")
+    assert verdict() == DIFFERS
+    logged.sql("update users set name = 'mine' where id = 2")
+    assert verdict() == EQUAL
+    assert len(logged.slots()) == 1
+
+
+@pytest.mark.full
+def test_a_run_of_a_file_with_verify_agrees_beside_writers(tmp_path: Path, log_url: str) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.sql(TABLES)
+    logged.succeed()
+    logged.document["verify"] = True
+    with writing(log_url):
+        for _ in range(3):
+            result = logged.run()
+            assert {each.verdict for each in result.streams} == {EQUAL}, result
+
+
+@pytest.mark.full
+def test_a_run_whose_moment_is_held_up_succeeds_and_is_not_verified(
+    tmp_path: Path, log_url: str, zygote: Zygote
+) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.sql(USERS)
+    logged.succeed()
+    logged.document["verify"] = True
+    logged.sql("insert into users values (7, 'new', null)")
+    wait = {"syncblocks.connectors.postgres.log.slot.COPY_WAIT_S": 0.5}
+    with psycopg.connect(log_url) as connection:
+        connection.execute("insert into users values (8, 'open', null)")
+        process = zygote.start(logged.folder, ("run", logged.file.name), constants=wait)
+        process.wait(60)
+    assert "verified: failed; the making of a replication slot waits for transactions that run" in process.log()
+    assert [key for key, *_ in logged.merged("users")] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_what_is_appended_is_only_counted(tmp_path: Path, log_url: str) -> None:
