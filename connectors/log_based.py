@@ -139,14 +139,19 @@ def renamed_changes(extra: pa.RecordBatch, stream: Stream, names: Mapping[str, s
         stream: with the former names.
         names: former name -> name.
     """
-    texts = extra.column(UNCHANGED)
-    if texts.null_count < len(texts):
-        named = [text and json.dumps([names[each] for each in json.loads(text)]) for text in texts.to_pylist()]
-        texts = pa.array(named, pa.string())
+    texts = renamed_unchanged(extra.column(UNCHANGED), names)
     olds = [f"{_OLD}{names[name]}" for name in stream.key_properties]
     return pa.RecordBatch.from_arrays(
         [extra.column(OPERATION), texts, *extra.columns[2:]], [OPERATION, UNCHANGED, *olds]
     )
+
+
+def renamed_unchanged(texts: pa.Array, names: Mapping[str, str]) -> pa.Array:
+    """Return names of columns that are left out, as JSON, in other names."""
+    if texts.null_count == len(texts):
+        return texts
+    named = [text and json.dumps([names[each] for each in json.loads(text)]) for text in texts.to_pylist()]
+    return pa.array(named, pa.string())
 
 
 def plain_columns(stream: Stream) -> int:
@@ -235,5 +240,6 @@ __all__ = [
     "plain_stream",
     "position_of",
     "renamed_changes",
+    "renamed_unchanged",
     "with_log_columns",
 ]

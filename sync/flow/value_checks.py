@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
 from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.errors import FatalConnectorError
-from syncblocks.connectors.log_based import OPERATION, UNCHANGED, UPSERT
+from syncblocks.connectors.log_based import DELETE, OPERATION, UNCHANGED, UPSERT, renamed_unchanged
 from syncblocks.connectors.read_spec import Condition
 from syncblocks.connectors.rejected.limits import too_many
 from syncblocks.connectors.rejected.records import rejections
 from syncblocks.connectors.stream import RejectedRecord, Stream
+
+#: What an appended change is that has no record.
+WITHOUT_RECORD = pa.array(["delete", "truncate"])
 
 
 def checked(
@@ -47,6 +50,22 @@ def checked(
     if bad.num_rows > limit:
         raise too_many(limit, reasons[-1])
     return batch.filter(is_good), rejections(bad, reasons.__getitem__)
+
+
+def appended(batch: pa.RecordBatch, names: Mapping[str, str]) -> pa.RecordBatch:
+    """Return of appended changes what `check_changes` must know.
+
+    Args:
+        batch: as it would be written.
+        names: the source's name of a column -> its name in the batch.
+    """
+    is_record = pc.invert(pc.is_in(batch.column(names[OPERATION]), value_set=WITHOUT_RECORD))
+    operations = pc.if_else(is_record, pc.constant(UPSERT), pc.constant(DELETE))
+    unchanged = pa.nulls(batch.num_rows, pa.string())
+    if names[UNCHANGED] in batch.schema.names:
+        texts = batch.column(names[UNCHANGED])
+        unchanged = renamed_unchanged(texts.storage if isinstance(texts, pa.ExtensionArray) else texts, names)
+    return pa.RecordBatch.from_arrays([operations, unchanged], [OPERATION, UNCHANGED])
 
 
 def check_changes(batch: pa.RecordBatch, extra: pa.RecordBatch, checks: Sequence[Condition], stream: Stream) -> None:
@@ -124,4 +143,4 @@ def _demand_columns(batch: pa.RecordBatch, checks: Sequence[Condition], setting:
         )
 
 
-__all__ = ["Warnings", "check_changes", "checked"]
+__all__ = ["Warnings", "appended", "check_changes", "checked"]

@@ -46,12 +46,8 @@ def check_settings(stream: Stream, settings: Mapping[str, Any], disposition: str
         refused.remove("deletes")
     if refused:
         raise fail(refused[0], f"`{refused[0]}` is not built for LOG_BASED yet: leave it out")
-    for key in ("checks", "warn_checks"):
-        if settings.get(key) and disposition == "append":
-            raise fail(key, f"`{key}` is not built for LOG_BASED with `append`: leave it out")
-    if settings.get("where") and (disposition == "append" or (deletes is not None and deletes.is_soft)):
-        text = "`where` is not built for LOG_BASED with `append`, nor with `deletes: soft`: leave it out"
-        raise fail("where", text)
+    if settings.get("where") and deletes is not None and deletes.is_soft:
+        raise fail("where", "`where` is not built for LOG_BASED with `deletes: soft`: leave it out")
     if settings.get("on_rejected") == "keep":
         raise fail("on_rejected", "`keep` is not built for LOG_BASED yet: leave it out")
     ours = {*(field.name for field in LOG_FIELDS), *(f"_old_{name}".casefold() for name in stream.key_properties)}

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.field_facts import facts_of, notices_of
 from syncblocks.connectors.incremental.bookmarks import not_below
-from syncblocks.connectors.log_based import changes_stream, renamed_changes
+from syncblocks.connectors.log_based import POSITION, changes_stream, renamed_changes
 from syncblocks.connectors.rejected.halving import convert_or_reject
 from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, FileRead, Rejected, RejectedRecord, Stream
 from syncblocks.connectors.struct_helpers import replace
@@ -17,7 +17,7 @@ from syncblocks.connectors.struct_helpers import replace
 from ..flow.feed import Feed, Item, size_of
 from ..flow.logged import LoggedFunctions
 from ..flow.transform import Transformer, declared_stream
-from ..flow.value_checks import Warnings, check_changes, checked
+from ..flow.value_checks import Warnings, appended, check_changes, checked
 from ..plan.columns import ColumnMapping, map_columns, table_changes
 from ..plan.evolution import ignored, left_out_text, without_columns
 from ..plan.log_based import is_logged
@@ -148,16 +148,17 @@ class StreamEvents:
                 mapping = self._map(replace(self.planned.arriving, schema=schema))
                 if not is_first:
                     yield self._written(mapping.arriving)
+            told = extra if extra is not None else self._told(batch)
             good, bad = convert_or_reject(batch, mapping.convert, self.planned.write.max_rejected)
             rejected += bad
-            if extra is not None:
-                check_changes(good[0], extra, self.planned.checks, mapping.arriving)
+            if told is not None:
+                check_changes(good[0], told, self.planned.checks, mapping.arriving)
             elif self.planned.checks:
                 passed = [checked(each, self.planned.checks, mapping.arriving) for each in good]
                 good = [each for each, _ in passed if each.num_rows]
                 rejected += [each for _, failed in passed for each in failed]
-            warnings.note(good, extra)  # in a function: a name of this one would hold a batch while it is written
-            del item, batch
+            warnings.note(good, told)  # in a function: a name of this one would hold a batch while it is written
+            del item, batch, told
             while good:
                 yield self._spooled(_beside(good.pop(0), extra))
             if rejected:
@@ -208,6 +209,14 @@ class StreamEvents:
         if arriving == stream.schema.names:
             return extra
         return renamed_changes(extra, stream, dict(zip(stream.schema.names, arriving, strict=True)))
+
+    def _told(self, batch: pa.RecordBatch) -> pa.RecordBatch | None:
+        """Return what checks must know of each appended change; None: the batch has plain records."""
+        planned, names = self.planned, self.planned.stream.schema.names
+        if POSITION not in names or not (is_logged(planned.stream) and (planned.checks or planned.warn_checks)):
+            return None
+        arriving = declared_stream(planned.stream, self.blocks.transformers).schema.names
+        return appended(batch, dict(zip(names, arriving, strict=True)))
 
     def _transform(self, item: Item) -> tuple[pa.RecordBatch, pa.RecordBatch | None]:
         """Return a batch as it leaves the transformers, and the columns of a change batch besides the record."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from .columns import Columns, Found
 from .decoder import Changes
 from .merged import Merged, merged
 from .messages import DELETE, INSERT, TRUNCATE, UPDATE
-from .unmatched import without_others
+from .unmatched import refuse_unknown, without_others
 from .values import values_of
 
 _WORDS = {INSERT: "insert", UPDATE: "update", DELETE: "delete", TRUNCATE: "truncate"}
@@ -56,7 +56,8 @@ class LoggedTable:
             FatalConnectorError: see `Columns.of`.
         """
         if POSITION in self.stream.schema.names:
-            yield self.records(changes, first)
+            if len(made := self.records(changes, first)):
+                yield made
             return
         found = self._columns.of(changes.relation)
         places = found.places
@@ -99,7 +100,9 @@ class LoggedTable:
     def records(self, changes: Changes, first: int = 0) -> pa.RecordBatch:
         """Return changes as records that are appended, from one of them on."""
         found = self._columns.of(changes.relation)
-        places, source = found.places, _Rows(changes)
+        places, source, kept = found.places, _Rows(changes), None
+        if self.plain.read.where:
+            source, kept = self._matching(changes, found, first)
         columns = []
         for field in self.plain.schema:
             place = places.get(field.name)
@@ -110,13 +113,46 @@ class LoggedTable:
         names = self.plain.schema.names
         batch = self._to_schema(pa.RecordBatch.from_arrays(columns, names), self.plain)
         more = [
-            _words(changes),
+            source.words(),
             array_of(pa.timestamp("us", "UTC"), changes.committed_at),
             positions(changes.commit_lsns, changes.numbers),
             source.unchanged({place: name for name, place in places.items() if name in names}),
             source.old_keys(places, self.stream),
         ]
-        return pa.RecordBatch.from_arrays([*batch.columns, *more], schema=self.stream.schema).slice(first)
+        made = pa.RecordBatch.from_arrays([*batch.columns, *more], schema=self.stream.schema)
+        return made.slice(first) if kept is None else made.take(pa.array(kept))
+
+    def _matching(self, changes: Changes, columns: Found, first: int) -> tuple[_Rows, Numbers]:
+        """Return changes as `where` shows them, and which of them are appended.
+
+        A record that stops to match is shown as deleted. A record that is known not to have matched is left out.
+        """
+        from ...filters import matches
+
+        where, places = self.plain.read.where, columns.places
+        fields = {each.field.name: each.field for each in where}
+        asked = replace(self.plain, schema=pa.schema(list(fields.values())))
+        is_update = changes.operations == UPDATE
+        now, before = _Rows(changes), _Rows(changes, are_gone=is_update)
+        own = {places[name]: name for name in fields if name in places}
+        refuse_unknown(now.unchanged(own)[first:], asked)
+
+        def found(rows: _Rows) -> Mask:
+            arrays = [
+                self._values(rows.texts(places[field.name]), field, columns)
+                if field.name in places
+                else pa.nulls(len(changes.operations), field.type)
+                for field in asked.schema
+            ]
+            batch = self._to_schema(pa.RecordBatch.from_arrays(arrays, asked.schema.names), asked)
+            return np.asarray(matches(batch, where).to_numpy(zero_copy_only=False), bool)
+
+        is_match, is_truncate = found(now), changes.operations == TRUNCATE
+        is_gone = is_update & ~is_match
+        was_other = before.are_known(list(own)) & ~found(before)
+        is_kept = np.where(is_gone | (changes.operations == DELETE), ~was_other, is_match | is_truncate)
+        is_kept[:first] = False
+        return _Rows(changes, are_gone=is_gone), np.flatnonzero(is_kept)
 
     def copied(self, batch: pa.RecordBatch, lsn: int, first: int) -> pa.RecordBatch:
         """Return records of the table, as it was at a place in the log, as they are written; the first one's number."""
@@ -139,9 +175,11 @@ class LoggedTable:
 class _Rows:
     """The values of each change: the new ones, else the old ones, else none."""
 
-    def __init__(self, changes: Changes) -> None:
+    def __init__(self, changes: Changes, are_gone: Mask | None = None) -> None:
+        """Take changes; `are_gone`: updates that are shown as deletes of the former record."""
         self._changes = changes
         count = len(changes.operations)
+        self._are_gone = np.zeros(count, bool) if are_gone is None else are_gone
         self._new = np.full(count, -1, np.int64)
         self._new[changes.with_new] = np.arange(len(changes.with_new))
         self._old = np.full(count, -1, np.int64)
@@ -150,7 +188,17 @@ class _Rows:
         is_whole[changes.with_old] = changes.is_old_whole
         #: Old tuples that have all columns.
         self._whole = np.where(is_whole, self._old, -1)
-        self._are_new = len(changes.with_new) == count
+        self._are_new = len(changes.with_new) == count and not self._are_gone.any()
+
+    def words(self) -> pa.Array:
+        """Return what each change is."""
+        codes = array_of(pa.int8(), _CODES[np.where(self._are_gone, DELETE, self._changes.operations)])
+        return pa.DictionaryArray.from_arrays(codes, pa.array(list(_WORDS.values()))).dictionary_decode()
+
+    def are_known(self, places: Sequence[int]) -> Mask:
+        """Tell of which changes the log has these columns of the former record."""
+        columns = self._changes.relation.columns
+        return (self._whole >= 0) | all(columns[place].is_key for place in places)
 
     def texts(self, place: int) -> pa.Array:
         """Return a column of all changes."""
@@ -158,7 +206,10 @@ class _Rows:
         if self._are_new and unchanged is None:
             return new
         old = self._changes.old.texts(place)
-        at = np.where(self._new >= 0, self._new, np.where(self._old >= 0, self._old + len(new), -1))
+        # The log has no old tuple where the replica identity stays.
+        is_other = (self._old >= 0) | (not self._changes.relation.columns[place].is_key)
+        own = np.where(self._are_gone & is_other, -1, self._new)
+        at = np.where(own >= 0, own, np.where(self._old >= 0, self._old + len(new), -1))
         if unchanged is not None:  # the old tuple knows it, if it is there
             at = np.where(unchanged, np.where(self._whole >= 0, self._whole + len(new), -1), at)
         return pa.concat_arrays([new, old]).take(array_of(pa.int64(), np.where(at < 0, 0, at), at < 0))
@@ -176,7 +227,7 @@ class _Rows:
     def old_keys(self, places: Mapping[str, int], stream: Stream) -> pa.Array:
         """Return the key before the change, of updates that have changed it, as JSON."""
         changes = self._changes
-        are_updates = (changes.operations == UPDATE) & (self._old >= 0)
+        are_updates = (changes.operations == UPDATE) & (self._old >= 0) & ~self._are_gone
         if not are_updates.any():
             return self._json({})
         columns = changes.relation.columns
@@ -200,7 +251,7 @@ class _Rows:
             return None
         found = np.zeros(len(self._new), bool)
         found[self._changes.with_new] = marks
-        return found
+        return found & ~self._are_gone
 
     def _json(self, found: Mapping[int, str]) -> pa.Array:
         if not found:
@@ -211,11 +262,6 @@ class _Rows:
 
 def _text(value: pa.Scalar) -> str | None:
     return value.as_py().decode() if value.is_valid else None
-
-
-def _words(changes: Changes) -> pa.Array:
-    codes = array_of(pa.int8(), _CODES[changes.operations])
-    return pa.DictionaryArray.from_arrays(codes, pa.array(list(_WORDS.values()))).dictionary_decode()
 
 
 def positions(lsns: Numbers, numbers: Numbers) -> pa.Array:

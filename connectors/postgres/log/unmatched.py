@@ -26,16 +26,7 @@ def without_others(batch: pa.RecordBatch, asked: pa.RecordBatch, stream: Stream,
     """
     from ...filters import matches
 
-    names = set(asked.schema.names)
-    for text in batch.column(UNCHANGED).drop_null().to_pylist():
-        if unknown := sorted(names.intersection(json.loads(text))):
-            raise FatalConnectorError(
-                f"`where`: the log leaves out {unknown[0]!r} of a changed record, as its large value is unchanged: "
-                "`alter table ... replica identity full` writes it into the log from then on, and `syncblocks state "
-                f"reset {stream.name}` copies the table anew",
-                connector="postgres",
-                has_no_values=True,
-            )
+    refuse_unknown(batch.column(UNCHANGED), stream)
     is_upsert = pc.equal(batch.column(OPERATION), pc.constant(UPSERT))
     is_gone = pc.and_(is_upsert, pc.invert(matches(asked, stream.read.where)))
     if is_kept:
@@ -48,4 +39,26 @@ def without_others(batch: pa.RecordBatch, asked: pa.RecordBatch, stream: Stream,
     return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
 
 
-__all__ = ["without_others"]
+def refuse_unknown(unchanged: pa.Array, stream: Stream) -> None:
+    """Refuse changes of which the log does not say whether their record matches.
+
+    Args:
+        unchanged: of each change the columns that it leaves out, as JSON.
+        stream: with the conditions.
+
+    Raises:
+        FatalConnectorError: there are some.
+    """
+    asked = {each.field.name for each in stream.read.where}
+    for text in unchanged.drop_null().to_pylist():
+        if unknown := sorted(asked.intersection(json.loads(text))):
+            raise FatalConnectorError(
+                f"`where`: the log leaves out {unknown[0]!r} of a changed record, as its large value is unchanged: "
+                "`alter table ... replica identity full` writes it into the log from then on, and `syncblocks state "
+                f"reset {stream.name}` copies the table anew",
+                connector="postgres",
+                has_no_values=True,
+            )
+
+
+__all__ = ["refuse_unknown", "without_others"]

@@ -232,7 +232,6 @@ def test_a_server_without_a_logical_log_is_refused(tmp_path: Path, postgres_url:
     [
         ({"write_disposition": "merge"}, "its merge is not built for jsonl yet: say `write_disposition: append`"),
         ({"write_disposition": "replace"}, "`write_disposition: replace` is not built for LOG_BASED"),
-        ({"where": {"id": 1}}, "`where` is not built"),
         ({"deletes": "hard"}, "`deletes` is not built"),
         ({"deletes": "soft"}, "`deletes` is not built"),
         ({"limit": 5}, "`limit` is not built"),

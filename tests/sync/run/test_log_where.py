@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,10 @@ import pytest
 
 from syncblocks import load_pipeline
 from syncblocks.sync.api import compared
-from tests.sync.run.log_based import LOG_BASED, Logged
+from tests.conftest import RunCLI
+from tests.sync.run.log_based import LOG_BASED, Logged, Record
+from tests.sync.run.test_log_functions import USERS as SMALL
+from tests.sync.run.test_log_functions import statements
 from tests.sync.run.test_log_writers import TABLES, writing
 
 USERS = """create table users (id bigint primary key, age int, name text, big text);
@@ -101,13 +106,61 @@ def test_a_large_value_of_the_filter_that_the_log_leaves_out_is_said(tmp_path: P
     assert "the log leaves out 'big' of a changed record" in logged.refused()
 
 
-@pytest.mark.parametrize("settings", [{"write_disposition": "append"}, {"deletes": "soft"}])
-def test_where_is_refused_where_it_is_not_built(tmp_path: Path, log_url: str, settings: dict[str, Any]) -> None:
+def test_where_is_refused_where_it_is_not_built(tmp_path: Path, log_url: str) -> None:
     logged = Logged(tmp_path, log_url, "duckdb")
-    said = {"replication_method": "LOG_BASED", "where": {"age": 1}, **settings}
+    said = {"replication_method": "LOG_BASED", "where": {"age": 1}, "deletes": "soft"}
     logged.document["streams"] = [{"stream": "public.users", **said}]
     logged.sql(USERS)
     assert "`where` is not built for LOG_BASED with" in logged.refused()
+
+
+def amounts(changes: Sequence[Record], *, are_deletes_known: bool) -> list[tuple[Any, ...]]:
+    """Return the records that match, as appended changes tell of them."""
+    table: dict[int, tuple[Any, ...]] = {}
+    for change in changes:
+        operation, key, old = change["_op"], change["id"], change["_old_key"]
+        if old is not None:
+            table.pop(int((json.loads(old) if isinstance(old, str) else old)["id"]), None)
+        if operation == "truncate":
+            table.clear()
+        elif operation == "delete":
+            assert key in table or not are_deletes_known
+            table.pop(key, None)
+        else:
+            table[key] = (key, change["age"], change["t"])
+    return sorted(table.values())
+
+
+@pytest.mark.parametrize(
+    ("identity", "column"), [("default", "age"), ("full", "age"), pytest.param("default", "id", marks=pytest.mark.full)]
+)
+def test_appended_changes_are_those_of_records_that_match(
+    tmp_path: Path, log_url: str, identity: str, column: str
+) -> None:
+    least = {"age": 30, "id": 4}[column]
+    logged = Logged(tmp_path, log_url)
+    entry = {"stream": "public.users", **LOG_BASED, "where": {column: {">=": least}}}
+    logged.document["streams"] = [entry]
+    logged.sql(SMALL, f"alter table users replica identity {identity}")
+    logged.succeed()
+    chance = random.Random(f"{identity} {column}")
+    logged.sql(
+        f"update users set {column} = {column} - 30, t = 'secret' where id = 4", "delete from users where id < 3"
+    )
+    logged.sql(*(statements(chance) for _ in range(40)))
+    logged.succeed()
+    found = logged.changes("users")
+    is_known = identity == "full" or column == "id"
+    held = amounts(found, are_deletes_known=is_known)
+    assert held == logged.sql(f"select id, age, t from users where {column} >= {least} order by 1")
+    stopped = next(each for each in found if each["_op"] == "delete")
+    former = (40, "user 4") if identity == "full" else (None, None)
+    assert (stopped["id"], stopped["age"], stopped["t"]) == (4, *former)
+    assert "secret" not in str(found)
+    deleted = [each["id"] for each in found if each["_op"] == "delete"][1:3]
+    assert (deleted == [1, 2]) is not is_known
+    entry["where"] = {column: {">=": 50}}
+    assert "the filter (`where`)" in logged.refused()
 
 
 def merging(tmp_path: Path, log_url: str, **settings: Any) -> Logged:
@@ -136,6 +189,23 @@ def test_a_record_that_fails_a_check_fails_the_stream_and_one_of_warn_checks_is_
     del logged.document["streams"][0]["checks"]
     logged.succeed()
     assert logged.merged("people")[1][1] == 3
+
+
+def test_checks_are_asked_of_appended_changes_that_have_a_record(tmp_path: Path, log_url: str, run_cli: RunCLI) -> None:
+    logged = Logged(tmp_path, log_url)
+    checks = {"years": {"<=": 200, "is_null": False}, "Large": {"is_null": False}}
+    entry = {"stream": "public.users", **LOG_BASED, "checks": checks, "warn_checks": {"name": {"min_length": 2}}}
+    logged.document |= {"streams": [entry], "retries": 0}
+    logged.document["transformers"] = [{"block": "named", "rename": {"age": "years", "big": "Large", "_op": "what"}}]
+    logged.sql(USERS)
+    logged.succeed()
+    logged.sql("delete from users where id = 1", "update users set name = 'y' where id = 2", "truncate users")
+    logged.succeed()
+    shown = run_cli(["runs", "show", logged.file, "2"], tmp_path).stdout
+    assert "1 record fails a check of `warn_checks`, and is written: column 'name': 'y'" in shown
+    assert [each["what"] for each in logged.changes("users")][6:] == ["delete", "update", "truncate"]
+    logged.sql("insert into users values (3, 201, 'name', 'b')")
+    assert "column 'years'" in logged.refused()
 
 
 @pytest.mark.parametrize("deletes", [pytest.param("hard", marks=pytest.mark.full), "soft"])
