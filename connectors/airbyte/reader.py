@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..programs.line_reader import LineReader
@@ -50,10 +52,19 @@ class AirbyteStream(LineStream):
         self.arrived = 0
         #: The last STATE, if it was not due and no record came since; in a tuple, since any JSON value may be one.
         self.held: tuple[Any] | None = None
+        #: Records of an append below the state that the read began with, if that is one place.
+        self.below = 0
+        places = _places((bookmark or {}).get(STATE), self.resent.column)
+        self._floor = places[0] if len(places) == 1 and not stream.read.may_repeat else None
         #: When the last checkpoint was.
         self.looked_at = 0.0
         #: The stream as it arrives, if its columns are not those that were planned.
         self.changed = self.declare(schema_of(entry), None)
+
+    def note_below(self, batch: pa.RecordBatch) -> None:
+        """Count the records that an append may hold already."""
+        if self._floor is not None:
+            self.below += self.resent.below(batch, self._floor)
 
     def bookmark(self, state: Any) -> Bookmark:
         """Return the bookmark with this state."""
@@ -184,6 +195,14 @@ class AirbyteReader(LineReader[AirbyteStream]):
         if stream.held is not None:
             yield from self._checkpoint(stream, stream.held[0], is_followed=error is None)
         stream.is_ended, stream.error = True, error
+        if stream.below:
+            log.warning(
+                "%s: stream %r: %s records lie below its state: they come late, or are sent again, and then the append "
+                "holds them twice; merge holds each once",
+                self._label,
+                stream.stream.name,
+                f"{stream.below:,}",
+            )
         if self._is_group:
             yield stream.stream.name, Ended(error=error)
 
@@ -279,6 +298,10 @@ class AirbyteReader(LineReader[AirbyteStream]):
             yield from super()._records(stream, block, numbers, is_wrapped=is_wrapped, file=file)
         except FatalConnectorError as error:
             yield from self._ended(stream, error)
+
+    def batches(self, stream: AirbyteStream, batch: pa.RecordBatch) -> Iterator[tuple[str, Event]]:
+        stream.note_below(batch)
+        return super().batches(stream, batch)
 
     def _state(self, number: int, text: bytes) -> Iterator[tuple[str, Event]]:
         try:

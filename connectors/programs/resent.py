@@ -116,6 +116,17 @@ class ResentRecords:
                 self._keep_highest()
         return mask
 
+    def below(self, batch: pa.RecordBatch, value: Any) -> int:
+        """Count the records of a batch below a replication key; of texts only those of its length are compared."""
+        if self.column is None or not batch.num_rows or not _is_ordered(batch, self.column):
+            return 0
+        place, column = self._scalar(value, batch), batch.column(self.column)
+        if place is None:
+            return 0
+        if pa.types.is_string(column.type):
+            column = column.filter(pc.equal(pc.utf8_length(column), pc.utf8_length(place)))
+        return pc.sum(pc.less(column, place)).as_py() or 0
+
     def _not_committed(self, batch: pa.RecordBatch) -> pa.BooleanArray | None:
         self._keep_comparable(batch.schema.names)
         high = self._scalar(self._high, batch)

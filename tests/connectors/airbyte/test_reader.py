@@ -260,6 +260,26 @@ def test_records_at_the_state_are_recognised_when_they_come_again() -> None:
     assert ids(again, "orders") == [3, 2]
 
 
+@pytest.mark.parametrize("format", ["", "date-time", "integer"])
+def test_an_append_tells_of_records_below_its_state(caplog: pytest.LogCaptureFixture, format: str) -> None:
+    values: dict[str, list[Any]] = {"integer": [1, 2, 3, 4], "": ["0001", "0002", "0003", "0004"]}
+    stamps = values.get(format) or [f"2026-01-0{n}T00:00:00Z" for n in range(1, 5)]
+    kind = {"type": "integer"} if format == "integer" else {"type": "string", **({"format": format} if format else {})}
+    schema = {"type": "object", "properties": {"id": {"type": "integer"}, "stamp": kind}}
+    entries = [offered("orders", json_schema=schema)]
+    sent = text(*(record("orders", id=n, stamp=stamp) for n, stamp in enumerate(stamps)))
+    read(sent, entries=entries)
+    kept = {"orders": {"airbyte_state": {"stamp": str(stamps[2])}}}
+    partitioned = {"airbyte_state": {"states": [{"cursor": {"stamp": stamp}} for stamp in stamps[2:]]}}
+    spec = streams_of(entries)[0].read
+    read(sent, entries=entries, bookmarks=kept, spec=replace(spec, may_repeat=True))
+    read(sent, entries=entries, bookmarks={"orders": partitioned})
+    assert caplog.messages == []
+    assert ids(read(sent, entries=entries, bookmarks=kept), "orders") == [0, 1, 2, 3]
+    assert len(caplog.messages) == 1
+    assert "stream 'orders': 2 records lie below its state" in caplog.text
+
+
 def test_a_record_that_does_not_fit_fails_its_stream_alone() -> None:
     messages = [*orders(1), record("orders", id="one"), record("users", id=1), state("orders", {}, 2), *DONE]
     events = read(text(*messages))
