@@ -235,7 +235,6 @@ def test_a_server_without_a_logical_log_is_refused(tmp_path: Path, postgres_url:
         ({"deletes": "hard"}, "`deletes` is not built"),
         ({"deletes": "soft"}, "`deletes` is not built"),
         ({"limit": 5}, "`limit` is not built"),
-        ({"verify": True}, "`verify` is not built"),
     ],
 )
 def test_what_is_not_built_is_refused_by_name(logged: Logged, said: dict[str, Any], words: str) -> None:
