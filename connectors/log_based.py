@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -111,8 +111,11 @@ class OpenLog(Protocol):
         """
         ...
 
-    def confirm(self) -> None:
-        """End the read: all is committed, so the source may forget what is below the lowest of `held`."""
+    def confirm(self, streams: Collection[str]) -> None:
+        """End the read of these streams, which have committed all.
+
+        If no stream of the read has failed, the source may forget what is below the lowest of `held`.
+        """
         ...
 
     def lag(self, stream: str) -> LogLag:

@@ -347,9 +347,9 @@ class _MaskedOpenLog(Struct, frozen=True):
         own = [_unmasked_changes(stream) for stream in group]
         yield from _told(lambda: iter(self.inner.read(own, bookmarks, wire)), columns, applied)
 
-    def confirm(self) -> None:
+    def confirm(self, streams: Collection[str]) -> None:
         """See `OpenLog`."""
-        self.inner.confirm()
+        self.inner.confirm(streams)
 
     def lag(self, stream: str) -> LogLag:
         """See `OpenLog`."""

@@ -97,8 +97,7 @@ def _try_log(
     try:
         with opened_log(ready, ended) as opened:
             _load_group(opened, ready, bookmarks, errors)
-            if not any(errors.values()):
-                opened.confirm()
+            opened.confirm([run.name for run in ready if errors.get(run.name) is None])
             for run in ready:
                 run.note_lag(opened.lag(run.name))
     except BaseException as error:  # decided in StreamRun.end

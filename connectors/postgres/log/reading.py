@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -285,10 +285,13 @@ class PostgresLog:
             error.stream = error.stream or name
             raise
 
-    def confirm(self) -> None:
+    def confirm(self, streams: Collection[str]) -> None:
         """See `OpenLog`."""
         for stream, log in self._noted_at_end.items():
-            self._note(stream, log)
+            if stream in streams:
+                self._note(stream, log)
+        if any(stream.name not in streams for stream in self._streams):
+            return  # the reader may still be at it
         if self._connection is not None:
             failpoint("log.confirm")
             self._connection.confirm(_lowest(self._held_by()))

@@ -257,3 +257,17 @@ def test_a_type_that_changes_between_plan_and_read_stops_the_read(tmp_path: Path
     assert "column 'r' was real and is double precision: the table was altered" in process.log()
     logged.succeed()
     assert logged.merged("t") == [(1, 0.5), (2, 0.12345678901234)], "a real has fewer digits"
+
+
+@pytest.mark.full
+def test_a_stream_that_fails_leaves_the_columns_of_the_others_as_they_were_read(tmp_path: Path, log_url: str) -> None:
+    logged = Logged(tmp_path, log_url, "memory")
+    logged.sql("create table a (id int primary key, n int)", "create table b (id int primary key)")
+    logged.succeed()
+    logged.document["destination"]["config"] |= {"fail_on": {"public.b": 1}, "fail_times": 1}
+    logged.sql("alter table a add x int", "insert into a values (1, 1, 1)", "insert into b values (1)")
+    assert logged.run().status == "failure"
+    # Column 3 has come and gone, which the run before has read.
+    logged.sql("alter table a drop x, add y int", "insert into a values (2, 2, 2)")
+    logged.succeed()
+    assert [(each["id"], each.get("x"), each.get("y")) for each in logged.changes("a")] == [(1, 1, None), (2, None, 2)]
