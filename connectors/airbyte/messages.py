@@ -98,7 +98,10 @@ class Listener:
             level = str(message.log.get("level", "INFO"))
             number = _LEVELS.get(level) or getattr(logging, level, logging.INFO)
             text = str(message.log.get("message", ""))
-            self._log(number if isinstance(number, int) else logging.INFO, text)
+            head, *traceback = text.split(_TRACEBACK, 1)
+            self._log(number if isinstance(number, int) else logging.INFO, head)
+            if traceback:
+                self._log(logging.DEBUG, text)
             self.has_lost_page = self.has_lost_page or text.startswith(_LOST_PAGE)
         elif message.type == "CONTROL" and isinstance(message.control, dict):
             held = message.control.get("connectorConfig")
@@ -137,6 +140,8 @@ class Listener:
             log.log(level, "%s: %s", self.label, self.clear(text))
 
 
+#: Begins what is for the connector's developers in a line of its log.
+_TRACEBACK = "\nTraceback (most recent call last)"
 _FAILURES = ("system_error", "config_error", "transient_error")
 _KNOWN = frozenset(["RECORD", "STATE", "LOG", "SPEC", "CONNECTION_STATUS", "CATALOG", "TRACE", "CONTROL"])
 

@@ -305,6 +305,16 @@ def test_other_lines_are_the_programs_own_words(caplog: pytest.LogCaptureFixture
     assert caplog.text.count("'ODD'") == 1
 
 
+def test_a_traceback_of_the_log_is_for_debug_alone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    said = "Exception while syncing\nTraceback (most recent call last):\n  File x"
+    read(text(*DONE, {"type": "LOG", "log": {"level": "ERROR", "message": said}}))
+    assert [(each.levelname, each.message) for each in caplog.records if "syncing" in each.message] == [
+        ("ERROR", "airbyte x: Exception while syncing"),
+        ("DEBUG", f"airbyte x: {said}"),
+    ]
+
+
 def test_records_of_other_streams_are_left_out_with_a_warning_each(caplog: pytest.LogCaptureFixture) -> None:
     strange = [record("strange", id=1), record("strange", id=2), state("strange", {}, 2)]
     events = read(text(*strange, *orders(1), status("orders", "COMPLETE"), *DONE))
