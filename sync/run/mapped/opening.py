@@ -8,6 +8,7 @@ from typing import Any
 
 from ...config.arguments import AnyPipeline, JsonObject, checks_arguments
 from ...config.executor import THREADS
+from ...plan.log_based import refuse_apart
 from ...plan.placement import place_of
 from ...plan.plan import Plan
 from ...session.inspection import existing_store
@@ -184,6 +185,7 @@ def _check(session: PipelineSession, plan: Plan) -> None:
         ConfigError: names the setting.
     """
     pipeline, way_out = session.pipeline, "let one task run the whole pipeline"
+    refuse_apart(plan.streams)
     for group in plan.groups:
         if len(group) > 1:
             raise pipeline.error(

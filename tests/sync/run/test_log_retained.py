@@ -11,9 +11,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.run.mapped.opening import open_run
 from tests import services
 from tests.conftest import RunCLI
-from tests.sync.run.log_based import Logged, replayed
+from tests.sync.run.log_based import LOG_BASED, Logged, replayed
 from tests.thinned import only_full
 from tests.zygote import Zygote
 
@@ -226,6 +228,21 @@ def test_a_slot_that_somebody_reads_is_not_dropped(tmp_path: Path, log_url: str,
         reader.pgconn.exec_(f"START_REPLICATION SLOT {slot} LOGICAL 0/0 ({options})".encode())
         copied, warnings = planned(logged, run_cli)
         assert (copied, "it is not dropped, since somebody reads it" in warnings) == ([], True)
+
+
+@pytest.mark.full
+def test_a_run_of_tasks_is_refused_before_it_gives_anything_up(tmp_path: Path, log_url: str) -> None:
+    logged = limited(tmp_path, log_url, "drop", "jsonl")
+    logged.document["streams"] = [{"stream": "public.a", **LOG_BASED}]
+    logged.sql("update a set n = 11")
+    fill(logged)
+    before = logged.slots()
+    with pytest.raises(ConfigError, match="they cannot be tasks of their own"):
+        open_run(logged.file)
+    assert logged.slots() == before
+    logged.document["source"]["config"]["log"] = {}
+    logged.succeed()
+    assert [each["_op"] for each in logged.changes("a")] == ["read", "update"]
 
 
 def test_a_limit_is_needed_to_give_anything_up(tmp_path: Path) -> None:
