@@ -331,10 +331,12 @@ class _MaskedOpenLog(Struct, frozen=True):
         def applied(event: tuple[str, Event | Block]) -> tuple[str, Event | Block]:
             name, found = event
             masks, stream = streams[name].read.masks, streams[name]
+            own = plain_stream(stream).schema.names
+            if masks is not None and isinstance(found, Rejected):
+                return name, hidden_rejected(found, masks, own)
             if masks is None or not isinstance(found, pa.RecordBatch):
                 return event
             # Columns that the log adds to a record are not columns of the table, whatever a glob matches.
-            own = plain_stream(stream).schema.names
             others = found.schema.names[len(own) :]
             batch = masked(found.select(own), masks)
             extra = [_keyless(found.column(each), masks) if each == OLD_KEY else found.column(each) for each in others]

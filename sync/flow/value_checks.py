@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -11,6 +12,7 @@ from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.log_based import DELETE, OPERATION, UNCHANGED, UPSERT, renamed_unchanged
 from syncblocks.connectors.read_spec import Condition
+from syncblocks.connectors.rejected.halving import convert_by_halves
 from syncblocks.connectors.rejected.limits import too_many
 from syncblocks.connectors.rejected.records import rejections
 from syncblocks.connectors.stream import RejectedRecord, Stream
@@ -53,7 +55,7 @@ def checked(
 
 
 def appended(batch: pa.RecordBatch, names: Mapping[str, str]) -> pa.RecordBatch:
-    """Return of appended changes what `check_changes` must know.
+    """Return of appended changes what `fitting_changes` must know.
 
     Args:
         batch: as it would be written.
@@ -68,18 +70,74 @@ def appended(batch: pa.RecordBatch, names: Mapping[str, str]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([operations, unchanged], [OPERATION, UNCHANGED])
 
 
-def check_changes(batch: pa.RecordBatch, extra: pa.RecordBatch, checks: Sequence[Condition], stream: Stream) -> None:
-    """Check the records of changes; see `written` and `checked`."""
-    for check in checks if _has_records(extra) else ():
-        checked(written(batch, extra, check), [check], stream)
-
-
-def written(batch: pa.RecordBatch, extra: pa.RecordBatch, check: Condition) -> pa.RecordBatch:
-    """Return the records of changes that are written, but for those in which the value of a check's column stays.
+def fitting_changes(
+    batch: pa.RecordBatch,
+    beside: Sequence[pa.RecordBatch | None],
+    convert: Callable[[pa.RecordBatch], pa.RecordBatch],
+    checks: Sequence[Condition],
+    stream: Stream,
+) -> tuple[list[pa.RecordBatch], Sequence[Any], list[RejectedRecord]]:
+    """Return the changes whose records fit, converted, and the others as rejected records.
 
     Args:
-        batch: as it would be written.
-        extra: what it says of each change beside its record.
+        batch: as it leaves the transformers.
+        beside: what is known of each change beside its record; the first tells what it is, and what it leaves out.
+        convert: converts records to the destination's types.
+        checks: of converted records.
+        stream: with the key, and with the handling of rejected records.
+
+    Returns:
+        At most one batch, what is known of its changes, and the rejected records.
+
+    Raises:
+        FatalConnectorError, TooManyRejected: as `checked` does.
+    """
+    limit, told = stream.read.max_rejected, beside[0]
+    assert told is not None
+    if limit is None:
+        made = convert(batch)
+        for check in checks if _has_records(told) else ():
+            checked(made.filter(_are_known(told, check)), [check], stream)
+        return [made], beside, []
+    parts, unfit = convert_by_halves(batch, convert, limit)
+    reasons = dict(unfit)
+    made = pa.Table.from_batches(parts or [convert(batch.slice(0, 0))]).combine_chunks()
+    rejected = rejections(batch.take(pa.array(list(reasons), pa.int64())), list(reasons.values()).__getitem__)
+    beside = _without(beside, reasons)
+    good = (made.to_batches() or [batch.slice(0, 0)])[0]
+    reasons = _failed(good, beside[0], checks, limit)
+    rejected += rejections(good.take(pa.array(list(reasons), pa.int64())), list(reasons.values()).__getitem__)
+    (good, *rest) = _without([good, *beside], reasons)
+    return [good] if good.num_rows else [], rest, rejected
+
+
+def _without(batches: Sequence[pa.RecordBatch | None], places: Collection[int]) -> list[Any]:
+    """Leave some records out of batches that belong together."""
+    count = next(each.num_rows for each in batches if each is not None)
+    kept = pa.array([row for row in range(count) if row not in places], pa.int64())
+    return [None if each is None else each.take(kept) for each in batches] if places else list(batches)
+
+
+def _failed(batch: pa.RecordBatch, told: pa.RecordBatch, checks: Sequence[Condition], limit: int) -> dict[int, str]:
+    """Return which changes fail a check, and why."""
+    from syncblocks.connectors.filters import failures, passes  # a stream without checks spares the import
+
+    reasons = dict[int, str]()
+    for check in checks if _has_records(told) else ():
+        _demand_columns(batch, [check], "checks")
+        is_bad = pc.and_(_are_known(told, check), pc.invert(passes(batch, [check])))
+        places, bad = pc.indices_nonzero(is_bad).to_pylist(), batch.filter(is_bad).slice(0, limit + 1)
+        reasons = dict(zip(places, failures(bad, [check]), strict=False)) | reasons
+        if len(reasons) > limit:
+            raise too_many(limit, next(iter(reasons.values())))
+    return reasons
+
+
+def _are_known(extra: pa.RecordBatch, check: Condition) -> pa.Array:
+    """Tell which changes have a record whose value of a check's column is known: not one that stays.
+
+    Args:
+        extra: what each change has beside its record.
         check: one check.
     """
     is_known = pc.equal(extra.column(OPERATION), pc.constant(UPSERT))
@@ -87,7 +145,7 @@ def written(batch: pa.RecordBatch, extra: pa.RecordBatch, check: Condition) -> p
     if left_out.null_count < len(left_out):
         names = [json.loads(text) if text else () for text in left_out.to_pylist()]
         is_known = pc.and_(is_known, pa.array([check.field.name not in each for each in names]))
-    return batch.filter(is_known)
+    return is_known
 
 
 def _has_records(extra: pa.RecordBatch) -> bool:
@@ -119,7 +177,7 @@ class Warnings:
 
         _demand_columns(records, self._checks, "warn_checks")
         for place, check in enumerate(self._checks):
-            batch = records if extra is None else written(records, extra, check)
+            batch = records if extra is None else records.filter(_are_known(extra, check))
             bad = batch.filter(pc.invert(passes(batch, [check])))
             if bad.num_rows and not self._failed[place]:
                 self._first[place] = failures(bad.slice(0, 1), [check])[0]
@@ -143,4 +201,4 @@ def _demand_columns(batch: pa.RecordBatch, checks: Sequence[Condition], setting:
         )
 
 
-__all__ = ["Warnings", "appended", "check_changes", "checked"]
+__all__ = ["Warnings", "appended", "checked", "fitting_changes"]

@@ -48,8 +48,6 @@ def check_settings(stream: Stream, settings: Mapping[str, Any], disposition: str
         raise fail(refused[0], f"`{refused[0]}` is not built for LOG_BASED yet: leave it out")
     if settings.get("where") and deletes is not None and deletes.is_soft:
         raise fail("where", "`where` is not built for LOG_BASED with `deletes: soft`: leave it out")
-    if settings.get("on_rejected") == "keep":
-        raise fail("on_rejected", "`keep` is not built for LOG_BASED yet: leave it out")
     ours = {*(field.name for field in LOG_FIELDS), *(f"_old_{name}".casefold() for name in stream.key_properties)}
     ours |= {DELETED_AT} if deletes is not None and deletes.is_soft else set()
     taken = ours.intersection(name.casefold() for name in stream.schema.names)

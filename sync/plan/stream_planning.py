@@ -155,6 +155,8 @@ def plan_stream(planning: StreamPlanning, stream: SelectedStream) -> PlannedStre
         check_log(planning.pipeline, stream, row, planning.connectors, others, is_anew=planning.full_refresh)
         if any(planning.code.transformers[block.block] for block in transformers_of(planning.pipeline, stream)):
             stream = with_whole_records(planning.pipeline, stream)
+        elif stream.write.max_rejected is not None and stream.write.disposition is WriteDisposition.MERGE:
+            stream = with_whole_records(planning.pipeline, stream)  # the table may lack a value that does not change
     start = _start(planning, stream, row)
     if is_logged(stream.stream) and stream.write.disposition is WriteDisposition.MERGE:
         if start.bookmark is None:  # a copy takes the place of whatever is there

@@ -17,7 +17,7 @@ from syncblocks.connectors.struct_helpers import replace
 from ..flow.feed import Feed, Item, size_of
 from ..flow.logged import LoggedFunctions
 from ..flow.transform import Transformer, declared_stream
-from ..flow.value_checks import Warnings, appended, check_changes, checked
+from ..flow.value_checks import Warnings, appended, checked, fitting_changes
 from ..plan.columns import ColumnMapping, map_columns, table_changes
 from ..plan.evolution import ignored, left_out_text, without_columns
 from ..plan.log_based import is_logged
@@ -149,11 +149,13 @@ class StreamEvents:
                 if not is_first:
                     yield self._written(mapping.arriving)
             told = extra if extra is not None else self._told(batch)
-            good, bad = convert_or_reject(batch, mapping.convert, self.planned.write.max_rejected)
-            rejected += bad
             if told is not None:
-                check_changes(good[0], told, self.planned.checks, mapping.arriving)
-            elif self.planned.checks:
+                checks, arriving = self.planned.checks, mapping.arriving
+                good, (told, extra), bad = fitting_changes(batch, (told, extra), mapping.convert, checks, arriving)
+            else:
+                good, bad = convert_or_reject(batch, mapping.convert, self.planned.write.max_rejected)
+            rejected += bad
+            if self.planned.checks and told is None:
                 passed = [checked(each, self.planned.checks, mapping.arriving) for each in good]
                 good = [each for each, _ in passed if each.num_rows]
                 rejected += [each for _, failed in passed for each in failed]

@@ -14,7 +14,7 @@ from ...failpoints import failpoint
 from ...log_based import LOG_POSITION, SNAPSHOT, LogLag, plain_stream, position_of
 from ...read_spec import ReplicationMethod
 from ...sql.read.planned_columns import refuse_altered
-from ...stream import Bookmark, Checkpoint, Event, LedgerRow, Stream
+from ...stream import Bookmark, Checkpoint, Event, LedgerRow, Rejected, Stream
 from ...struct_helpers import replace
 from . import slot as slots
 from .columns import Columns, noted_columns
@@ -229,6 +229,8 @@ class PostgresLog:
                     if isinstance(event, pa.RecordBatch):
                         yield name, table.copied(event, lsn, number)
                         number += event.num_rows
+                    elif isinstance(event, Rejected):
+                        yield name, event
                 yield name, Checkpoint(bookmark={LOG_POSITION: lsn_text(lsn)})
                 positions[name] = self._lags.ends[name] = lsn
 
@@ -279,7 +281,8 @@ class PostgresLog:
         name = table.stream.name
         try:
             for batch in table.batches(changes, first):
-                pace.note(name, batch.num_rows)
+                if isinstance(batch, pa.RecordBatch):
+                    pace.note(name, batch.num_rows)
                 yield name, batch
         except ConnectorError as error:
             error.stream = error.stream or name

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from msgspec import Struct
 
 from ...arrow.gather import Mask, array_of
 from ...field_facts import with_facts
 from ...log_based import DELETES, LOG_FIELDS, OPERATION, POSITION, plain_stream
-from ...stream import Stream
+from ...rejected.halving import convert_by_halves
+from ...rejected.records import rejections
+from ...stream import Rejected, Stream
 from ...struct_helpers import replace
 from .columns import Columns, Found
 from .decoder import Changes
@@ -49,69 +53,75 @@ class LoggedTable:
         """Tell whether the table is read as it is, and no changes of it."""
         return OPERATION not in self.stream.schema.names
 
-    def batches(self, changes: Changes, first: int = 0) -> Iterator[pa.RecordBatch]:
+    def batches(self, changes: Changes, first: int = 0) -> Iterator[pa.RecordBatch | Rejected]:
         """Yield changes as the stream has them, from one of them on.
 
         Raises:
             FatalConnectorError: see `Columns.of`.
         """
-        if POSITION in self.stream.schema.names:
-            if len(made := self.records(changes, first)):
-                yield made
-            return
         found = self._columns.of(changes.relation)
         places = found.places
+        if POSITION in self.stream.schema.names:
+            yield from self._appended(changes, first, found)
+            return
         asked = [condition.field.name for condition in self.plain.read.where]
         columns = {places[name]: name for name in (*self.plain.schema.names, *asked) if name in places}
         key = [places[name] for name in self.stream.key_properties]
         for each in merged(changes, first, columns, key, deletes=self._deletes):
             yield from self._merged(changes, each, found)
 
-    def _merged(self, changes: Changes, batch: Merged, columns: Found) -> Iterator[pa.RecordBatch]:
+    def _merged(self, changes: Changes, batch: Merged, columns: Found) -> Iterator[pa.RecordBatch | Rejected]:
         places, count, key = columns.places, len(batch.operations), self.stream.key_properties
         olds = replace(self.plain, schema=pa.schema([self.plain.schema.field(name) for name in key]))
 
-        def taken(stream: Stream, found: Mapping[int, Numbers]) -> list[pa.Array]:
+        def taken(stream: Stream, found: Mapping[int, Numbers]) -> pa.RecordBatch:
             arrays = []
-            for field in stream.schema:
-                place = places.get(field.name)
-                if place is None:  # added since these changes were made
-                    arrays.append(pa.nulls(count, field.type))
-                    continue
-                texts = pa.concat_arrays([changes.new.texts(place), changes.old.texts(place)])
-                at = found[place]
-                texts = texts.take(array_of(pa.int64(), np.where(at < 0, 0, at), at < 0)) if len(texts) else None
-                texts = pa.nulls(count, pa.binary()) if texts is None else texts
-                arrays.append(self._values(texts, field, columns))
-            made = self._to_schema(pa.RecordBatch.from_arrays(arrays, stream.schema.names), stream)
-            return list(made.columns)
+            for place in map(places.get, stream.schema.names):
+                texts = (
+                    None if place is None else pa.concat_arrays([changes.new.texts(place), changes.old.texts(place)])
+                )
+                if place is None or texts is None or not len(texts):
+                    arrays.append(pa.nulls(count, pa.binary()))
+                else:
+                    at = found[place]
+                    arrays.append(texts.take(array_of(pa.int64(), np.where(at < 0, 0, at), at < 0)))
+            return pa.RecordBatch.from_arrays(arrays, stream.schema.names)
 
-        own = [*taken(self.plain, batch.places), *([batch.deleted_at] if self._deletes == "soft" else [])]
-        arrays = [*own, batch.operations, batch.unchanged, *taken(olds, batch.origins)]
-        made = pa.RecordBatch.from_arrays(arrays, schema=self.stream.schema)
+        texts = taken(self.plain, batch.places)
+        own, unfit = self._fitting(texts, self.plain, columns)
+        others = _Others(count, unfit)
+        former = self._read(taken(olds, batch.origins), olds, columns)
+        marks = [batch.deleted_at] if self._deletes == "soft" else []
+        more = [*marks, batch.operations, batch.unchanged, *former.columns]
+        made = pa.RecordBatch.from_arrays([*own.columns, *map(others.of, more)], schema=self.stream.schema)
         if where := self.plain.read.where:
-            fields = {each.field.name: each.field for each in where}
-            values = taken(replace(self.plain, schema=pa.schema(list(fields.values()))), batch.places)
-            asked = pa.RecordBatch.from_arrays(values, list(fields))
+            wanted = replace(
+                self.plain, schema=pa.schema(list({each.field.name: each.field for each in where}.values()))
+            )
+            asked = self._read(others.of(taken(wanted, batch.places)), wanted, columns)
             made = without_others(made, asked, self.plain, is_kept=self._deletes == "ignore")
         if len(made):
             yield made
+        if unfit:
+            yield _rejected(texts, unfit)
 
-    def records(self, changes: Changes, first: int = 0) -> pa.RecordBatch:
-        """Return changes as records that are appended, from one of them on."""
-        found = self._columns.of(changes.relation)
-        places, source, kept = found.places, _Rows(changes), None
+    def _appended(self, changes: Changes, first: int, columns: Found) -> Iterator[pa.RecordBatch | Rejected]:
+        """Yield changes as records that are appended, from one of them on."""
+        places, names = columns.places, self.plain.schema.names
+        source, kept = _Rows(changes), np.arange(first, len(changes.operations))
         if self.plain.read.where:
-            source, kept = self._matching(changes, found, first)
-        columns = []
-        for field in self.plain.schema:
-            place = places.get(field.name)
-            if place is None:  # added since these changes were made
-                columns.append(pa.nulls(len(changes.operations), field.type))
-            else:
-                columns.append(self._values(source.texts(place), field, found))
-        names = self.plain.schema.names
-        batch = self._to_schema(pa.RecordBatch.from_arrays(columns, names), self.plain)
+            source, kept = self._matching(changes, columns, first)
+
+        def part(array: pa.Array) -> pa.Array:
+            is_rest = len(kept) == len(array) - first
+            return array.slice(first) if is_rest else array.take(pa.array(kept))
+
+        none = pa.nulls(len(changes.operations), pa.binary())
+        texts = pa.RecordBatch.from_arrays(
+            [part(source.texts(places[name]) if name in places else none) for name in names], names
+        )
+        batch, unfit = self._fitting(texts, self.plain, columns)
+        others = _Others(len(texts), unfit)
         more = [
             source.words(),
             array_of(pa.timestamp("us", "UTC"), changes.committed_at),
@@ -119,8 +129,32 @@ class LoggedTable:
             source.unchanged({place: name for name, place in places.items() if name in names}),
             source.old_keys(places, self.stream),
         ]
-        made = pa.RecordBatch.from_arrays([*batch.columns, *more], schema=self.stream.schema)
-        return made.slice(first) if kept is None else made.take(pa.array(kept))
+        arrays = [*batch.columns, *(others.of(part(each)) for each in more)]
+        if len(batch):
+            yield pa.RecordBatch.from_arrays(arrays, schema=self.stream.schema)
+        if unfit:
+            yield _rejected(texts, unfit)
+
+    def _fitting(
+        self, texts: pa.RecordBatch, stream: Stream, columns: Found
+    ) -> tuple[pa.RecordBatch, Mapping[int, str]]:
+        """Return the records of which each value can be read; which ones cannot be read, if these are kept, and why."""
+        limit = stream.read.max_rejected
+        if limit is None:
+            return self._read(texts, stream, columns), {}
+        parts, unfit = convert_by_halves(texts, lambda part: self._read(part, stream, columns), limit)
+        parts = parts or [self._read(texts.slice(0, 0), stream, columns)]
+        return (pa.Table.from_batches(parts).combine_chunks().to_batches() or parts)[0], dict(unfit)
+
+    def _read(self, texts: pa.RecordBatch, stream: Stream, columns: Found) -> pa.RecordBatch:
+        """Return the values of texts, a column each."""
+        arrays = [
+            self._values(array, field, columns)
+            if field.name in columns.places
+            else pa.nulls(len(array), field.type)  # added since these changes were made
+            for array, field in zip(texts.columns, stream.schema, strict=True)
+        ]
+        return self._to_schema(pa.RecordBatch.from_arrays(arrays, stream.schema.names), stream)
 
     def _matching(self, changes: Changes, columns: Found, first: int) -> tuple[_Rows, Numbers]:
         """Return changes as `where` shows them, and which of them are appended.
@@ -137,14 +171,11 @@ class LoggedTable:
         own = {places[name]: name for name in fields if name in places}
         refuse_unknown(now.unchanged(own)[first:], asked)
 
+        none = pa.nulls(len(changes.operations), pa.binary())
+
         def found(rows: _Rows) -> Mask:
-            arrays = [
-                self._values(rows.texts(places[field.name]), field, columns)
-                if field.name in places
-                else pa.nulls(len(changes.operations), field.type)
-                for field in asked.schema
-            ]
-            batch = self._to_schema(pa.RecordBatch.from_arrays(arrays, asked.schema.names), asked)
+            texts = [rows.texts(places[name]) if name in places else none for name in fields]
+            batch = self._read(pa.RecordBatch.from_arrays(texts, list(fields)), asked, columns)
             return np.asarray(matches(batch, where).to_numpy(zero_copy_only=False), bool)
 
         is_match, is_truncate = found(now), changes.operations == TRUNCATE
@@ -258,6 +289,26 @@ class _Rows:
             return pa.nulls(len(self._new), pa.json_())
         texts = [found.get(change) for change in range(len(self._new))]
         return pa.ExtensionArray.from_storage(pa.json_(), pa.array(texts, pa.string()))
+
+
+class _Others(Struct, frozen=True):
+    """What remains of a batch without some of its records."""
+
+    count: int
+    places: Collection[int]
+
+    def of(self, column: Any) -> Any:
+        """Return the remaining values of a column, or records of a batch."""
+        if not self.places:
+            return column
+        return column.take(pa.array([row for row in range(self.count) if row not in self.places], pa.int64()))
+
+
+def _rejected(texts: pa.RecordBatch, unfit: Mapping[int, str]) -> Rejected:
+    records, reasons = texts.take(pa.array(list(unfit), pa.int64())), list(unfit.values())
+    shown = [column.view(pa.string()) for column in records.columns]
+    records = pa.RecordBatch.from_arrays(shown, records.schema.names)
+    return Rejected(records=tuple(rejections(records, reasons.__getitem__)))
 
 
 def _text(value: pa.Scalar) -> str | None:

@@ -67,7 +67,8 @@ class Changes(Merge):
         self._has_deletes |= self._has(waiting, DELETE)
         self._has_marks |= has_marks
         folded = None
-        if self.staged is None and not has_marks:
+        # Of a key whose last record is rejected an earlier one counts.
+        if self.staged is None and not has_marks and self.context.rejected is None:
             folded = last_of_each_key(waiting, self.context.load.stream.key_properties)
         has_each_key_once = folded is not None
         sent = waiting if folded is None else folded
