@@ -409,14 +409,18 @@ class ReadsLog(Protocol):
         ...
 
     def overdue_log(
-        self, name: str, streams: Sequence[Stream], rows: Sequence[LedgerRow], is_stuck: Callable[[str], bool]
+        self,
+        name: str,
+        streams: Sequence[Stream],
+        rows: Callable[[], Sequence[LedgerRow]],
+        is_stuck: Callable[[str], bool],
     ) -> GivenUp:
         """Return what a run gives up of a log that has grown past the source's settings; change nothing.
 
         Args:
             name: see `open_log`.
             streams: the streams that the run reads.
-            rows: as in `look_at_log`.
+            rows: returns what `look_at_log` gets; asked only where there is a limit.
             is_stuck: tells whether runs read a stream in vain; asked only where that matters.
         """
         ...

@@ -158,18 +158,23 @@ class PostgresSource(OnServer, QuerySource):
             return slot.look(admin, slot.names_of(name, rows, self._settings), streams, rows, self._settings.log)
 
     def overdue_log(
-        self, name: str, streams: Sequence[Stream], rows: Sequence[LedgerRow], is_stuck: Callable[[str], bool]
+        self,
+        name: str,
+        streams: Sequence[Stream],
+        rows: Callable[[], Sequence[LedgerRow]],
+        is_stuck: Callable[[str], bool],
     ) -> GivenUp:
         """See `ReadsLog`."""
         from ..log_based import GivenUp
 
         limit = self._settings.log
-        if limit is None or limit.max_retained_bytes is None or limit.on_retained == "warn" or not rows:
+        if limit is None or limit.max_retained_bytes is None or limit.on_retained == "warn":
             return GivenUp()
         from .log import retained, slot
 
         with closing(slot.Admin(self.address)) as admin:
-            return retained.overdue(admin, slot.names_of(name, rows, self._settings), limit, streams, rows, is_stuck)
+            found = rows()
+            return retained.overdue(admin, slot.names_of(name, found, self._settings), limit, streams, found, is_stuck)
 
     @contextmanager
     def open_log(

@@ -287,7 +287,11 @@ class _MaskedLog(Struct, frozen=True):
         return self.inner.look_at_log(name, [unmasked_stream(stream) for stream in streams], rows)
 
     def overdue_log(
-        self, name: str, streams: Sequence[Stream], rows: Sequence[LedgerRow], is_stuck: Callable[[str], bool]
+        self,
+        name: str,
+        streams: Sequence[Stream],
+        rows: Callable[[], Sequence[LedgerRow]],
+        is_stuck: Callable[[str], bool],
     ) -> GivenUp:
         """See `ReadsLog`; it reads no record."""
         return self.inner.overdue_log(name, [unmasked_stream(stream) for stream in streams], rows, is_stuck)

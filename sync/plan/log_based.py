@@ -181,9 +181,9 @@ def overdue_log(
         places = [place for run in runs for place in (run.bookmark_before, run.bookmark_after)]
         return len(runs) == 2 and all(run.status == FAILURE and places[0] == place for run in runs for place in places)
 
-    rows = log_rows(pipeline, connectors, [each.destination_table for each in selected if is_logged(each.stream)])
+    tables = [each.destination_table for each in selected if is_logged(each.stream)]
     name = log_name(pipeline.pipeline, connectors.source_name, connectors.destination.identity())
-    return reads.overdue_log(name, streams, rows, is_stuck)
+    return reads.overdue_log(name, streams, lambda: log_rows(pipeline, connectors, tables), is_stuck)
 
 
 def without_positions(tables: Mapping[str, TableState], given_up: GivenUp) -> Mapping[str, TableState]:
