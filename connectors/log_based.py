@@ -129,9 +129,14 @@ def changes_stream(stream: Stream) -> Stream:
     A delete has values in its key only, a mark in `DELETED_AT` also. A TRUNCATE, or what is in its place, is a batch of
     its own, of one record without other values. In a batch that has `UNCHANGED` each key is there once, but for a mark.
     """
-    old = [stream.schema.field(name).with_name(f"{_OLD}{name}").with_nullable(True) for name in stream.key_properties]
+    old = [stream.schema.field(name).with_name(old).with_nullable(True) for old, name in former_keys(stream).items()]
     more = [pa.field(OPERATION, pa.string()), pa.field(UNCHANGED, pa.string()), *old]
     return replace(stream, schema=pa.schema([*(field.with_nullable(True) for field in stream.schema), *more]))
+
+
+def former_keys(stream: Stream) -> dict[str, str]:
+    """Return for each column of a former key the column of the key, in the order of changes."""
+    return {f"{_OLD}{name}": name for name in stream.key_properties}
 
 
 def renamed_changes(extra: pa.RecordBatch, stream: Stream, names: Mapping[str, str]) -> pa.RecordBatch:
@@ -237,6 +242,7 @@ __all__ = [
     "LogMoment",
     "OpenLog",
     "changes_stream",
+    "former_keys",
     "logged_rows",
     "logged_stream",
     "plain_columns",

@@ -22,6 +22,7 @@ from syncblocks.connectors.log_based import (
     LogLook,
     LogMoment,
     OpenLog,
+    former_keys,
     plain_stream,
 )
 from syncblocks.connectors.protocols import (
@@ -347,6 +348,8 @@ class _MaskedOpenLog(Struct, frozen=True):
             if OPERATION in others and OLD_KEY not in others:  # changes that are merged
                 place = others.index(UNCHANGED)
                 extra[place] = _without_hidden(extra[place], masks)
+                olds = found.select(list(former_keys(stream)))
+                extra[-olds.num_columns :] = masked(olds.rename_columns(list(stream.key_properties)), masks).columns
             arrays = [*batch.columns, *extra]
             return name, pa.RecordBatch.from_arrays(arrays, schema=stream.schema)
 
@@ -385,10 +388,15 @@ def _keyless(old_keys: pa.Array, masks: Masks) -> pa.Array:
 
 def _unmasked_changes(stream: Stream) -> Stream:
     """Return a stream without its masks; if a change lacks a value, each column may be NULL."""
-    nullable = {field.name: field.nullable for field in stream.schema}
-    found = unmasked_stream(stream)
+    found, olds = unmasked_stream(stream), former_keys(stream)
     return replace(
-        found, schema=pa.schema([field.with_nullable(nullable.get(field.name, True)) for field in found.schema])
+        found,
+        schema=pa.schema(
+            [
+                found.schema.field(olds.get(field.name, field.name)).with_name(field.name).with_nullable(field.nullable)
+                for field in stream.schema
+            ]
+        ),
     )
 
 

@@ -65,9 +65,12 @@ def check_log(
         reason = (
             "its log was dropped, or another replication method wrote its table: run once with `run --full-refresh`"
         )
-    masks = stream.stream.read.masks
-    if masked := sorted(set(stream.stream.locator.get("key", ())) & set(() if masks is None else masks.fields)):
-        reason = f"its key ({', '.join(masked)}) is masked, which is not built for it: leave out that mask"
+    masks, key = stream.stream.read.masks, stream.stream.locator.get("key", ())
+    hidden = [name for name in key if masks is not None and name in masks.fields]
+    if hidden and stream.write.disposition is WriteDisposition.APPEND:
+        reason = (
+            f"its key ({', '.join(hidden)}) is masked, so that an append has no former keys: merge it, or show the key"
+        )
     if stream.write.disposition is WriteDisposition.MERGE:
         reason = reason or _why_no_merge(pipeline, stream, connectors, others)
     if reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import signal
 from pathlib import Path
 from typing import Any
@@ -131,12 +132,23 @@ def test_masked_columns_are_masked_in_copies_and_changes(logged: Logged) -> None
     assert found[3][-1] is not None
 
 
-def test_a_masked_key_is_refused(logged: Logged) -> None:
+def test_a_masked_key_is_masked_in_each_change_and_in_former_keys(logged: Logged) -> None:
     logged.document |= {
         "mask_key": "k" * 32,
         "streams": [{**MERGED[0], "columns": {"mask": {"id": "hash"}}}],
+        "verify": True,
     }
-    assert "its key (id) is masked" in logged.refused()
+    logged.succeed()
+    logged.sql("update users set name = 'N' where id = 1", "delete from users where id = 3")
+    logged.sql("begin; update users set id = 9 where id = 4; update users set id = 4 where id = 5; commit")
+    logged.sql("update users set id = 5 where id = 9", "insert into users values (8, 'eight')")
+    result = logged.run()
+    assert [stream.verdict for stream in result.streams] == ["equal"]
+    expected = {
+        (hmac.new(b"k" * 32, str(id).encode(), "sha256").hexdigest(), name, note)
+        for id, name, note in logged.sql("select id, name, note from users")
+    }
+    assert {row[:3] for row in logged.merged("users")} == expected
 
 
 def test_a_column_that_is_added_is_merged(logged: Logged) -> None:

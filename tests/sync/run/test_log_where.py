@@ -250,4 +250,4 @@ def test_masked_columns_are_masked_in_each_appended_change_and_in_former_keys(tm
     assert (json.loads(old_key) if isinstance(old_key, str) else old_key) == {"id": "2", "name": None}
     assert found[7]["name"] == found[2]["name"] != found[6]["name"]
     entry["columns"]["mask"]["id"] = "hash"
-    assert "its key (id) is masked, which is not built for it" in logged.refused()
+    assert "its key (id) is masked, so that an append has no former keys" in logged.refused()
