@@ -129,6 +129,8 @@ class AirbyteReader(LineReader[AirbyteStream]):
         #: Of a TRACE ERROR that is of no selected stream.
         self._common_error: ConnectorError | None = None
         self._has_statuses = False
+        #: A page was lost, and nothing but LOG came since.
+        self._has_just_lost = False
 
     def read(self, blocks: Iterable[bytes]) -> Iterator[tuple[str, Event]]:
         """Yield `(stream name, event)`; of several streams each is `Ended`, of one its error is raised.
@@ -259,11 +261,15 @@ class AirbyteReader(LineReader[AirbyteStream]):
         else:
             self._listener.take(message)
             if self._listener.has_lost_page:
+                self._listener.has_lost_page, self._has_just_lost = False, True
                 yield from self._lost_page()
+            return
+        if message is not None and self._has_just_lost:
+            self._has_just_lost = False
+            yield from self._lost_page()  # the CDK says STARTED once a stream's first page is under way
 
     def _lost_page(self) -> Iterator[tuple[str, Event]]:
         """End the streams of which a page may be lost, STARTED and not COMPLETE: no later state may be committed."""
-        self._listener.has_lost_page = False
         for stream in self._streams.values():
             if stream.status and stream.status != COMPLETE and not stream.is_ended:
                 name = stream.stream.name

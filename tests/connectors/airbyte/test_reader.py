@@ -425,6 +425,16 @@ def test_no_state_behind_a_lost_page_is_committed() -> None:
     assert ends(events)["users"] is None
 
 
+def test_a_page_may_be_lost_before_its_stream_is_said_to_be_started() -> None:
+    lost = {"type": "LOG", "log": {"level": "ERROR", "message": "Failed to parse JSON data using json library. ..."}}
+    marked = {"type": "LOG", "log": {"level": "INFO", "message": "Marking stream orders as STARTED"}}
+    end = [record("orders", id=1), status("orders", "COMPLETE"), state("orders", {"n": 1}, 1)]
+    events = read(text(lost, marked, status("orders", "STARTED"), *end, status("users", "STARTED"), *DONE))
+    assert "its page is lost" in str(ends(events)["orders"])
+    assert ids(events, "orders") == []
+    assert ends(events)["users"] is None
+
+
 def test_an_estimate_is_told_with_the_stream() -> None:
     estimate = {"type": "STREAM", "name": "orders", "row_estimate": 7_000}
     odd = [{"name": "orders", "row_estimate": each} for each in (None, -1, "x", 1e9)] + [{"row_estimate": 7}, {}]
