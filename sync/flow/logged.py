@@ -99,7 +99,8 @@ class LoggedFunctions:
             if array.type != field.type:
                 raise TransformError(f"LOG_BASED: column {field.name!r} must keep its type, as deletes have it too")
             arrays.append(array)
-        bare = pa.RecordBatch.from_arrays(arrays, names=self._schema.names)
+        # The facts of its fields too: without them a UUID would become a text in the destination.
+        bare = pa.RecordBatch.from_arrays(arrays, schema=pa.schema([each.with_nullable(True) for each in self._schema]))
         return self._marked(bare, batch.column(DELETED_AT) if self._is_soft else None)
 
     def _marked(self, records: pa.RecordBatch, moments: pa.Array | None = None) -> pa.RecordBatch:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.field_facts import notices_of
+from syncblocks.connectors.log_based import DELETES
 from syncblocks.connectors.read_spec import ASKING
 from syncblocks.connectors.stream import LedgerKey, LedgerRow, Stream, TableState
 from syncblocks.connectors.struct_helpers import replace
@@ -155,8 +156,12 @@ def plan_stream(planning: StreamPlanning, stream: SelectedStream) -> PlannedStre
         check_log(planning.pipeline, stream, row, planning.connectors, others, is_anew=planning.full_refresh)
         if any(planning.code.transformers[block.block] for block in transformers_of(planning.pipeline, stream)):
             stream = with_whole_records(planning.pipeline, stream)
-        elif stream.write.max_rejected is not None and stream.write.disposition is WriteDisposition.MERGE:
-            stream = with_whole_records(planning.pipeline, stream)  # the table may lack a value that does not change
+        elif stream.write.disposition is WriteDisposition.MERGE and (
+            stream.write.max_rejected is not None
+            or (stream.stream.read.where and stream.stream.locator.get(DELETES) == "ignore")
+        ):
+            # The table may lack a value that does not change, or have an older one.
+            stream = with_whole_records(planning.pipeline, stream)
     start = _start(planning, stream, row)
     if is_logged(stream.stream) and stream.write.disposition is WriteDisposition.MERGE:
         if start.bookmark is None:  # a copy takes the place of whatever is there

@@ -408,9 +408,9 @@ def _of_whole(stream: Stream, table: TableFacts) -> list[str]:
     """Say why the log leaves out values of a stream that needs all of them."""
     if large := [name for name in plain_stream(stream).schema.names if name in table.large]:
         return [
-            f"stream {stream.name!r}: functions of transformers and `on_rejected: keep` need whole records, "
-            f"and the log leaves out large values that do not change ({', '.join(large)}): "
-            f"`alter table {table.name} replica identity full`"
+            f"stream {stream.name!r}: functions of transformers, `on_rejected: keep`, and `where` with "
+            "`deletes: ignore` need whole records, and the log leaves out large values that do not change "
+            f"({', '.join(large)}): `alter table {table.name} replica identity full`"
         ]
     key = {table.columns[name][0] for name in stream.locator.get("key", ()) if name in table.columns}
     if key.issubset(table.key):

@@ -215,6 +215,22 @@ def test_the_first_changes_of_an_empty_table_are_deletes(tmp_path: Path, log_url
     assert logged.merged(FOUND) == logged.sql(WANTED) == [(4, 80, "FOUR")]
 
 
+@pytest.mark.parametrize("change", ["delete from users where id = '{1}'", "update users set place = '{9}'"])
+@pytest.mark.one_of("change")
+def test_columns_keep_their_types(tmp_path: Path, log_url: str, postgres_url: str, change: str) -> None:
+    code = "@transformer\ndef same(df, **kwargs):\n    return df\n"
+    logged = transformed(tmp_path, log_url, code, "postgres")
+    logged.document["destination"]["config"] = {"url": postgres_url}
+    table = "create table users (id int[] primary key, u uuid, place int[])"
+    logged.sql(table, "alter table users replica identity full", "insert into users values ('{1}', null, '{2}')")
+    logged.succeed()
+    logged.sql(change)
+    logged.succeed()
+    types = "select data_type from information_schema.columns where table_name = '{}' order by ordinal_position"
+    assert logged.query(types.format("people")) == logged.sql(types.format("users"))
+    assert logged.query("select * from people") == logged.sql("select * from users")
+
+
 @pytest.mark.full
 def test_a_column_that_has_no_value_any_more_is_emptied(tmp_path: Path, log_url: str) -> None:
     code = """

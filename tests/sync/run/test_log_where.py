@@ -85,10 +85,21 @@ def test_beside_writers_exactly_what_matches_is_there(tmp_path: Path, log_url: s
 
 @pytest.mark.full
 def test_what_is_kept_stays_where_it_stops_to_match(tmp_path: Path, log_url: str) -> None:
-    logged = filtered(tmp_path, log_url, {"age": {">=": 30}}, deletes="ignore")
+    logged = Logged(tmp_path, log_url, "duckdb")
+    entry = {"replication_method": "LOG_BASED", "where": {"age": {">=": 30}}, "deletes": "ignore"}
+    logged.document["streams"] = [{"stream": "public.users", **entry, "destination_table": "people"}]
+    logged.sql(USERS)
+    # What is kept has the large value that it had when it last matched, which no later change may take for its own.
+    assert "large values that do not change (name, big): `alter table" in logged.refused()
+    logged.sql("alter table users replica identity full")
+    logged.succeed()
     logged.sql("update users set age = 1, name = 'out' where id = 5", "update users set name = 'in' where id = 4")
+    logged.sql("update users set big = 'later' where id = 5")
     logged.succeed()
     assert [row[2] for row in logged.merged("people")] == ["user 3", "in", "user 5", "user 6"]
+    logged.sql("update users set age = 50 where id = 5")
+    logged.succeed()
+    assert logged.merged("people")[2] == (5, 50, "out", "later")
 
 
 def test_another_filter_is_refused_until_the_table_is_copied(tmp_path: Path, log_url: str) -> None:
