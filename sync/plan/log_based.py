@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from syncblocks.connectors.capabilities import Capabilities
-from syncblocks.connectors.log_based import WHOLE, GivenUp, LogLook, changes_stream, logged_rows, position_of
+from syncblocks.connectors.log_based import (
+    GENERATED,
+    WHOLE,
+    GivenUp,
+    LogLook,
+    changes_stream,
+    logged_rows,
+    position_of,
+)
 from syncblocks.connectors.protocols import Capability, Destination
 from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.stream import DELETED_AT, LedgerRow, Stream, TableState
@@ -60,6 +68,9 @@ def check_log(
         reason = "the log is read by one process: `executor: threads`"
     if any(condition.of_interval for condition in stream.stream.read.where):
         reason = "`where` cannot be of a run's interval: what it left out is not read again"
+    generated = stream.stream.locator.get(GENERATED, ())
+    if unknown := [each.field.name for each in stream.stream.read.where if each.field.name in generated]:
+        reason = f"`where` asks for the generated column {unknown[0]!r}, which is not in the log: ask for its sources"
     is_of_log = row is not None and row.log and (row.bookmark is None or position_of(row))
     if row is not None and row.committed_at is not None and not is_of_log and not is_anew:
         reason = (
@@ -113,7 +124,8 @@ def check_arrival(pipeline: Pipeline, stream: SelectedStream, declared: Stream) 
         return
     names = declared.schema.names
     ours = changes_stream(declared).schema.names[len(names) :]
-    if taken := sorted({name.casefold() for name in ours}.intersection(name.casefold() for name in names)):
+    others = (*names, *stream.policy.added.names)
+    if taken := sorted({name.casefold() for name in ours}.intersection(name.casefold() for name in others)):
         raise stream_error(pipeline, stream, f"LOG_BASED: {taken[0]!r} is a name that it gives a column: say another")
     if DELETED_AT in stream.stream.schema.names and DELETED_AT not in names:
         raise stream_error(pipeline, stream, f"LOG_BASED: `rename` of {DELETED_AT!r} is not built for it")

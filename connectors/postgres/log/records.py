@@ -262,9 +262,10 @@ class _Rows:
         if not are_updates.any():
             return self._json({})
         columns = changes.relation.columns
-        of_identity = [name for name, place in places.items() if columns[place].is_key]
+        read = plain_stream(stream).schema.names  # a column that is left out is not shown as a former value either
+        of_identity = [name for name, place in places.items() if columns[place].is_key and name in read]
         if changes.relation.identity == "f":  # all columns are its identity
-            of_identity = [name for name in stream.locator.get("key", ()) if name in places]
+            of_identity = [name for name in stream.locator.get("key", ()) if name in places and name in read]
         old = {name: changes.old.texts(places[name]) for name in of_identity}
         new = {name: changes.new.texts(places[name]) for name in of_identity}
         found = {}

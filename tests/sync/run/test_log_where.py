@@ -121,8 +121,10 @@ def test_where_is_refused_where_it_is_not_built(tmp_path: Path, log_url: str) ->
     logged = Logged(tmp_path, log_url, "duckdb")
     said = {"replication_method": "LOG_BASED", "where": {"age": 1}, "deletes": "soft"}
     logged.document["streams"] = [{"stream": "public.users", **said}]
-    logged.sql(USERS)
+    logged.sql(USERS, "alter table users add twice int generated always as (age * 2) stored")
     assert "`where` is not built for LOG_BASED with" in logged.refused()
+    logged.document["streams"][0] |= {"deletes": "hard", "where": {"twice": 20}}
+    assert "asks for the generated column 'twice', which is not in the log" in logged.refused()
 
 
 def amounts(changes: Sequence[Record], *, are_deletes_known: bool) -> list[tuple[Any, ...]]:
@@ -241,16 +243,26 @@ def test_columns_have_other_names_and_more_are_added(tmp_path: Path, log_url: st
     assert found.verdict == "equal", found
     logged.document["transformers"] = [{"block": "named", "rename": {"name": "_op"}}]
     assert "'_op' is a name that it gives a column" in logged.refused()
+    del logged.document["transformers"]
+    logged.document["streams"][0]["add_columns"] = {"_OP": "crm"}
+    assert "'_op' is a name that it gives a column" in logged.refused()
 
 
-def test_masked_columns_are_masked_in_each_appended_change_and_in_former_keys(tmp_path: Path, log_url: str) -> None:
+def test_masked_and_excluded_columns_are_so_in_each_appended_change_and_in_former_keys(
+    tmp_path: Path, log_url: str
+) -> None:
     logged = Logged(tmp_path, log_url)
-    entry = {"stream": "public.users", **LOG_BASED, "columns": {"mask": {"name": "hash", "b*": None}}}
+    entry = {
+        "stream": "public.users",
+        **LOG_BASED,
+        "columns": {"mask": {"name": "hash", "b*": None}, "exclude": ["age"]},
+    }
     logged.document |= {"mask_key": "k" * 32, "streams": [entry]}
-    logged.sql(USERS, "alter table users alter name set not null", "create unique index users_name on users (id, name)")
+    logged.sql(USERS, "alter table users alter name set not null, alter age set not null")
+    logged.sql("create unique index users_name on users (id, name, age)")
     logged.sql("alter table users replica identity using index users_name")
     logged.succeed()
-    logged.sql("update users set name = 'other' where id = 2", "delete from users where id = 3")
+    logged.sql("update users set name = 'other', age = 1 where id = 2", "delete from users where id = 3")
     logged.succeed()
     found = logged.changes("users")
     assert [each["_op"] for each in found] == [*["read"] * 6, "update", "delete"]
