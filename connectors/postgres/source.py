@@ -377,6 +377,9 @@ class PostgresSource(OnServer, QuerySource):
         """
         if is_number_in_text(field) or not pa.types.is_string(field.type):
             return [self.comparable(field)]
+        if facts_of(field).native_type == "inet":  # as the record has it: another text would add `/32`
+            column = f"t.{self.dialect.naming.quote(field.name)}"
+            return [f'{arrow_of("inet")[1].format(column)} collate "C"']
         return [*([self.comparable(field)] if _is_plain_text(field) else []), str(self.tie_breaker(field))]
 
     def filter_bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:

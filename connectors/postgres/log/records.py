@@ -11,13 +11,15 @@ import numpy.typing as npt
 import pyarrow as pa
 from msgspec import Struct
 
+from ...arrow import compute as pc
 from ...arrow.gather import Mask, array_of
-from ...field_facts import with_facts
+from ...field_facts import facts_of, with_facts
 from ...log_based import DELETES, LOG_FIELDS, OPERATION, POSITION, plain_stream
 from ...rejected.halving import convert_by_halves
 from ...rejected.records import rejections
 from ...stream import Rejected, Stream
 from ...struct_helpers import replace
+from ..type_names import Name
 from .columns import Columns, Found
 from .decoder import Changes
 from .merged import Merged, merged
@@ -98,7 +100,7 @@ class LoggedTable:
             wanted = replace(
                 self.plain, schema=pa.schema(list({each.field.name: each.field for each in where}.values()))
             )
-            asked = self._read(others.of(taken(wanted, batch.places)), wanted, columns)
+            asked = self._asked(others.of(taken(wanted, batch.places)), wanted, columns)
             made = without_others(made, asked, self.plain, is_kept=self._deletes == "ignore")
         if len(made):
             yield made
@@ -156,6 +158,16 @@ class LoggedTable:
         ]
         return self._to_schema(pa.RecordBatch.from_arrays(arrays, stream.schema.names), stream)
 
+    def _asked(self, texts: pa.RecordBatch, stream: Stream, columns: Found) -> pa.RecordBatch:
+        """Return the values that `where` compares: as in the copy, blanks at the end of a `character` do not count."""
+        batch = self._read(texts, stream, columns)
+        names = [Name.parse(facts_of(field).native_type) for field in batch.schema]
+        arrays = [
+            pc.ascii_rtrim(array, " ") if not name.is_array and name.base in ("character", "bpchar") else array
+            for array, name in zip(batch.columns, names, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
+
     def _matching(self, changes: Changes, columns: Found, first: int) -> tuple[_Rows, Numbers]:
         """Return changes as `where` shows them, and which of them are appended.
 
@@ -175,7 +187,7 @@ class LoggedTable:
 
         def found(rows: _Rows) -> Mask:
             texts = [rows.texts(places[name]) if name in places else none for name in fields]
-            batch = self._read(pa.RecordBatch.from_arrays(texts, list(fields)), asked, columns)
+            batch = self._asked(pa.RecordBatch.from_arrays(texts, list(fields)), asked, columns)
             return np.asarray(matches(batch, where).to_numpy(zero_copy_only=False), bool)
 
         is_match, is_truncate = found(now), changes.operations == TRUNCATE

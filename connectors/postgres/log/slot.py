@@ -83,6 +83,11 @@ _TABLES = """select c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::
   exists (select 1 from pg_catalog.pg_inherits h where h.inhparent = c.oid)
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = any(%s::oid[])"""
 
+_TYPE_TEXT = """with recursive b as (select %s::oid as oid, %s::int as mod, 1 as depth
+  union all select d.typbasetype, d.typtypmod, b.depth + 1
+  from b join pg_catalog.pg_type d on d.oid = b.oid and d.typtype = 'd')
+select pg_catalog.format_type(b.oid, b.mod) from b order by b.depth desc limit 1"""
+
 _RUNNING = """select pg_catalog.string_agg(t.who, ', ') from (
   select 'process ' || a.pid || ' of ' || coalesce(a.usename, '?') || ' since ' || a.xact_start::timestamp(0) as who
   from pg_catalog.pg_stat_activity a where a.backend_xid is not null and a.pid <> pg_catalog.pg_backend_pid()
@@ -151,9 +156,9 @@ class Admin:
         return int(self._connection.info.server_version)
 
     def type_text(self, type_id: int, modifier: int) -> str:
-        """Return the name of a type."""
+        """Return the name of a type; of a domain its base type, as which it is read."""
         if (type_id, modifier) not in self._type_texts:
-            ((found,),) = self.query("select pg_catalog.format_type(%s::oid, %s)", type_id, modifier)
+            ((found,),) = self.query(_TYPE_TEXT, type_id, modifier)
             self._type_texts[type_id, modifier] = str(found)
         return self._type_texts[type_id, modifier]
 

@@ -15,8 +15,8 @@ from tests.connectors.mysql.mysql_databases import query as mysql_query
 from tests.sync.run.log_based import LOG_BASED, Logged, replayed
 from tests.zygote import Zygote
 
-TABLE = """create table t
-(id bigint primary key, a int, b varchar(5), c numeric(5,2), r real, gone text, moment timestamp(3));
+TABLE = """create domain positive as int check (value > 0); create domain one as positive; create table t
+(id bigint primary key, a int, b varchar(5), c numeric(5,2), r real, gone text, moment timestamp(3), d one default 1);
 insert into t select g, g, 'b' || g, g / 4.0, 0.1, 'gone', '2024-01-02 03:04:05.678' from generate_series(1, 4) g"""
 
 #: Each change is made under the columns of its moment.
@@ -53,11 +53,11 @@ def test_a_merge_reads_past_columns_that_come_go_and_change(
     told = json.loads(run_cli(["plan", "--json", logged.file], tmp_path).stdout)["warnings"]
     assert "column 'b' is called 'bb' now, where records that do not change have NULL" in " ".join(told)
     logged.succeed()
-    columns = "select id, a, bb, c, r, moment from t order by id"
+    columns = "select id, a, bb, c, r, moment, d from t order by id"
     assert logged.query(columns) == logged.sql(columns)
     # What has gone stays as it was, where a record has not changed since.
     assert logged.query("select id, b, gone from t order by id") == [(n, None, None) for n in (1, 2, 5, 33)]
-    logged.sql("alter table t add n int", "insert into t values (6, 6, 'b6', 6, 6, null, 6)")
+    logged.sql("alter table t add n int", "insert into t (id, a, n) values (6, 6, 6)")
     logged.succeed()
     assert logged.query("select id, n from t where id > 4 order by id") == [(5, None), (6, 6), (33, None)]
 

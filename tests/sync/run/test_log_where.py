@@ -111,6 +111,23 @@ def test_another_filter_is_refused_until_the_table_is_copied(tmp_path: Path, log
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("disposition", ["merge", "append"])
+def test_the_filter_finds_the_same_in_the_copy_and_in_the_log(tmp_path: Path, log_url: str, disposition: str) -> None:
+    logged = Logged(tmp_path, log_url, "duckdb")
+    method = {"replication_method": "LOG_BASED", "write_disposition": disposition}
+    # Texts that the server itself writes with blanks, or with `/32`.
+    said = {"where": {"code": "a", "host": "10.0.0.1"}, "destination_table": "people"}
+    logged.document["streams"] = [{"stream": "public.users", **method, **said}]
+    logged.sql("create table users (id int primary key, code char(3), host inet, n int)")
+    logged.sql("insert into users values (1, 'a', '10.0.0.1', 1), (2, 'b', '10.0.0.1', 1)")
+    logged.succeed()
+    logged.sql("update users set n = 2", "insert into users values (3, 'a', '10.0.0.1', 2), (4, 'a', '10.0.0.2', 2)")
+    logged.succeed()
+    found = logged.query("select id, code, host from people where n = 2 order by 1")
+    assert found == [(1, "a  ", "10.0.0.1"), (3, "a  ", "10.0.0.1")]
+
+
+@pytest.mark.full
 def test_a_large_value_of_the_filter_that_the_log_leaves_out_is_said(tmp_path: Path, log_url: str) -> None:
     logged = filtered(tmp_path, log_url, {"big": {"!=": "b"}})
     logged.sql("update users set age = 1 where id = 5")
