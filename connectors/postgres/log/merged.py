@@ -121,7 +121,8 @@ class _Rows:
                 own = np.where(is_left_out, whole, at)
                 if (unknown := is_left_out & (whole < 0)).any():
                     lacking[column] = unknown
-            places[column] = own
+            # Of a delete only the key counts: the log may have former values that nothing but the server can hold.
+            places[column] = own if column in self._key else np.where(is_delete, -1, own)
         if lacking:
             return self._folded(change, is_first, is_delete, at, places, lacking, columns)
         kept = np.arange(len(change)) if self._deletes != "ignore" else np.flatnonzero(~is_delete)

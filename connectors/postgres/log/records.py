@@ -123,6 +123,16 @@ class LoggedTable:
             [part(source.texts(places[name]) if name in places else none) for name in names], names
         )
         batch, unfit = self._fitting(texts, self.plain, columns)
+        key, words = self.stream.locator.get("key", ()), part(source.words()).to_pylist() if unfit else []
+        if key and any(words[row] == _WORDS[DELETE] for row in unfit):
+            # A delete whose former values only the server can hold has its key alone.
+            is_bare = pa.array([row in unfit and word == _WORDS[DELETE] for row, word in enumerate(words)])
+            bare = [
+                array if name in key else pc.if_else(is_bare, pa.scalar(None, array.type), array)
+                for name, array in zip(names, texts.columns, strict=True)
+            ]
+            texts = pa.RecordBatch.from_arrays(bare, names)
+            batch, unfit = self._fitting(texts, self.plain, columns)
         others = _Others(len(texts), unfit)
         more = [
             source.words(),

@@ -148,7 +148,7 @@ def test_values_that_only_the_server_has_are_rejected(tmp_path: Path, log_url: s
     logged.document["retries"] = 0
     entry = {"replication_method": "LOG_BASED", "write_disposition": disposition, "on_rejected": "keep"}
     logged.document["streams"] = [{"stream": "public.days", **entry, "max_rejected": 2}]
-    logged.sql(DAYS)
+    logged.sql(DAYS, "alter table days replica identity full")
     logged.succeed()
     logged.sql(
         "begin; update days set day = '-infinity' where id = 1; insert into days values (3, '2020-01-03'); commit"
@@ -164,6 +164,14 @@ def test_values_that_only_the_server_has_are_rejected(tmp_path: Path, log_url: s
     logged.document["streams"][0]["max_rejected"] = 3
     logged.succeed()
     assert [row[0] for row in logged.query("select id from days order by 1")] == [1, 3, 7]
+    # A delete fits, whatever the record was last.
+    logged.sql("update days set day = 'infinity' where id = 7", "delete from days where id in (1, 3, 7)")
+    logged.succeed()
+    if disposition == "merge":
+        assert logged.query("select id from days") == []
+    else:
+        found = logged.query("select id, day::text from days where _op = 'delete' order by id")
+        assert found == [(1, None), (3, "2020-01-03"), (7, None)]
 
 
 @pytest.mark.full
