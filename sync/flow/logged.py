@@ -23,7 +23,7 @@ from syncblocks.connectors.stream import DELETED_AT, Stream
 from syncblocks.connectors.struct_helpers import replace
 
 from .transform import Transformer, TransformError, declared_stream
-from .value_checks import WITHOUT_RECORD
+from .value_checks import without_record
 
 _MARK = pa.field(DELETED_AT, pa.timestamp("us", "UTC"))
 
@@ -111,7 +111,7 @@ class LoggedFunctions:
     # -- append ----------------------------------------------------------------------------------------------------
 
     def _appended(self, batch: pa.RecordBatch, call: Functions) -> pa.RecordBatch:
-        is_bare = pc.is_in(batch.column(OPERATION), value_set=WITHOUT_RECORD)
+        is_bare = without_record(batch.column(OPERATION))
         given, made = batch.filter(pc.invert(is_bare)), list[pa.RecordBatch]()
         if given.num_rows:
             made.append(self._called(given, call))

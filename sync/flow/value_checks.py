@@ -17,8 +17,10 @@ from syncblocks.connectors.rejected.limits import too_many
 from syncblocks.connectors.rejected.records import rejections
 from syncblocks.connectors.stream import RejectedRecord, Stream
 
-#: What an appended change is that has no record.
-WITHOUT_RECORD = pa.array(["delete", "truncate"])
+
+def without_record(operations: pa.Array) -> pa.Array:
+    """Return of appended changes which have no record: deletes and truncates."""
+    return pc.or_(*(pc.equal(operations, pc.constant(each)) for each in ("delete", "truncate")))
 
 
 def checked(
@@ -61,7 +63,7 @@ def appended(batch: pa.RecordBatch, names: Mapping[str, str]) -> pa.RecordBatch:
         batch: as it would be written.
         names: the source's name of a column -> its name in the batch.
     """
-    is_record = pc.invert(pc.is_in(batch.column(names[OPERATION]), value_set=WITHOUT_RECORD))
+    is_record = pc.invert(without_record(batch.column(names[OPERATION])))
     operations = pc.if_else(is_record, pc.constant(UPSERT), pc.constant(DELETE))
     unchanged = pa.nulls(batch.num_rows, pa.string())
     if names[UNCHANGED] in batch.schema.names:
