@@ -12,6 +12,7 @@ LOCKED := $(VENV)/.locked
 T ?= tests
 #: What `make faults` runs, in how many processes, and which part of it.
 FAULTS := tests/faults tests/fuzz tests/connectors/duckdb/test_unfinished.py tests/sync/store/test_simulation.py \
+	tests/sync/serve/test_simulated_day.py tests/connectors/postgres/log/test_decoder.py \
 	$(shell grep -rl --include='test_*.py' 'mark\.thinned' tests | grep -v '^tests/faults/')
 WORKERS ?= auto
 SHARD ?= 1/1

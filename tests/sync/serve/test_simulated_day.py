@@ -19,7 +19,7 @@ IS_FULL = os.environ.get("SYNCBLOCKS_FAULTS") == "full"
 @pytest.mark.full
 @pytest.mark.timeout(7200 if IS_FULL else 300)
 @pytest.mark.parametrize(
-    ("kind", "start", "count"), [("sqlite", BERLIN, 300), ("sqlite", LORD_HOWE, 200), ("postgres", BERLIN, 100)]
+    ("kind", "start", "count"), [("sqlite", BERLIN, 100), ("sqlite", LORD_HOWE, 70), ("postgres", BERLIN, 50)]
 )
 def test_each_time_of_a_day_is_decided_once(
     kind: str, start: datetime, count: int, request: pytest.FixtureRequest, tmp_path: Path

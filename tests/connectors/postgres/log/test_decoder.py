@@ -25,6 +25,7 @@ from tests.connectors.postgres.log.messages import (
     truncate,
     update,
 )
+from tests.thinned import only_full
 from tests.tiers import examples
 
 USERS, ORDERS = 16_400, 16_500
@@ -131,7 +132,7 @@ def test_what_is_damaged_is_an_error_with_its_place(message: bytes, reason: str)
 
 @pytest.mark.sampled
 @given(st.data())
-@settings(max_examples=examples(10_000))
+@settings(max_examples=examples(10_000 if only_full("whole") else 2_000))
 def test_damaged_messages_are_an_error_or_what_the_plain_decoder_reads(data: st.DataObject) -> None:
     messages = [bytearray(message) for message in STREAM]
     for _ in range(data.draw(st.integers(1, 3))):
