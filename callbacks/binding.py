@@ -1,9 +1,12 @@
 """Bind a function's signature: which arguments it gets, and whether it needs the parent's data. It has no side effects.
 
-1. The first positional parameter that is not named like a keyword argument (`*args` counts) receives the data.
-2. A parameter named like a keyword argument receives this argument, by position or by keyword.
-3. `__input` contains the data if the file mentions `__input` or the decorator says fetch_inputs=True; else it is `{}`.
-   A function that receives the data by position finds the same object in `__input`.
+1. The first positional parameter that is not named like a keyword argument (`*args` counts) receives the data. A
+   runtime variable does not take the place of the data. A variable is passed only to parameters behind the first one
+   that do not have a usual name of the data.
+2. A parameter named like a keyword argument or a runtime variable receives this argument, by position or by keyword.
+3. `__input` contains the data if the file, or a file of the project that it imports, mentions `__input`, or if the
+   decorator sets fetch_inputs=True. Otherwise it is `{}`. A function that receives the data by position finds the same
+   object in `__input`.
 4. Without `**kwargs` only the keyword arguments that the function names are passed.
 5. A parameter without default that no rule can fill is an error, raised before anything runs.
 """
@@ -18,6 +21,9 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from .errors import nearest
+
+#: Usual names of the parameter that receives the data.
+DATA_NAMES = frozenset({"parent_block_data", "data", "df"})
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -97,6 +103,7 @@ def bind(
     function: Callable[..., Any],
     *,
     known: Iterable[str],
+    variables: Iterable[str] = (),
     fillable: Iterable[str] | None = None,
     file_mentions_input: bool = False,
     fetch_inputs: bool | None = None,
@@ -105,16 +112,18 @@ def bind(
     """Read a function's signature.
 
     Args:
-        known: names of keyword arguments and runtime variables.
-        fillable: known names that an event can fill for this function; default: all.
-        file_mentions_input: whether the function's file contains the word `__input`.
+        known: names of keyword arguments.
+        variables: names of runtime variables, which are keyword arguments too.
+        fillable: names of both kinds that an event can fill for this function; default: all.
+        file_mentions_input: whether the function's file, or one that it imports, contains the word `__input`.
         fetch_inputs: argument of the decorator.
         is_legacy: whether it gets keyword arguments only.
 
     Raises:
         BindingError: nothing can fill a parameter that has no default, or there is no signature to read.
     """
-    known = frozenset(known) | {"__input"}
+    reserved = frozenset(known) | {"__input"}
+    known = reserved | frozenset(variables)
     can_fill = known if fillable is None else frozenset(fillable) | {"__input"}
     try:
         parameters = list(_signature(function).parameters.values())
@@ -124,7 +133,10 @@ def bind(
     by_position = [parameter for parameter in parameters if parameter.kind in _BY_POSITION]
     rest = next((parameter for parameter in parameters if parameter.kind is inspect.Parameter.VAR_POSITIONAL), None)
     takes_kwargs = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-    receiver = None if is_legacy else next((item for item in by_position if item.name not in known), rest)
+    others = known - DATA_NAMES | reserved
+    receiver = None if is_legacy else next((item for item in by_position if item.name not in others), rest)
+    if not is_legacy and by_position and by_position[0].name not in reserved:
+        receiver = by_position[0]
 
     named = tuple(
         parameter.name

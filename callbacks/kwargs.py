@@ -61,6 +61,11 @@ class BlockRun:
     rows_rejected: int | None = None
     #: Records deleted, marked or ended because the source no longer has them (`deletes`).
     rows_deleted: int | None = None
+    #: Records that another record of the same commit replaced, because both have the same key (merge). `None` if they
+    #: are not counted.
+    rows_replaced: int | None = None
+    #: Numbers of the connector's log lines: `{"warn": 2, "error": 1}`. `None` if there were none.
+    warnings: Mapping[str, int] | None = None
     bytes: int | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None

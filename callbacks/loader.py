@@ -27,10 +27,12 @@ from syncblocks.user_files import executing, helpers_beside
 from .binding import Binding, BindingError, bind
 from .decorator import DECORATORS, MARKS, Mark
 from .errors import CallbackLoadError, first_line, nearest
+from .imported_files import imported_files
 from .kwargs import RESERVED, STATUSES_WITH_DATA, TRANSFORMER_KWARGS, fillable
 from .mage import mage_modules
 
-_NAMES_INPUT = re.compile(rb"(?<![0-9A-Za-z_])__input(?![0-9A-Za-z_])")
+#: `__input`, and imports of a module that only the run knows.
+_NAMES_INPUT = re.compile(rb"(?<![0-9A-Za-z_])(__input|__import__|import_module)(?![0-9A-Za-z_])")
 
 
 class CallbackFunction(Struct, frozen=True, kw_only=True):
@@ -102,6 +104,7 @@ class ExecutedFile(Struct, frozen=True, kw_only=True):
 
     path: Path
     marks: tuple[Mark, ...]
+    #: Whether the file, or a file of the project that it imports, may use `__input`.
     mentions_input: bool
 
 
@@ -138,7 +141,18 @@ def execute(path: Path) -> ExecutedFile:
             raise
         except BaseException as error:  # also SystemExit: a file that exits does not end the engine
             raise _load_error(path, error) from error
-    return ExecutedFile(path=path, marks=tuple(marks), mentions_input=_NAMES_INPUT.search(source) is not None)
+        mentions_input = _mentions_input(path, source)
+    return ExecutedFile(path=path, marks=tuple(marks), mentions_input=mentions_input)
+
+
+def _mentions_input(path: Path, source: bytes) -> bool:
+    """Return true if a file, or a file of the project that it imports, may use `__input`."""
+    if _NAMES_INPUT.search(source):
+        return True
+    try:
+        return any(map(_NAMES_INPUT.search, imported_files(path, source)))
+    except RecursionError:
+        return True  # in doubt, the data is fetched
 
 
 def read_marks(
@@ -204,7 +218,8 @@ def _bound(
     try:
         binding = bind(
             function,
-            known=RESERVED | variables,
+            known=RESERVED,
+            variables=variables,
             fillable=can_fill | (variables - RESERVED),
             file_mentions_input=executed.mentions_input,
             fetch_inputs=fetch_inputs,
@@ -235,7 +250,7 @@ def _bound_transformer(
             f"function {name!r} is `async def`: a transformer is a plain function, which may call asyncio.run",
         )
     try:
-        binding = bind(function, known=TRANSFORMER_KWARGS | variables)
+        binding = bind(function, known=TRANSFORMER_KWARGS, variables=variables)
     except BindingError as error:
         raise CallbackLoadError(executed.path, line, f"function {name!r}: {error}") from error
     if binding.positional is None:

@@ -92,6 +92,8 @@ def _block_run(block: str, stream: str, status: str, date: str) -> dict[str, Any
         "rows": 3 if ended == "success" else None,
         "rows_rejected": 0 if ended == "success" else None,
         "rows_deleted": None,
+        "rows_replaced": None,
+        "warnings": None,
         "bytes": 120 if ended == "success" else None,
         "started_at": date,
         "ended_at": None if status in _NUMBERED else date,

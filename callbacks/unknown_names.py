@@ -1,8 +1,10 @@
 """Find misspelt keyword arguments in a callback function's source. Calls nothing.
 
-The loader already refuses a wrong parameter without a default. This module finds the rest: `kwargs["strem"]`,
-`kwargs.get("strem")`, `strem=None`, and a first parameter `strem`, which would receive the data. The first parameter
-may have any name, so it must be one or two letters off.
+The loader already refuses a wrong parameter without a default. This module finds the remaining mistakes:
+`kwargs["strem"]`, `kwargs.get("strem")`, `strem=None`, and a first parameter `strem`, which would receive the data.
+The first parameter may have any name, so it is reported only if it differs by one or two letters. A parameter behind
+keyword arguments that receives the data, such as `tablename` in `f(stream, tablename)`, is reported if it has a word of
+a keyword argument. A runtime variable with the name of the data's parameter is reported too.
 """
 
 from __future__ import annotations
@@ -14,12 +16,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from .binding import DATA_NAMES
 from .loader import CallbackFunction
 
 #: A parameter with a default that is at least this similar to a keyword argument's name counts as misspelt.
 _SIMILARITY = 0.75
-#: Names of the parameter that receives the data, which may resemble a variable's.
-_DATA_NAMES = frozenset({"parent_block_data", "data", "df"})
 #: Names that are neither data nor keyword arguments -> where to find the value.
 _OTHER_WORDS = {
     "status": "block_run.status",
@@ -28,8 +29,15 @@ _OTHER_WORDS = {
     "err": "__error",
     "run_id": "pipeline_run_id",
     "pipeline_name": "pipeline_uuid",
+    "stream_name": "stream",
+    "table_name": "destination_table",
+    "tablename": "destination_table",
     "is_last": "is_last_block_run",
 }
+#: Parts of names that are data, even if they also have a word of a keyword argument, as `stream_rows` does.
+_DATA_WORDS = ("data", "df", "frame", "rows", "records", "output", "result", "input")
+#: Words of keyword arguments with fewer letters are not compared.
+_SHORTEST_WORD = 4
 _LOOKUPS = ("get", "pop")
 
 
@@ -40,14 +48,18 @@ class UnknownName:
     function: str
     line: int
     name: str
-    #: Its use in the file, such as `kwargs['strem']`.
+    #: Its use in the file, such as `kwargs['strem']`; or the whole sentence, if it is a runtime variable.
     text: str
     #: The most similar known name, if there is one.
     nearest: str | None
-    #: Whether to report it: it differs from a known name by one or two letters, or is another word for it.
+    #: Whether to report it: it resembles a known name, or is another word for it.
     is_slip: bool
+    #: Whether it is a runtime variable, which never takes the place of the data.
+    is_variable: bool = False
 
     def __str__(self) -> str:
+        if self.is_variable:
+            return f"line {self.line}: {self.text}. Rename the parameter or the variable"
         hint = "" if self.nearest is None else f"; did you mean {self.nearest!r}?"
         return f"line {self.line}: {self.text}: no keyword argument is named {self.name!r}{hint}"
 
@@ -66,17 +78,26 @@ def unknown_names(path: Path, function: CallbackFunction, known: Collection[str]
     found = [*_parameters(node, function, known)]
     if node.args.kwarg is not None:
         found += [(line, name, text) for line, name, text in _lookups(node, node.args.kwarg.arg) if name not in known]
+    receiver = function.binding.positional
+    related = _related(node, function, known)
     return [
         UnknownName(
             function=function.name,
             line=line,
             name=name,
             text=text,
-            nearest=_meant(name, known) or next(iter(get_close_matches(name.lower(), list(known), n=1)), None),
-            is_slip=_meant(name, known) is not None,
+            nearest=None if name in known else _nearest(name, known, related if name == receiver else None),
+            is_slip=name in known or _meant(name, known) is not None or (name == receiver and related is not None),
+            is_variable=name in known,
         )
         for line, name, text in sorted(set(found))
     ]
+
+
+def mentions(path: Path, function: CallbackFunction, word: str) -> bool | None:
+    """Return whether a function's own code has a word; `None` if the function is not a plain function of this file."""
+    node = _definition(path, function)
+    return None if node is None else word in ast.unparse(node)
 
 
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef
@@ -102,15 +123,40 @@ def _parameters(
     """Yield parameters that look like a misspelt keyword argument."""
     arguments = node.args
     receiver = function.binding.positional
+    is_related = _related(node, function, known) is not None
     for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
         name = argument.arg
-        if name in known:
+        if name == receiver and name in known:
+            yield argument.lineno, name, f"parameter {name!r} receives the parent's data, not the variable {name!r}"
+        elif name in known:
             continue
-        if name == receiver:
-            if name not in _DATA_NAMES and _meant(name, known):
+        elif name == receiver:
+            if name not in DATA_NAMES and (_meant(name, known) or is_related):
                 yield argument.lineno, name, f"parameter {name!r} receives the parent's data"
         elif name in _OTHER_WORDS or get_close_matches(name.lower(), list(known), n=1, cutoff=_SIMILARITY):
             yield argument.lineno, name, f"parameter {name!r} always has its default"
+
+
+def _related(node: _Definition, function: CallbackFunction, known: Collection[str]) -> str | None:
+    """Return the keyword argument that the data's parameter has a word of, if it comes behind keyword arguments."""
+    name = function.binding.positional
+    first = next(iter((*node.args.posonlyargs, *node.args.args)), None)
+    is_first = first is None or first.arg == name
+    if name is None or is_first or name in known or any(word in name.lower() for word in _DATA_WORDS):
+        return None
+
+    def shared(each: str) -> int:
+        words = [word for word in each.split("_") if len(word) >= _SHORTEST_WORD and word in name.lower()]
+        return sum(map(len, words))
+
+    nearest = max(sorted(known), key=shared)
+    return nearest if shared(nearest) else None
+
+
+def _nearest(name: str, known: Collection[str], related: str | None) -> str | None:
+    """Return the known name that is suggested."""
+    found = _meant(name, known) or related
+    return found or next(iter(get_close_matches(name.lower(), list(known), n=1)), None)
 
 
 def _meant(name: str, known: Collection[str]) -> str | None:

@@ -5,6 +5,7 @@ No other code asks whether a connector has a method: a wrapper around a connecto
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from inspect import isfunction
 from typing import Any
@@ -45,11 +46,13 @@ from .protocols import (
     NamesTables,
     NotesLog,
     Prepares,
+    ReadsLimits,
     ReadsLog,
     ReadsQueries,
     ReadsRanges,
     RefusesKeys,
     RunsStatements,
+    ShowsAddress,
     SkipsLate,
     Source,
     StatesTypes,
@@ -64,6 +67,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
 
     prepares: Prepares | None = None
     verifies_server: VerifiesServer | None = None
+    shows_address: ShowsAddress | None = None
     knows_limits: KnowsLimits | None = None
     knows_place: KnowsPlace | None = None
     holds_memory: HoldsMemory | None = None
@@ -83,6 +87,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     computes_checksums: ComputesChecksums | None = None
     flattens_objects: FlattensObjects | None = None
     states_types: StatesTypes | None = None
+    reads_limits: ReadsLimits | None = None
     names_tables: NamesTables | None = None
     names_columns: NamesColumns | None = None
     forgets_runs: ForgetsRuns | None = None
@@ -105,6 +110,52 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     def __contains__(self, capability: Capability) -> bool:
         """Tell whether the connector lists a capability."""
         return capability in self.listed
+
+
+#: Capabilities that only destinations have. A wrapper around a source drops them.
+OF_DESTINATIONS = frozenset(
+    {
+        "drops_deleted",
+        "examines_tables",
+        "fences_statements",
+        "forgets_runs",
+        "keeps_files",
+        "keeps_latest",
+        "keeps_rejected",
+        "knows_privileges",
+        "lists_ledger",
+        "lists_leftovers",
+        "loads_ranges",
+        "names_columns",
+        "names_tables",
+        "notes_log",
+        "reads_limits",
+        "refuses_keys",
+        "states_types",
+    }
+)
+
+
+class Adaptation(Struct, frozen=True, kw_only=True):
+    """What a wrapper around a connector does with each capability. It names every one, and `listed`."""
+
+    passed_on: frozenset[str]
+    wrapped: frozenset[str]
+    dropped: frozenset[str]
+
+    def of(self, can: Capabilities, **wrappers: Callable[[Any], Any]) -> Capabilities:
+        """Return the capabilities of the wrapper.
+
+        Args:
+            can: capabilities of the connector.
+            wrappers: name of each wrapped capability -> function that wraps the connector's own.
+        """
+        assert wrappers.keys() == self.wrapped, "each wrapped capability has a wrapper"
+        found = {name: getattr(can, name) for name in (*self.passed_on, *self.wrapped)}
+        for name, wrapper in wrappers.items():
+            if found[name] is not None:
+                found[name] = wrapper(found[name])
+        return Capabilities(**found)
 
 
 #: Names of those that are protocols.
@@ -130,6 +181,11 @@ def capabilities_of(connector: Source | Destination) -> Capabilities:
     """
     found: dict[str, Any] = dict.fromkeys(_names(connector), connector)
     return Capabilities(**found, listed=listed_by(type(connector)))
+
+
+def shown_address(connector: Source | Destination, can: Capabilities) -> str:
+    """Return the address of a connector for output, and never to compare or store it in a ledger."""
+    return connector.identity() if can.shows_address is None else can.shows_address.shown_address()
 
 
 def capabilities_of_class(connector: type[Any]) -> dict[str, str]:
@@ -163,10 +219,12 @@ def _names(connector: Any) -> list[str]:
 
 __all__ = [
     "PROTOCOLS",
+    "Adaptation",
     "Capabilities",
     "capabilities_of",
     "capabilities_of_class",
     "listed_by",
     "methods_of",
     "protocol_of",
+    "shown_address",
 ]

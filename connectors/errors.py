@@ -118,6 +118,17 @@ class Interrupted(ConnectorError):
     """`interrupt` has ended the call; its transaction was rolled back."""
 
 
+def taken_over(stream: str, owner: str = "") -> TakenOver:
+    """Make the error for a stream whose ledger row has another token.
+
+    Args:
+        stream: name of the stream.
+        owner: owner of that token. Empty if the row was deleted or cannot be read.
+    """
+    by = owner or "another run, or its ledger row was deleted"
+    return TakenOver(f"stream {stream!r} was taken over by {by}", stream=stream)
+
+
 def null_in_key(
     column: str, *, stream: str = "", stream_key: str = "key_properties", keeps_rejected: bool = True
 ) -> FatalConnectorError:

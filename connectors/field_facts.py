@@ -60,6 +60,8 @@ class FieldFacts(msgspec.Struct, frozen=True, kw_only=True):
     needed: bool = False
     #: Of texts: a column of the table whose type does not hold texts becomes text.
     becomes_text: bool = False
+    #: True if the table's column is a text of only NULL that gets this type, since its first values arrive.
+    first_values: bool = False
     #: Of a column of a table: the table computes it.
     computed: bool = False
     #: So does the table that a replacement leaves.
@@ -119,6 +121,7 @@ _FLAGS = {
     "relaxed": (b"relaxed", b""),
     "needed": (b"needed", b""),
     "becomes_text": (b"becomes_text", b""),
+    "first_values": (b"first_values", b""),
     "unknown_type": (b"unknown_type", b"1"),
     "quoted": (b"is_quoted", b"1"),
     "of_file": (b"of_file", b""),

@@ -16,12 +16,13 @@ import pyarrow as pa
 from .arrow import compute as pc
 from .arrow.casts import cast_array
 from .arrow.conform import python_value, shown
+from .arrow.digits import is_number_in_text
+from .arrow.json_scalars import scalar_from_json
 from .arrow.text import is_bytes, is_text, is_uuid
 from .arrow.type_names import type_text
-from .errors import ConnectorConfigError, FatalConnectorError
-from .field_facts import facts_of
-from .incremental.bookmarks import from_json, is_number_in_text
-from .read_spec import ASKING, MEASURING, Condition
+from .errors import FatalConnectorError
+from .field_facts import facts_of, is_unseen
+from .read_spec import ASKING, MATCHES, MEASURING, RANGE, Condition
 from .stream import Stream
 from .struct_helpers import replace
 
@@ -77,8 +78,8 @@ def _is_uuid(field: pa.Field) -> bool:
 
 def _typed(text: str, kind: pa.DataType, how: str) -> pa.Scalar:
     try:
-        found = from_json(text, kind)
-    except ConnectorConfigError as error:
+        found = scalar_from_json(text, kind)
+    except (pa.ArrowException, ValueError, TypeError, ArithmeticError) as error:
         raise ValueError(how) from error
     if pa.types.is_floating(kind) and abs(found.as_py()) == float("inf"):
         raise ValueError(how)
@@ -90,6 +91,30 @@ def _length(value: int, field: pa.Field) -> pa.Scalar:
     if is_number_in_text(field) or not (is_text(field.type) or is_bytes(field.type)):
         raise ValueError("only texts and bytes have a length")
     return pc.constant(value)
+
+
+def pattern_of(text: str) -> pa.Scalar:
+    """Read a regular expression of RE2.
+
+    Raises:
+        ValueError: RE2 refuses the expression; the message is the one of RE2.
+    """
+    try:
+        _searched(pc.constant("", pa.string()), text)
+    except pa.ArrowException as error:
+        raise ValueError(f"RE2 does not accept this regular expression: {str(error).partition(': ')[2]}") from error
+    return pc.constant(text)
+
+
+def _searched(texts: Any, pattern: str) -> Any:
+    return pc.match_substring_regex(texts, pattern)
+
+
+def _pattern(value: str, field: pa.Field) -> pa.Scalar:
+    """Read the regular expression for a column, which only texts match."""
+    if is_number_in_text(field) or not is_text(field.type):
+        raise ValueError(f"a regular expression is searched in texts only. Set `types: {{{field.name}: string}}`")
+    return pattern_of(value)
 
 
 def _number(value: Any) -> str:
@@ -124,7 +149,7 @@ def condition_of(field: pa.Field, operator: str, given: Sequence[Any]) -> Condit
     Raises:
         ValueError: see `literal_of`.
     """
-    read = _length if operator in MEASURING else literal_of
+    read = _length if operator in MEASURING else _pattern if operator == MATCHES else literal_of
     values = tuple(read(value, field) for value in given)
     return Condition(field=field, operator=operator, values=values, given=tuple(given))
 
@@ -155,10 +180,42 @@ def fitted(condition: Condition, field: pa.Field) -> Condition:
     """
     if field.type == condition.field.type:
         return condition
+    given, place = condition.given, f"column {field.name!r} is {type_text(field.type)}"
+    if condition.of_interval and condition.of_interval != RANGE:
+        try:
+            demand_time(field)
+        except ValueError as error:
+            remedy = f"Set `types: {{{field.name}: date}}`, and rewrite the table with --full-refresh"
+            raise ValueError(f"{place}, but {error}. {remedy}") from error
+        given = tuple(moment_in(value, field.type) for value in given)
     try:
-        return replace(condition_of(field, condition.operator, condition.given), of_interval=condition.of_interval)
+        return replace(condition_of(field, condition.operator, given), of_interval=condition.of_interval)
     except ValueError as error:
-        raise ValueError(f"column {field.name!r} is {type_text(field.type)}: {error}") from error
+        raise ValueError(f"{place}: {error}") from error
+
+
+def demand_time(field: pa.Field) -> None:
+    """Refuse a column that cannot be compared with a run's interval.
+
+    A column without a value is accepted, because its type is not known yet.
+
+    Raises:
+        ValueError: the message says why, and is one full sentence for people to read.
+    """
+    kind = field.type
+    if not (pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind) or is_unseen(field)):
+        raise ValueError(
+            "a condition on `interval_*` needs a date or a time, because texts would be compared by their letters"
+        )
+
+
+def moment_in(moment: str, kind: pa.DataType) -> str:
+    """Return a time in UTC as a column has it: without its zone, or as a date at midnight."""
+    if pa.types.is_timestamp(kind) and kind.tz is None:
+        return moment.removesuffix("+00:00")
+    if pa.types.is_date(kind) and moment.endswith("T00:00:00+00:00"):
+        return moment[:10]
+    return moment
 
 
 def matches(records: pa.RecordBatch, conditions: Sequence[Condition]) -> pa.Array:
@@ -173,9 +230,22 @@ def matches(records: pa.RecordBatch, conditions: Sequence[Condition]) -> pa.Arra
     """
     mask = None
     for each in conditions:
-        met = _met(records.column(each.field.name), _refitted(records, each, "where"))
+        column, condition = records.column(each.field.name), _refitted(records, each, "where")
+        if each.of_interval and column.null_count < len(column):
+            _demand_times(column, each.field.name)
+        met = _met(column, condition)
         mask = met if mask is None else pc.and_(mask, met)
     return pc.fill_null(mask, False)
+
+
+def _demand_times(column: pa.Array, name: str) -> None:
+    """Refuse values of a column whose type was not known when the plan was made."""
+    try:
+        demand_time(pa.field(name, column.type))
+    except ValueError as error:
+        raise FatalConnectorError(
+            f"where: column {name!r} is {type_text(column.type)}: {error}. Set the column's type in `types`"
+        ) from error
 
 
 def without_deleted(records: Records, condition: Condition | None) -> Records:
@@ -243,6 +313,8 @@ def _met(column: pa.Array, condition: Condition) -> pa.Array:
     if operator in MEASURING:
         lengths = pc.binary_length(column) if is_bytes(column.type) else pc.utf8_length(column)
         return _compared(lengths, ">=" if operator == "min_length" else "<=", condition.values[0])
+    if operator == MATCHES:
+        return _searched(column, condition.values[0].as_py())
     if pa.types.is_dictionary(column.type) or column.type == pa.uuid():
         column = cast_array(column, condition.values[0].type, condition.field.name, "")
     compared = _numbers_compared if is_number_in_text(condition.field) else _compared
@@ -277,11 +349,14 @@ def _numbers_compared(column: pa.Array, comparison: str, value: pa.Scalar) -> pa
 
 __all__ = [
     "condition_of",
+    "demand_time",
     "failures",
     "fitted",
     "literal_of",
     "matches",
+    "moment_in",
     "passes",
+    "pattern_of",
     "refitted",
     "say_deleted",
     "without_deleted",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import stat
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -85,6 +86,35 @@ def unwritable(path: Path, *beside: Path) -> Path | None:
         if _is_there(needed) and not os.access(needed, mode, effective_ids=os.access in os.supports_effective_ids):
             return needed
     return None
+
+
+def demand_folder(path: Path) -> None:
+    """Raise if the folder of a database file does not exist, because a mistyped folder must not be created.
+
+    Raises:
+        ConnectorConfigError: the folder does not exist. The message names the nearest folder that exists.
+    """
+    if _is_there(folder := path.parent):
+        return
+    missing = folder
+    while not _is_there(missing.parent):
+        missing = missing.parent
+    try:
+        beside = [each.name for each in missing.parent.iterdir() if each.is_dir()]
+    except OSError:  # a file, or a folder that this user may not read
+        beside = []
+    import difflib  # only for this message
+
+    near = difflib.get_close_matches(missing.name, beside, n=1)
+    hint = (
+        f"Did you mean {str(missing.with_name(near[0]))!r}?"
+        if near
+        else f"The nearest folder is {str(missing.parent)!r}."
+    )
+    raise ConnectorConfigError(
+        f"the folder {str(folder)!r} does not exist. {hint} To create it, run `mkdir -p {shlex.quote(str(folder))}`",
+        key="path",
+    )
 
 
 def sqlite_files(path: Path) -> tuple[Path, ...]:

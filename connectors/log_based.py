@@ -42,6 +42,9 @@ GENERATED = "generated"
 #: In a stream's locator: its changes must have all values of their records, also large ones that have not changed.
 WHOLE = "whole"
 
+#: In a stream's locator: what `LogLook.unlogged` has of the stream.
+UNLOGGED = "unlogged"
+
 #: In a stream's locator: the moment that is read, see `LogMoment`.
 SNAPSHOT = "snapshot"
 
@@ -62,6 +65,8 @@ class LogLook(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     #: What each run tells as well.
     warnings: tuple[str, ...] = ()
+    #: Stream -> changes of its table since the last run that gave existing records values which are not in the log.
+    unlogged: Mapping[str, tuple[str, ...]] = {}
     #: How much log the source keeps for the pipeline; None: none, or nobody knows.
     retained_bytes: int | None = None
 
@@ -208,6 +213,24 @@ def with_log_columns(stream: Stream, *, is_appended: bool, deletes: str) -> Stre
     )
 
 
+def is_logged(stream: Stream) -> bool:
+    """Return true if a stream is read from the log, also while its table is copied."""
+    return DELETES in stream.locator
+
+
+def value_remedies(stream: Stream, column: str) -> str:
+    """Return the remedies for a value that a column of a logged stream cannot have, as full sentences."""
+    copied = (
+        f" After either, copy the table once with `syncblocks run --full-refresh --stream {stream.name}`."
+        if stream.locator[DELETES]
+        else ""
+    )
+    return (
+        f"To read the column as text, add `{stream.name}.{column}` to the source's `text_columns`. To set such records "
+        f"aside, set `on_rejected: keep` of the stream.{copied} Or exclude the column with `columns`"
+    )
+
+
 def logged_rows(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
     """Return the rows of streams that are, or were, read out of a log."""
     return [row for row in rows if row.log]
@@ -234,6 +257,7 @@ __all__ = [
     "SNAPSHOT",
     "TRUNCATE",
     "UNCHANGED",
+    "UNLOGGED",
     "UPSERT",
     "WHOLE",
     "GivenUp",
@@ -243,6 +267,7 @@ __all__ = [
     "OpenLog",
     "changes_stream",
     "former_keys",
+    "is_logged",
     "logged_rows",
     "logged_stream",
     "plain_columns",
@@ -250,5 +275,6 @@ __all__ = [
     "position_of",
     "renamed_changes",
     "renamed_unchanged",
+    "value_remedies",
     "with_log_columns",
 ]

@@ -312,6 +312,10 @@ class ListsUnreadable(Protocol):
         """Return their names in the form of stream names, in order."""
         ...
 
+    def read_grants(self, tables: Sequence[str]) -> Sequence[str]:
+        """Return the statements that let the user read some of these tables."""
+        ...
+
 
 @runtime_checkable
 class HasFormerNames(Protocol):
@@ -433,6 +437,7 @@ class ReadsLog(Protocol):
         note: Callable[[str, Mapping[str, Any]], None],
         held: Callable[[], Sequence[Bookmark]],
         ended: Sequence[Bookmark] = (),
+        reader: str = "",
     ) -> AbstractContextManager[OpenLog]:
         """Open one read of all these streams.
 
@@ -444,6 +449,7 @@ class ReadsLog(Protocol):
             held: returns the committed positions of all streams of this log; the source may discard the log below the
                 lowest one only. Any thread may call it.
             ended: state of other streams that this run has read to the end: this read ends at the same position.
+            reader: run and host. Another run that waits for the log shows them.
 
         Raises:
             FatalConnectorError: a requirement is missing, or the log does not match the rows.
@@ -568,6 +574,18 @@ class StatesTypes(Protocol):
 
 
 @runtime_checkable
+class ReadsLimits(Protocol):
+    """Reads the least and greatest values of columns. Without it, guessed types do not depend on the table's values."""
+
+    def limits(self, destination_table: str, columns: Sequence[str]) -> Mapping[str, tuple[Any, Any]]:
+        """Return the least and the greatest value of some columns of an existing table, without columns of only NULL.
+
+        The columns are integers or texts.
+        """
+        ...
+
+
+@runtime_checkable
 class NamesTables(Protocol):
     """Knows which names mean one table. Without it, only equal names do."""
 
@@ -595,6 +613,15 @@ class VerifiesServer(Protocol):
 
 
 @runtime_checkable
+class ShowsAddress(Protocol):
+    """Shows its address as the file writes it. A capability of sources and destinations."""
+
+    def shown_address(self) -> str:
+        """Return `identity()` for output, with the host as the settings write it, and without credentials."""
+        ...
+
+
+@runtime_checkable
 class KnowsLimits(Protocol):
     """Knows its user's limits on the server; for sources and destinations. Without it, a run meets them."""
 
@@ -616,7 +643,8 @@ class ForgetsRuns(Protocol):
 class KeepsRejected(Protocol):
     """Accepts `Rejected` events and keeps their records beside the table; see `connectors/rejected`.
 
-    It also keeps records that it rejects itself, and names them in `Commit.refused`.
+    It also keeps records that it rejects itself, and names them in `Commit.refused`. It fails a load with more of them
+    than `WriteSpec.max_rejected`, or with a larger share of a commit than `WriteSpec.max_rejected_percent`.
     """
 
     def keeps_rejected(self) -> str:

@@ -53,6 +53,13 @@ ASKING = ("is_null", "is_not_null")
 #: Operators of checks on the length of a value: characters of a text, or bytes.
 MEASURING = ("min_length", "max_length")
 
+#: Operator of a check: a regular expression of RE2, searched in the text.
+MATCHES = "matches"
+
+
+#: `Condition.of_interval` of the conditions that bound the range of `replace_range`.
+RANGE = "range_column"
+
 
 class Condition(Struct, frozen=True, kw_only=True):
     """A condition on one column of a record; the stream need not select the column.
@@ -61,9 +68,10 @@ class Condition(Struct, frozen=True, kw_only=True):
     """
 
     field: pa.Field
-    #: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` (at least one value), one of `ASKING`, or for a check one of `MEASURING`.
+    #: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` (at least one value), one of `ASKING`, or for a check one of `MEASURING` or
+    #: `MATCHES`.
     operator: str
-    #: In the column's type, but a UUID as text; for `MEASURING` an integer; none for `ASKING`.
+    #: In the column's type, but a UUID as text; for `MEASURING` an integer, for `MATCHES` a text; none for `ASKING`.
     values: tuple[pa.Scalar, ...] = ()
     #: The values from the pipeline file (JSON): a column with a guessed type may turn out to have another.
     given: tuple[Any, ...] = ()
@@ -74,6 +82,8 @@ class Condition(Struct, frozen=True, kw_only=True):
         """Return it as text for users: `amount >= 10`."""
         if self.operator in ASKING:
             return f"{self.field.name} {self.operator.replace('_', ' ')}"
+        if self.operator == MATCHES:
+            return f"{self.field.name} {self.operator} {self.values[0]}"
         shown = [repr(str(value)) if pa.types.is_string(value.type) else str(value) for value in self.values]
         return f"{self.field.name} {self.operator} " + (f"({', '.join(shown)})" if self.operator == "in" else shown[0])
 
@@ -130,6 +140,9 @@ class ReadSpec(Struct, frozen=True, kw_only=True):
     names_files: bool = False
     #: Only records that meet all of them are read, counted and compared.
     where: tuple[Condition, ...] = ()
+    #: Conditions that the engine applies in place of the source. `incremental` drops the records that do not meet them,
+    #: because only records that match may move the bookmark.
+    engine_where: tuple[Condition, ...] = ()
     #: Maximum of records in one run; None: no limit. The engine ends a FULL_TABLE read at the limit; INCREMENTAL
     #: continues in the order of the bookmark, see `incremental`; for files it reads new ones up to the limit.
     limit: int | None = None

@@ -74,9 +74,6 @@ EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 #: Sources that keep their own position: INCREMENTAL needs no bookmark_properties in the pipeline file.
 KEEP_OWN_BOOKMARKS = frozenset({"airbyte", "singer"})
 
-#: Those of our sources whose log of changes is read: LOG_BASED.
-READ_LOG = frozenset({"postgres"})
-
 GROUPS = {"source": "syncblocks.sources", "destination": "syncblocks.destinations"}
 
 

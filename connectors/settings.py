@@ -66,6 +66,16 @@ _OTHER_WORDS = {
 }
 
 
+#: Pattern of a setting -> an example that matches it.
+_EXAMPLES: dict[str, str] = {}
+
+
+def pattern_like(pattern: str, example: str) -> str:
+    """Return a pattern for a setting. Messages about a wrong value show the example, not the pattern."""
+    _EXAMPLES[pattern] = example
+    return pattern
+
+
 class Config(dict[str, Any]):
     """A connector's config as the pipeline file has it; its text has no value, which may be a secret."""
 
@@ -123,6 +133,8 @@ def _mistake(error: ErrorDetails, known: Sequence[str], connector: str) -> Conne
     reason = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if error["type"] == "missing":
         reason = "is required"
+    if error["type"] == "string_pattern_mismatch" and (example := _EXAMPLES.get(error["ctx"]["pattern"])):
+        reason = f"must be written like {example}"
     message = f"config of connector {connector!r}: {f'{key}: ' if key else ''}{reason}"
     if error["type"] == "extra_forbidden":
         message = f"config of connector {connector!r} has no key {key!r}"

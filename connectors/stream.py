@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ from msgspec import Struct
 
 from .errors import ConnectorError
 from .read_spec import ReadSpec
-from .struct_helpers import Guarded, names_of
+from .struct_helpers import Guarded, names_of, replace
 from .write_spec import WriteDisposition, WriteSpec
 
 _FACTS = {
@@ -199,6 +201,21 @@ class Rejected(Struct, frozen=True, kw_only=True):
     records: tuple[RejectedRecord, ...]
 
 
+class Warned(Struct, frozen=True, kw_only=True):
+    """Numbers of lines in the source's log that may mean missing records; no destination gets it."""
+
+    #: Lines of the level WARN.
+    warn: int = 0
+    #: Lines of the level ERROR or above.
+    error: int = 0
+
+    def __add__(self, other: Warned) -> Warned:
+        return Warned(warn=self.warn + other.warn, error=self.error + other.error)
+
+    def __bool__(self) -> bool:
+        return bool(self.warn or self.error)
+
+
 class Ended(Struct, frozen=True, kw_only=True):
     """The last event of one stream of a group, where the others go on; no destination gets it.
 
@@ -210,7 +227,7 @@ class Ended(Struct, frozen=True, kw_only=True):
 
 
 #: What a source yields and a destination takes, in memory: batches of about 4 MB or 64k records.
-Event = pa.RecordBatch | Checkpoint | Stream | Rejected | Ended
+Event = pa.RecordBatch | Checkpoint | Stream | Rejected | Warned | Ended
 
 
 class LedgerKey(Struct, frozen=True, kw_only=True):
@@ -220,6 +237,14 @@ class LedgerKey(Struct, frozen=True, kw_only=True):
     stream: str
     #: May carry a schema (`analytics.dim_users`).
     destination_table: str
+
+
+def ended_token(token: str) -> str:
+    """Return the token that fences a load after its end. Nothing is committed under it.
+
+    The run of the load recognizes it, so a retry does not take it for the token of another run.
+    """
+    return blake2b(token.encode(), digest_size=16).hexdigest()
 
 
 class LedgerRow(Struct, frozen=True, kw_only=True):
@@ -248,6 +273,8 @@ class LedgerRow(Struct, frozen=True, kw_only=True):
     compared_at: datetime | None = None
     #: Columns of the stream whose values older records are given; until that is done, a run begins with it.
     filling: tuple[str, ...] = ()
+    #: Columns of the table that were created as texts because no value had arrived.
+    untyped: tuple[str, ...] = ()
     #: Of LOG_BASED, what the source has to know again (`ReadsLog`): names, numbers, the source's identity (JSON).
     log: Mapping[str, Any] = {}
 
@@ -299,6 +326,8 @@ class TableState(Struct, frozen=True, kw_only=True):
     stream_name: str = ""
     #: Differs for another table that is made under the same name; empty where the system does not tell.
     identity: str = ""
+    #: Keys of the ledger rows that are newer than the table, because somebody has restored an older version of it.
+    rolled_back: frozenset[LedgerKey] = frozenset()
     #: `LedgerRow.columns` of the stream that is planned for the table; `describe` leaves it empty.
     columns: Mapping[str, str] = {}
 
@@ -381,6 +410,8 @@ class Load(Guarded, frozen=True, kw_only=True):
     compared_at: datetime | None = None
     #: `LedgerRow.filling` as each commit writes it.
     filling: tuple[str, ...] = ()
+    #: `LedgerRow.untyped` as each commit writes it, without the columns that the load gives a type.
+    untyped: tuple[str, ...] = ()
     #: `LedgerRow.log` as each commit writes it.
     log: Mapping[str, Any] = {}
     #: MERGE into a destination that `FillsColumns`: `stream` has the key and some columns, which are written into the
@@ -398,6 +429,45 @@ class Load(Guarded, frozen=True, kw_only=True):
     #: Called before a commit that adds or changes columns, so that a crash in the commit does not lose that news.
     #: Arguments: the commit's checkpoint, or None for a change before the commit; the `Commit.schema_changes`.
     announce: Callable[[Checkpoint | None, Sequence[Mapping[str, Any]]], None] = _announce_nothing
+
+
+def committed_row(
+    former: LedgerRow | None,
+    load: Load,
+    checkpoint: Checkpoint,
+    *,
+    written: int,
+    history: Mapping[str, Any],
+    columns: Mapping[str, str] | None = None,
+    typed: Collection[str] = (),
+) -> LedgerRow:
+    """Return the ledger row of a stream after a commit.
+
+    Args:
+        former: the row with the token of the load. `None` if the ledger updates the row without reading it.
+        load: the order.
+        checkpoint: the checkpoint of the commit. The bookmark is copied as JSON.
+        written: number of records that the load has written, with this commit.
+        history: state of a history, see `HistoryLoad`. Empty for other dispositions.
+        columns: names of columns in the table, see `LedgerRow.columns`. `None` leaves them unchanged.
+        typed: columns of `Load.untyped` that the load gave a type.
+    """
+    former = LedgerRow(key=load.key, source="", token=load.token) if former is None else former
+    bookmark = None if checkpoint.bookmark is None else json.loads(json.dumps(checkpoint.bookmark, allow_nan=False))
+    is_final = checkpoint.is_final
+    return replace(
+        former,
+        bookmark=bookmark,
+        committed_at=datetime.now(UTC),
+        columns=former.columns if columns is None else columns,
+        history=history,
+        compared_at=load.compared_at,
+        filling=load.filling,
+        untyped=tuple(name for name in load.untyped if name not in typed),
+        log=load.log,
+        completed_by=load.run if is_final else former.completed_by,
+        rows=load.records_before + written if is_final else former.rows,
+    )
 
 
 class Commit(Struct, frozen=True, kw_only=True):
@@ -419,3 +489,6 @@ class Commit(Struct, frozen=True, kw_only=True):
     refused: tuple[RejectedRecord, ...] = ()
     #: Records of `Load.removed` and `Load.marked` that this commit has deleted, or newly marked as deleted.
     removed: int = 0
+    #: For MERGE: records since the previous commit that another of these records replaced, because both have the same
+    #: key. IGNORE replaces none, and a change of LOG_BASED is not counted. `None` if the destination does not count.
+    replaced: int | None = None

@@ -70,6 +70,8 @@ class WriteSpec(Struct, frozen=True, kw_only=True):
     changes: bool = False
     #: Maximum of rejected records, see `connectors/rejected`; None: the first one is an error.
     max_rejected: int | None = None
+    #: Largest share of rejected records among the records of one commit, in percent. `None` without such a limit.
+    max_rejected_percent: float | None = None
 
     @property
     def deciding(self) -> frozenset[str]:

@@ -10,23 +10,21 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, quote_plus, unquote
+from urllib.parse import quote, unquote
 
-from ..connectors.secret_texts import MASK, WORD_LENGTH, is_maskable, pattern
+from ..connectors.secret_texts import MASK, WORD_LENGTH, Secrets, is_maskable, is_telling
 
 MAX_SECRET_BYTES = 65_536
 SECRETS_DIR = "/run/secrets"
 
-#: The rest of a secret that a cut has split is masked if it has at least this many characters, at this many cuts.
-CUT_LENGTH = 4
-MAX_CUTS = 20
-
-_CUT = re.compile(r"^\.\.\.", re.MULTILINE)
 #: Up to the last `@`, if what follows the `:` is no port: a password that is not encoded may hold anything.
 _URL_PASSWORD = re.compile(r"(?<=://)([^\s:/@?#\"']*):(?!\d+[/?#])([^\s\"'<>]{1,256})@")
 _KEY_VALUE = re.compile(r"\b(password|passwd|pwd)=(?!\*\*\*)('[^']*'|\"[^\"]*\"|[^\s&;,'\")\]}]+)", re.IGNORECASE)
 #: Names in a service account whose values occur in every message, and let nobody in.
 _PUBLIC = re.compile(r"^(type|account_type|project_id|quota_project_id|universe_domain)$|_ur[il]$")
+#: Number of bytes after which PostgreSQL cuts a name.
+_NAME_BYTES = 63
+_URL_PARTS = re.compile(r"[?#]")
 _SECRET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
@@ -95,10 +93,7 @@ class Redactor:
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._values: frozenset[str] = frozenset()
-        self._pattern: re.Pattern[str] | None = None
-        #: The same at each place of a text: one spelling may begin within another, as a line of a key in its half.
-        self._at_each_place: re.Pattern[str] = re.compile("(?!)")
-        self._spellings: list[str] = []
+        self._secrets: Secrets | None = None
         self.add(values)
 
     def add(self, values: Iterable[str]) -> None:
@@ -106,46 +101,15 @@ class Redactor:
         known = self._values | {part for value in values for part in (value, *_parts(value)) if is_maskable(part)}
         if known == self._values:
             return
-        spellings = {spelling for value in known for spelling in _spellings(value)}
-        longest_first = sorted(spellings, key=lambda text: (-len(text), text))
         self._values = known
-        self._spellings = longest_first
-        spelled = "|".join(pattern(text) for text in longest_first)
-        self._pattern, self._at_each_place = re.compile(spelled), re.compile(f"(?=({spelled}))")
+        self._secrets = Secrets(form for value in known for form in _forms(value))
 
     def redact(self, text: str) -> str:
         """Return the text with known secrets masked, and parts of secrets at a cut.
 
-        A line that begins with `...`, and a text that ends with it, was cut there.
+        A line that begins with `...`, and the text before each `...`, was cut there.
         """
-        if self._pattern is not None:
-            text = self._mask_cut(text)
-            first = self._pattern.search(text)
-            text = text if first is None else self._mask_known(text, first.start())
-        return mask_url_passwords(text)
-
-    def _mask_known(self, text: str, first: int) -> str:
-        """Mask each spelling from a place on; of those that overlap, all that they cover."""
-        kept, end = [text[:first]], first
-        for match in self._at_each_place.finditer(text, first):
-            start, after = match.span(1)
-            if start >= end:
-                kept += [text[end:start], MASK]
-            end = max(end, after)
-        return "".join(kept) + text[end:]
-
-    def _mask_cut(self, text: str) -> str:
-        if "..." not in text:
-            return text
-        for cut in list(_CUT.finditer(text))[:MAX_CUTS][::-1]:
-            rest = max((_cut_off_start(spelling, text, cut.end()) for spelling in self._spellings), default=0)
-            if rest:
-                text = f"{text[: cut.end()]}{MASK}{text[cut.end() + rest :]}"
-        if text.endswith("..."):
-            rest = max((_cut_off_end(spelling, text, len(text) - 3) for spelling in self._spellings), default=0)
-            if rest:
-                text = f"{text[: len(text) - 3 - rest]}{MASK}..."
-        return text
+        return mask_url_passwords(text if self._secrets is None else self._secrets.masked(text))
 
     def redact_value(self, value: Any) -> Any:
         """Return a JSON value with all its texts redacted, keys too."""
@@ -156,28 +120,6 @@ class Redactor:
         if isinstance(value, list | tuple):
             return [self.redact_value(item) for item in value]
         return value
-
-
-def _cut_off_start(spelling: str, text: str, at: int) -> int:
-    """Return how many characters after a place of the text are the end of a spelling."""
-    probe = text[at : at + CUT_LENGTH]
-    place = spelling.find(probe, 1) if len(probe) == CUT_LENGTH else -1
-    while place > 0:
-        if text.startswith(spelling[place:], at):
-            return len(spelling) - place
-        place = spelling.find(probe, place + 1)
-    return 0
-
-
-def _cut_off_end(spelling: str, text: str, at: int) -> int:
-    """Return how many characters before a place of the text are the beginning of a spelling."""
-    probe = text[max(0, at - CUT_LENGTH) : at]
-    place = spelling.rfind(probe, 0, -1) if len(probe) == CUT_LENGTH else -1
-    while place >= 0:
-        if text.endswith(spelling[: place + CUT_LENGTH], 0, at):
-            return place + CUT_LENGTH
-        place = spelling.rfind(probe, 0, place + CUT_LENGTH - 1)
-    return 0
 
 
 def _parts(value: str) -> Iterator[str]:
@@ -198,31 +140,42 @@ def _parts(value: str) -> Iterator[str]:
             yield str(found)
 
 
-def _spellings(value: str) -> set[str]:
-    """Return the encodings in which programs write a value into a message."""
-    import html  # here: most runs have no secret
-
-    plain = {value, value.strip()}
-    # A log may show single lines of a PEM key; a driver may show a part of a long value.
-    plain |= {line.strip() for line in value.splitlines() if len(line.strip()) >= 12 and "-----" not in line}
+def _forms(value: str) -> set[str]:
+    """Return a value, the parts of it that a text may show alone, and its encodings that `Secrets` does not decode."""
+    found = {value, value.strip(), *_in_lower_case(value)}
+    # A log or an error may show single lines, and a driver may show a part of a long value.
+    found |= {line.strip() for line in value.splitlines() if "-----" not in line}
     if len(value) >= 16:
-        plain |= {value[: len(value) // 2], value[len(value) // 2 :]}
-    found = set(plain)
-    for text in plain:
-        found |= {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]}
-        found |= {html.escape(text), text.replace("'", "''"), text.replace('"', '""')}
-        encoded = text.encode("utf-8", "surrogatepass")
-        for escaped in (quote(encoded, safe=""), quote(encoded), quote_plus(encoded)):
-            found |= {escaped, re.sub("%..", lambda match: match.group().lower(), escaped)}
-    # One spelling around another: JSON in JSON, a form in a URL, base64 of either, base64 in lines.
-    around = {json.dumps(text)[1:-1] for text in found} | {quote(text, safe="") for text in found}
+        found |= {value[: len(value) // 2], value[len(value) // 2 :]}
+    if "://" not in value:
+        # HTTP clients remove line breaks from a URL, and a message may show only its path, its query or its fragment.
+        joined = re.sub(r"[\t\r\n]", "", value)
+        found |= {joined, *filter(is_telling, _URL_PARTS.split(joined))}
     for text in {value, json.dumps(value)[1:-1], quote(value, safe="")}:
         encoded = text.encode("utf-8", "surrogatepass")
-        around |= _base64_spellings(encoded) | _base64_lines(encoded)
-        around |= {quote(one, safe="") for one in _base64_spellings(encoded)}
+        found |= _base64_spellings(encoded) | _base64_lines(encoded)
     encoded = value.encode("utf-8", "surrogatepass")
-    found |= {encoded.hex(), encoded.hex().upper()} | around
-    return {text for text in found if is_maskable(text)}
+    return found | {encoded.hex(), encoded.hex().upper()}
+
+
+def _in_lower_case(value: str) -> Iterator[str]:
+    """Yield the texts that a server writes if it reads a value as a host or as a name without quotes.
+
+    A value with white space is not a name. Short values and short words, such as `Public-Data`, are not yielded,
+    because in lower case they occur in ordinary messages.
+    """
+    if re.search(r"\s", value):
+        return
+    # PostgreSQL changes the letters of ASCII only.
+    for lower in {value.lower(), re.sub("[A-Z]+", lambda match: match[0].lower(), value)}:
+        cut = lower.encode("utf-8", "surrogatepass")[:_NAME_BYTES].decode("utf-8", "ignore")
+        # An error may show the part before a dot alone, as the name of a schema.
+        parts = lower.split(".") if "://" not in value else ()
+        yield from (each for each in (lower, cut, *parts) if len(each) >= WORD_LENGTH and not _has_words_only(each))
+
+
+def _has_words_only(text: str) -> bool:
+    return len(text) < 2 * WORD_LENGTH and re.sub("[-_.]", "", text).isalpha()
 
 
 def _base64_lines(encoded: bytes) -> set[str]:

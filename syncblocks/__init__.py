@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from syncblocks.sync.run.mapped.task import sync_stream
     from syncblocks.sync.run.pipeline import run_pipeline
     from syncblocks.sync.run.progress import Progress
-    from syncblocks.sync.run.recover import recover
+    from syncblocks.sync.run.recover_run import recover
     from syncblocks.sync.run.results import RunResult, StreamResult
 
 #: Public name -> the module that it comes from.
@@ -58,7 +58,7 @@ _HOMES = {
     "on_success": "callbacks",
     "open_run": "sync.run.mapped.opening",
     "preview": "sync.api",
-    "recover": "sync.run.recover",
+    "recover": "sync.run.recover_run",
     "run_pipeline": "sync.run.pipeline",
     "state": "sync.api",
     "sync_stream": "sync.run.mapped.task",

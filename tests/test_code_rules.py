@@ -54,6 +54,9 @@ BY_NAME = {
     ("sync/config/yaml_document.py", "CSafeLoader"): "PyYAML may be built without it",
     ("sync/config/yaml_document.py", "strerror"): "only errors of the system have one",
     ("sync/flow/masked_errors.py", "sqlstate"): "whatever a driver raises",
+    ("sync/flow/masked_errors.py", "position"): "whatever a driver raises",
+    ("sync/flow/masked_errors.py", "diag"): "whatever a driver raises",
+    ("sync/flow/masked_errors.py", "statement_position"): "whatever a driver raises",
     ("sync/flow/masked.py", "close"): "a source may return an iterator that is no generator",
     ("sync/flow/feed.py", "close"): "a source may return an iterator that is no generator",
     ("sync/run/ranges.py", "close"): "a source may return an iterator that is no generator",
@@ -196,7 +199,7 @@ PLANTED = {
         "callbacks/unknown_names.py",
         "from syncblocks.connectors import stream",
     ),
-    "the engine's layers": ("sync/plan/checks.py", "from ..run import progress"),
+    "the engine's layers": ("sync/plan/refusals.py", "from ..run import progress"),
     "the connectors' layers; no system imports another": (
         "connectors/sqlite/types.py",
         "from ..duckdb import types as other",

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import re
 import shlex
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -64,6 +65,33 @@ def test_home_links_each_page_of_the_site() -> None:
 )
 def test_the_table_of_keyword_arguments_names_each_of_them(page: str, heading: str) -> None:
     assert set(tables(section(page, heading))[0]) == RESERVED
+
+
+def test_the_page_of_the_architecture_shows_the_layers_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (example,) = [each for each in examples("text", page="docs/architecture.md") if each.text.startswith("sync:")]
+    shown = [[line.strip() for line in part.splitlines()[1:]] for part in example.text.strip().split("\n\n")]
+    checked = [[re.sub(r"[()]", "", layer) for layer in each["layers"]] for each in contracts if each.get("exhaustive")]
+    assert shown == checked
+
+
+def test_the_files_in_the_picture_of_the_layers_exist() -> None:
+    texts = re.findall(r'font-family="monospace"([^>]*)>([^<]+)<', (ROOT / "docs" / "layers.svg").read_text())
+    folder, found = "", list[str]()
+    for style, text in texts:
+        if "bold" in style:
+            folder = text
+        elif text.endswith(".py"):
+            found.append(f"{folder}/{text}")
+    assert len(found) > 10
+    assert [path for path in found if not (ROOT / path).is_file()] == []
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/where-to-change.md"])
+def test_the_files_that_a_page_names_exist(page: str) -> None:
+    paths = re.findall(r"`((?:sync|connectors|callbacks|tests|docs|syncblocks)/[\w/.-]*)`", (ROOT / page).read_text())
+    assert len(paths) >= 30
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_each_status_has_a_row() -> None:
@@ -277,6 +305,7 @@ def test_a_python_example_loads(example: Example, tmp_path: Path) -> None:
         exec(code, {"__name__": "example"})
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_between_the_pages_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

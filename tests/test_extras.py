@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from syncblocks.connectors.files.opening import DRIVERS
 from syncblocks.connectors.registry import EXTRAS
@@ -47,6 +49,7 @@ def write(folder: Path, name: str, source: dict[str, object], destination: dict[
     return ["run", f"{name}.yaml"]
 
 
+@pytest.mark.full
 def test_files_and_sqlite_need_no_extra(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "people.csv").write_text("id,name,paid\n1,Ann,0.5\n2,Bob,\n")
@@ -64,6 +67,7 @@ def test_files_and_sqlite_need_no_extra(tmp_path: Path) -> None:
     assert lines == [{"id": 1, "name": "Ann", "paid": 0.5}, {"id": 2, "name": "Bob", "paid": None}]
 
 
+@pytest.mark.full
 def test_a_missing_extra_is_named_and_is_no_bug(tmp_path: Path) -> None:
     sqlite = {"connector": "sqlite", "config": {"path": "out.db"}}
     needs = {
@@ -83,6 +87,16 @@ def test_a_missing_extra_is_named_and_is_no_bug(tmp_path: Path) -> None:
         assert f"pip install 'syncblocks[{extra}]'" in out
     assert "bug" not in out
     assert "Traceback" not in out
+
+
+def test_all_has_every_connector_and_the_docs_name_what_it_leaves_out() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (everything,) = map(Requirement, extras["all"])
+    assert everything.extras >= {"serve", *(extra for extra, _ in EXTRAS.values())}
+    page = (ROOT / "docs" / "connectors.md").read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith("`pip install 'syncblocks[all]'`")]
+    left_out = line.partition("It leaves out")[2]
+    assert set(re.findall(r"`(\w+)`", left_out)) == extras.keys() - everything.extras - {"all"}
 
 
 @pytest.mark.parametrize("command", sorted({command for _, command in DRIVERS.values() if "syncblocks" in command}))

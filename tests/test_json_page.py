@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from tests.conftest import RunCLI
 from tests.docs import examples
@@ -14,6 +15,7 @@ from tests.docs import examples
 PAGE = "docs/how-to/json-from-an-api.md"
 
 
+@pytest.mark.full
 def test_the_export_of_the_page_is_loaded(tmp_path: Path, run_cli: RunCLI) -> None:
     (document,) = (example.text for example in examples("json", page=PAGE))
     for example in examples("yaml", page=PAGE):

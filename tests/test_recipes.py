@@ -227,6 +227,7 @@ def test_systemd_accepts_the_unit_of_the_server(tmp_path: Path) -> None:
 SHOP = {"orders.csv": "id,amount\n1,10\n2,5\n3,7\n", "customers.csv": "id,name\n1,Ada\n"}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
 def test_the_python_examples_of_a_page_in_their_order(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

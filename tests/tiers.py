@@ -1,6 +1,6 @@
 """Two tiers of tests: the fast one (`make test`), and what is marked `full` (`make test-rest`).
 
-`@pytest.mark.full` stands at what costs more than half a second of CPU, as `pytest --costs 20` shows it.
+`@pytest.mark.full` stands at what costs more than a third of a second of CPU, as `pytest --costs 20` shows it.
 `@pytest.mark.one_of("target")` stands at a grid that is dear as a whole: one value of that parameter stays in the fast
 tier for each meeting of the others. Of several names it is one meeting of theirs, without a name one case of all.
 Which one, the hash of its name says.

@@ -15,6 +15,16 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 Record = dict[str, Any]
 
+#: Kind of a strange answer -> its HTTP status and body.
+STRANGE: Mapping[str, tuple[int, bytes]] = {
+    "html": (200, b"<!doctype html><html><body>We will be back soon</body></html>"),
+    "204": (204, b""),
+    "null": (200, b"null"),
+    "document": (200, b'{"error": {"code": 17, "message": "the data cannot be parsed"}}'),
+    "401": (401, b'{"error": "expired"}'),
+    "403": (403, b'{"error": "forbidden"}'),
+}
+
 
 @dataclass
 class Api:
@@ -22,6 +32,7 @@ class Api:
 
     `GET /orders` takes one of `page`, `offset` and `cursor`, and `limit`; `since` and `until`, bounds of `updated_at`.
     It answers `{"data": [...], "next": "cursor"}`, with the next page's URL in the header Link.
+    A table whose name begins with `bare` is answered as an array.
     `/users/7/orders` are the orders whose `user_id` is 7.
     `POST /oauth/token` gives an access token and the next refresh token.
     """
@@ -38,6 +49,8 @@ class Api:
     #: Seconds until an access token expires, as the API says; it takes those that it has given for ever.
     token_s: int = 3600
     port: int = 0
+    #: Path -> number of the request that gets a strange answer, from 1, and the kind of the answer.
+    strange: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     #: Requests, by path.
     asked: Counter[str] = field(default_factory=Counter)
     #: Failures answered, by kind.
@@ -60,6 +73,11 @@ class Api:
             kind = next((kind for kind, every in self.fails.items() if number % every == 0), "")
             self.failed.update([kind] if kind else [])
             return kind
+
+    def strange_answer(self, path: str) -> tuple[int, bytes] | None:
+        """Return the strange answer to the request that was counted last; None: it gets the usual one."""
+        number, kind = self.strange.get(path, (0, ""))
+        return STRANGE[kind] if number and self.asked[path] == number else None
 
     def is_allowed(self, header: str) -> bool:
         """Tell whether an Authorization header holds a token that was given."""
@@ -110,6 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(429, {"error": "too many"}, {"Retry-After": str(self.api.wait_s)})
         elif failure == "500":
             self._answer(500, {"error": "broken"})
+        elif (strange := self.api.strange_answer(url.path)) is not None:
+            self._send(*strange, {})
         elif not self.api.is_allowed(self.headers.get("Authorization", "")):
             self._answer(401, {"error": "expired"})
         else:
@@ -122,7 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         records, following = found
         link = {"Link": f'<{self.api.url}{path}?{urlencode(following)}>; rel="next"'} if following else {}
-        self._answer(200, {"data": records, "next": following.get("cursor")}, link, is_cut=is_cut)
+        is_bare = path.startswith("/bare")
+        body = records if is_bare else {"data": records, "next": following.get("cursor")}
+        self._answer(200, body, link, is_cut=is_cut)
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
@@ -132,11 +154,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: Any, headers: Mapping[str, str] | None = None, is_cut: bool = False) -> None:
         text = json.dumps(body).encode()
-        text = text[: len(text) // 2] if is_cut else text
+        self._send(status, text[: len(text) // 2] if is_cut else text, headers or {})
+
+    def _send(self, status: int, text: bytes, headers: Mapping[str, str]) -> None:
         self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Type": "application/json"}.items():
+        for name, value in {**headers, "Content-Type": "application/json"}.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(text)))
+        if status != 204:
+            self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
 

@@ -16,6 +16,7 @@ from ..local_files import make_private_folder, write_beside
 from ..settings import resolve_path
 from ..struct_helpers import Guarded
 from .settings import AirbyteSettings
+from .templates import filled_in
 
 #: Largest manifest.
 MAX_BYTES = 32 << 20
@@ -24,8 +25,8 @@ KIND = "DeclarativeSource"
 #: Most parts of a specification, and how deep they may lie.
 _MAX_NODES, _MAX_DEPTH = 100_000, 100
 
-#: A duration that is not zero, or a template.
-_HAS_LENGTH = re.compile(r"[1-9]|\{\{")
+#: A duration of zero, such as `P0D`.
+_ZERO = re.compile(r"P[^1-9]*0[^1-9]*")
 
 #: libyaml's loader is ten times as fast; the CDK takes the same one.
 _Loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
@@ -47,18 +48,26 @@ class Manifest(Guarded, frozen=True, kw_only=True):
         found = spec.get("connection_specification") if isinstance(spec, Mapping) else None
         return found if isinstance(found, Mapping) else {}
 
-    def lookbacks(self) -> Mapping[str, str]:
-        """Return the streams that read again what lies below their state, and how far.
+    def lookbacks(self, config: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return the streams that read records below their state again, and how far.
 
-        A template counts: only the CDK knows its length.
+        A template that only the CDK can fill in counts.
+
+        Args:
+            config: the connector's config, for templates.
         """
+        # The CDK changes the config by these rules before it fills in a template.
+        has_rules = bool(_named(self.content.get("spec"), self.content).get("config_normalization_rules"))
         found = {}
         streams = self.content.get("streams")
         for stream in (_named(each, self.content) for each in (streams if isinstance(streams, list) else ())):
             # A stream of states on its own has its cursor one level deeper.
             for holder in (stream, _named(stream.get("incremental_stream"), self.content)):
                 lookback = _named(holder.get("incremental_sync"), self.content).get("lookback_window")
-                if isinstance(lookback, str) and _HAS_LENGTH.search(lookback):
+                if not isinstance(lookback, str):
+                    continue
+                filled = None if has_rules and "{" in lookback else filled_in(lookback, config)
+                if filled is None or (filled and not _ZERO.fullmatch(filled)):
                     found[_name(stream)] = lookback
         return found
 

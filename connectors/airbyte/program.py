@@ -55,6 +55,13 @@ def program_of(settings: AirbyteSettings, folder: Path) -> Path:
     )
 
 
+def command_of(settings: AirbyteSettings, program: Path) -> list[str]:
+    """Return how to start a connector. Only an installed one is known to be a program of Python."""
+    if settings.executable:
+        return [str(program)]
+    return [str(program.with_name("python")), str(Path(__file__).with_name("launcher.py")), str(program)]
+
+
 def environment_of(settings: AirbyteSettings, program: str) -> dict[str, str]:
     """Return the connector's variables; Python of a manifest runs by `allow_code` alone."""
     return environment(settings.env, program) | ({UNSAFE_CODE: "true"} if settings.allow_code else {})

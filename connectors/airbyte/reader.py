@@ -6,20 +6,22 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
 
+from ..arrow import compute as pc
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..programs.line_reader import LineReader
 from ..programs.line_stream import WIDER, LineStream
 from ..programs.records import AIRBYTE
 from ..programs.values import shown
-from ..stream import Bookmark, Checkpoint, Ended, Event, Stream
+from ..stream import Bookmark, Checkpoint, Ended, Event, Stream, Warned
 from ..struct_helpers import replace
 from .catalog import schema_of
-from .messages import Listener, Message, decoded
+from .messages import Listener, LogWarning, Message, decoded
 
 log = logging.getLogger("syncblocks")
 
@@ -48,6 +50,8 @@ class AirbyteStream(LineStream):
         self.error: ConnectorError | None = None
         self.is_ended = False
         self.is_heard = False
+        #: Lines of the log while it was read.
+        self.warned = Warned()
         #: Records since the last STATE.
         self.arrived = 0
         #: The last STATE, if it was not due and no record came since; in a tuple, since any JSON value may be one.
@@ -129,8 +133,10 @@ class AirbyteReader(LineReader[AirbyteStream]):
         #: Of a TRACE ERROR that is of no selected stream.
         self._common_error: ConnectorError | None = None
         self._has_statuses = False
-        #: A page was lost, and nothing but LOG came since.
+        #: True if a page of an unknown stream was lost, and only LOG messages have arrived since.
         self._has_just_lost = False
+        #: True if a page was lost before the first status.
+        self._has_lost_unnamed = False
 
     def read(self, blocks: Iterable[bytes]) -> Iterator[tuple[str, Event]]:
         """Yield `(stream name, event)`; of several streams each is `Ended`, of one its error is raised.
@@ -176,6 +182,8 @@ class AirbyteReader(LineReader[AirbyteStream]):
         if error := self._common_error or failure:
             return error
         name = stream.stream.name
+        if self._has_lost_unnamed and not self._has_statuses:
+            return self._lost_page(stream)
         if self._has_statuses:
             said = f"its last status is {stream.status}" if stream.status else "it got no status"
             return RetriableError(
@@ -197,6 +205,8 @@ class AirbyteReader(LineReader[AirbyteStream]):
         if stream.held is not None:
             yield from self._checkpoint(stream, stream.held[0], is_followed=error is None)
         stream.is_ended, stream.error = True, error
+        if stream.warned:
+            yield stream.stream.name, stream.warned
         if stream.below:
             log.warning(
                 "%s: stream %r: %s records lie below its state: they come late, or are sent again, and then the append "
@@ -259,27 +269,47 @@ class AirbyteReader(LineReader[AirbyteStream]):
         elif message.type == "TRACE" and isinstance(message.trace, dict):
             yield from self._trace(message.trace)
         else:
-            self._listener.take(message)
-            if self._listener.has_lost_page:
-                self._listener.has_lost_page, self._has_just_lost = False, True
-                yield from self._lost_page()
+            if (warning := self._listener.take(message)) is not None:
+                yield from self._warning(warning)
             return
         if message is not None and self._has_just_lost:
             self._has_just_lost = False
-            yield from self._lost_page()  # the CDK says STARTED once a stream's first page is under way
+            # The CDK reports STARTED once a stream's first page is under way.
+            yield from self._end_open()
 
-    def _lost_page(self) -> Iterator[tuple[str, Event]]:
-        """End the streams of which a page may be lost, STARTED and not COMPLETE: no later state may be committed."""
-        for stream in self._streams.values():
-            if stream.status and stream.status != COMPLETE and not stream.is_ended:
-                name = stream.stream.name
-                error = RetriableError(
-                    f"{self._label}: stream {name!r}: the API sent an answer that is not JSON; its page is lost",
-                    connector="airbyte",
-                    stream=name,
-                    has_no_values=True,
-                )
-                yield from self._ended(stream, stream.error or error)
+    def _warning(self, warning: LogWarning) -> Iterator[tuple[str, Event]]:
+        """Count a line of the log for its stream, or for all streams that are STARTED and not COMPLETE."""
+        named = [each for each in self._streams.values() if each.called == warning.stream]
+        for stream in named or self._open():
+            if not stream.is_ended:
+                stream.warned += Warned(error=1) if warning.is_error else Warned(warn=1)
+                if warning.is_page_lost:
+                    yield from self._end_without_page(stream)
+        if warning.is_page_lost and not named:
+            self._has_just_lost = True
+            self._has_lost_unnamed |= not self._has_statuses
+
+    def _open(self) -> list[AirbyteStream]:
+        """Return the streams that are STARTED and not COMPLETE."""
+        streams = self._streams.values()
+        return [each for each in streams if each.status and each.status != COMPLETE and not each.is_ended]
+
+    def _end_open(self) -> Iterator[tuple[str, Event]]:
+        for stream in self._open():
+            yield from self._end_without_page(stream)
+
+    def _end_without_page(self, stream: AirbyteStream) -> Iterator[tuple[str, Event]]:
+        """End a stream that has lost a page, because no later state may be committed."""
+        yield from self._ended(stream, stream.error or self._lost_page(stream))
+
+    def _lost_page(self, stream: AirbyteStream) -> RetriableError:
+        name = stream.stream.name
+        return RetriableError(
+            f"{self._label}: stream {name!r}: the API sent an answer that cannot be parsed, so its page is lost",
+            connector="airbyte",
+            stream=name,
+            has_no_values=True,
+        )
 
     def _record(self, number: int, line: bytes, message: Message) -> None:
         held = message.record if isinstance(message.record, dict) else {}
@@ -307,6 +337,15 @@ class AirbyteReader(LineReader[AirbyteStream]):
 
     def batches(self, stream: AirbyteStream, batch: pa.RecordBatch) -> Iterator[tuple[str, Event]]:
         stream.note_below(batch)
+        if count := _empty_records(batch):
+            stream.warned += Warned(warn=1)
+            log.warning(
+                "%s: stream %r: %s of its records have none of its columns. The API may have sent an error in place of "
+                "records",
+                self._label,
+                stream.stream.name,
+                f"{count:,}",
+            )
         return super().batches(stream, batch)
 
     def _state(self, number: int, text: bytes) -> Iterator[tuple[str, Event]]:
@@ -324,7 +363,7 @@ class AirbyteReader(LineReader[AirbyteStream]):
                 connector="airbyte",
             )
         stream = self._described(held)
-        if stream is None or stream.is_ended:
+        if stream is None or stream.is_ended or (self._has_lost_unnamed and not self._has_statuses):
             return
         stream.is_heard = True
         yield from self._flush(stream)
@@ -394,6 +433,14 @@ class AirbyteReader(LineReader[AirbyteStream]):
         if not self._has_failed(stream):
             stream.stream = replace(stream.stream, estimated_records=records)
             yield stream.stream.name, stream.stream
+
+
+def _empty_records(batch: pa.RecordBatch) -> int:
+    """Return the number of records that have a value in no column."""
+    if not batch.num_columns or any(column.null_count == 0 for column in batch.columns):
+        return 0
+    nulls = [pc.is_null(column) for column in batch.columns]
+    return int(pc.sum(reduce(pc.and_, nulls)).as_py() or 0)
 
 
 __all__ = ["STATE", "AirbyteReader", "AirbyteStream", "Descriptor"]

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
-from ..settings import Settings
+from ..settings import Settings, pattern_like
 
 #: Lets the CDK run Python that a manifest names; only `allow_code` sets it.
 UNSAFE_CODE = "AIRBYTE_ENABLE_UNSAFE_CODE"
@@ -23,7 +23,9 @@ class AirbyteSettings(Settings):
 
     manifest: str = Field(default="", description="a connector's manifest: a file, or `https://...` with `sha256`")
     sha256: str = Field(
-        default="", pattern=r"^$|^[0-9a-fA-F]{64}$", description="hash of the manifest; required for a URL"
+        default="",
+        pattern=pattern_like(r"^$|^[0-9a-fA-F]{64}$", "the 64 hexadecimal digits of a SHA-256 hash"),
+        description="hash of the manifest; required for a URL",
     )
     components: str = Field(
         default="", description="file with the Python of the manifest's own components; needs `allow_code`"

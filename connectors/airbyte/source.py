@@ -18,16 +18,17 @@ from ..programs.process import PluginProcess, PrivateFiles
 from ..programs.program_source import ProgramSource
 from ..programs.under_way import ReadUnderWay
 from ..read_spec import ReplicationMethod
+from ..secret_texts import MIN_LENGTH
 from ..settings import parse_settings, resolve_path
 from ..stream import Block, Bookmark, Event, Stream
 from .catalog import adjusted, configured_catalog, demand_readable, entries_of, name_of, schema_of, streams_of
 from .config_file import ConfigFile
 from .manifest import Manifest, licence_beside, load_manifest
 from .messages import Listener, Message, decoded
-from .program import environment_of, name_of_connector, program_of
+from .program import command_of, environment_of, name_of_connector, program_of
 from .reader import STATE, AirbyteReader, AirbyteStream
 from .settings import INJECTED, AirbyteSettings
-from .specification import check_config, declared_secrets, secrets_of, spelled, texts
+from .specification import check_config, declared_secrets, secrets_of, short_secrets, spelled, texts
 
 log = logging.getLogger("syncblocks")
 
@@ -65,6 +66,14 @@ class AirbyteSource(ProgramSource):
         place = self._settings.manifest
         if "://" not in place and (licence := licence_beside(resolve_path(place, self._folder))):
             log.warning("%s: the manifest's licence is %s", self._label, licence)  # `check` shows no lower level
+        for key in short_secrets(self._settings.config, self._specification()):
+            log.warning(
+                "%s: the secret %s has fewer than %s characters. Logs show it, and the connector masks each text that "
+                "contains it. Use a longer secret",
+                self._label,
+                key,
+                MIN_LENGTH,
+            )
         answer = self._asked("check", "CONNECTION_STATUS").connectionStatus
         status = answer.get("status") if isinstance(answer, dict) else None
         if status != "SUCCEEDED":
@@ -136,7 +145,7 @@ class AirbyteSource(ProgramSource):
 
     def _demand_no_lookback(self, streams: Sequence[Stream]) -> None:
         manifest = self._loaded()
-        lookbacks = manifest.lookbacks() if manifest is not None else {}
+        lookbacks = manifest.lookbacks(self._started_with()) if manifest is not None else {}
         for each in streams:
             is_whole = each.read.method is ReplicationMethod.FULL_TABLE
             if each.name in lookbacks and not is_whole and not each.read.may_repeat:
@@ -147,6 +156,14 @@ class AirbyteSource(ProgramSource):
                     connector="airbyte",
                     stream=each.name,
                 )
+
+    def _started_with(self) -> Mapping[str, Any]:
+        """Return the connector's config, with the credentials that it has changed."""
+        if self._config_file is None:
+            return self._settings.config
+        config = self._config_file.read()
+        self._mask_changed(config)
+        return config
 
     # -- the program ---------------------------------------------------------------------------------------------
 
@@ -173,13 +190,11 @@ class AirbyteSource(ProgramSource):
         program = program_of(settings, self._folder)
         with ExitStack() as stack:
             files = stack.enter_context(PrivateFiles())
-            command = [str(program), verb]
+            command = [*command_of(settings, program), verb]
             if verb != "spec":
-                config = settings.config
                 if self._config_file is not None:
                     stack.enter_context(self._config_file.locked())
-                    config = self._config_file.read()
-                    self._mask_changed(config)
+                config = self._started_with()
                 command += ["--config", str(files.write("config.json", config))]
                 if manifest is not None:
                     text = manifest.read_in_turn() if is_in_turn else manifest.text

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from ..errors import ConnectorConfigError
 from ..programs.secrets import SECRET_CHARACTERS, secrets_in
+from ..secret_texts import MIN_LENGTH
 from ..settings import MAX_MISTAKES
 
 #: What is told of a rule; others are too long.
@@ -78,25 +79,33 @@ def spelled(secrets: Sequence[str]) -> list[str]:
 
 def declared_secrets(config: Any, spec: Any) -> list[str]:
     """Return the texts of a config in fields that its specification marks as `airbyte_secret`."""
-    return list(dict.fromkeys(_declared(config, spec)))
+    return list(dict.fromkeys(text for _, text in _declared(config, spec, "config")))
 
 
-def _declared(value: Any, spec: Any) -> Iterator[str]:
+def short_secrets(config: Any, spec: Any) -> list[str]:
+    """Return the keys of the secrets that are too short to be masked."""
+    declared = _declared(config, spec, "config")
+    return list(dict.fromkeys(key for key, text in declared if 0 < len(text.strip()) < MIN_LENGTH))
+
+
+def _declared(value: Any, spec: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Yield the key and the text of each declared secret."""
     if not isinstance(spec, Mapping):
         return
     if spec.get("airbyte_secret") is True:
-        yield from texts(value)
-    for key in ("oneOf", "anyOf", "allOf"):
-        for option in spec.get(key) or ():
-            yield from _declared(value, option)
+        for text in texts(value):
+            yield key, text
+    for kind in ("oneOf", "anyOf", "allOf"):
+        for option in spec.get(kind) or ():
+            yield from _declared(value, option, key)
     if isinstance(value, Mapping):
         properties = spec.get("properties")
         for name, inner in value.items():
             known = properties.get(name) if isinstance(properties, Mapping) else None
-            yield from _declared(inner, known or spec.get("additionalProperties"))
+            yield from _declared(inner, known or spec.get("additionalProperties"), f"{key}.{name}")
     elif isinstance(value, list):
-        for inner in value:
-            yield from _declared(inner, spec.get("items"))
+        for number, inner in enumerate(value):
+            yield from _declared(inner, spec.get("items"), f"{key}.{number}")
 
 
 def texts(value: Any) -> Iterator[str]:

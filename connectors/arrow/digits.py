@@ -19,6 +19,9 @@ MOST_DIGITS = 38
 USUAL_DIGITS, SPARE_DIGITS = 18, 3
 
 
+#: A double stores every integer up to this one exactly.
+MOST_EXACT = 2**53
+
 #: Numbers without an exponent, and numbers with one, NaN and infinities.
 _PLAIN = r"^-?[0-9]+(\.[0-9]+)?$"
 _ODD = re.compile(r"-?[0-9]+(\.[0-9]+)?[eE][-+]?[0-9]+|nan|NaN|-?inf|-?Infinity")

@@ -22,6 +22,7 @@ from ..struct_helpers import replace
 from . import compute as pc
 from .decimals import plain_number
 from .digits import is_number_in_text
+from .far_times import far_texts, has_far_times
 from .fidelity import as_text
 from .flatten import SEPARATOR
 from .text import SPECIAL
@@ -131,7 +132,7 @@ def canonical_text(column: pa.Array, field: pa.Field) -> pa.Array:
     kind, types = column.type, pa.types
     if types.is_float16(kind):
         column = column.cast(pa.float32())
-    texts = as_text(column, field.name)
+    texts = far_texts(column) if has_far_times(column) else as_text(column, field.name)
     if types.is_floating(kind) or is_number_in_text(field):
         return _without_zeros(_plain_numbers(texts))
     has_zeros = types.is_decimal(kind) or types.is_timestamp(kind) or types.is_time(kind)

@@ -27,6 +27,7 @@ def merged(
     write: WriteSpec,
     removed: Iterable[pa.RecordBatch] = (),
     note_gone: Callable[[int], None] = lambda _: None,
+    note_replaced: Callable[[int], None] = lambda _: None,
     marked: pa.Table | None = None,
     without_deleted: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
 ) -> Iterator[pa.RecordBatch]:
@@ -39,6 +40,7 @@ def merged(
         write: which record of a key counts (IGNORE: the first one), and what an old one keeps.
         removed: keys whose old records are removed, in the types of the table.
         note_gone: is told how many old records of removed keys are left out.
+        note_replaced: called with the number of records that another one replaced, see `Commit.replaced`.
         marked: keys and one more column, whose values old records of these keys get; in the types of the table.
         without_deleted: leaves out what does not stay of the records that arrived and count.
     """
@@ -46,6 +48,7 @@ def merged(
     age, is_first = write.latest_by, conflict_method is ConflictMethod.IGNORE
     latest = Latest(keys, arrived((age,)), write) if age else None
     is_wanted, lookup = _counts(keys, is_first=is_first) if latest is None else latest.is_wanted, _Lookup(keys)
+    is_last, counted = is_wanted, len(keys)
     gone = _Lookup(all_keys(removed, key_properties))
     marks = None if marked is None else _Marks(marked, key_properties)
     held, before = [], _Before(write.kept)
@@ -69,7 +72,9 @@ def merged(
         is_wanted = latest.is_wanted
     if conflict_method is not ConflictMethod.UPDATE and len(keys):  # of no record at all the keys have no type
         is_held = pc.is_in(keys, value_set=pa.chunked_array(held, keys.type).combine_chunks())
+        is_last, counted = pc.and_(is_last, is_held), pc.sum(is_held).as_py()
         is_wanted = pc.and_(is_wanted, is_held if conflict_method is ConflictMethod.UPDATE_ONLY else pc.invert(is_held))
+    note_replaced(0 if is_first or not len(keys) else counted - pc.sum(is_last).as_py())
     done = 0
     for batch in arrived(None):
         given = before.given(batch, keys.slice(done, batch.num_rows))

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from ..errors import FatalConnectorError
 from .compute import constant
 from .decimals import as_number, fitting, from_texts
-from .times import is_past_day
+from .times import counts, is_past_day
 from .type_names import type_text
 
 #: Numbers that JSON lacks are written as these texts, and read back in a column of numbers.
@@ -348,17 +348,16 @@ def _plain(column: pa.Array) -> pa.Array:
     return pc.replace_with_mask(text, scientific, pa.array(values, pa.string()))
 
 
+def year_limits(kind: pa.DataType) -> tuple[int, int]:
+    """Return the number of the year 1 in a type of dates or timestamps, and the number of the year 10000."""
+    unit = 1 if pa.types.is_date32(kind) else _UNITS["ms" if pa.types.is_date64(kind) else kind.unit] * _DAY_S
+    return (_FIRST - _EPOCH).days * unit, ((_LAST - _EPOCH).days + 1) * unit
+
+
 def _check_years(column: pa.Array, name: str) -> None:
     """Refuse times that Arrow writes as `<value out of range>`, or that could not be read back."""
-    kind = column.type
-    days = pa.types.is_date(kind)
-    unit = 1 if days else _UNITS[kind.unit] * _DAY_S
-    integers = (column.cast(pa.date32()).cast(pa.int32()) if days else column.cast(pa.int64())).cast(pa.int64())
-    found = pc.min_max(integers).as_py()
-    if found["min"] is None:
-        return
-    first, last = ((_FIRST - _EPOCH).days * unit, ((_LAST - _EPOCH).days + 1) * unit)
-    if found["min"] < first or found["max"] >= last:
+    found, (first, last) = pc.min_max(counts(column)).as_py(), year_limits(column.type)
+    if found["min"] is not None and (found["min"] < first or found["max"] >= last):
         raise FatalConnectorError(
             f"column {name!r} contains a date outside the years 1 to 9999, which text cannot store; Parquet can. "
             "`on_rejected: keep` sets such records aside"
@@ -410,4 +409,5 @@ __all__ = [
     "revived",
     "to_json",
     "to_text",
+    "year_limits",
 ]

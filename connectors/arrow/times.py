@@ -94,7 +94,7 @@ def first_outside_day(array: pa.Array) -> int | None:
 
 
 def counts(times: pa.Array) -> pa.Array:
-    """Return the numbers of the units since midnight that times are."""
+    """Return the numbers of times: units since midnight, or since 1970 for dates and timestamps."""
     return times.view(pa.int32() if times.type.bit_width == 32 else pa.int64())
 
 

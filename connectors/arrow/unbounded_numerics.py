@@ -43,8 +43,12 @@ def decided(stream: Stream, found: Mapping[str, Numbers]) -> Stream:
             facts = replace(facts, precision=Precision.KNOWN)
         numbers = found.get(field.name)
         if numbers is not None:
-            kind = None if numbers.special else decimal_of(numbers.digits)
-            if kind is None:
+            kind = None if numbers.special else decimal_of(_beside(numbers.digits, field))
+            if facts.origin is TypeOrigin.TABLE:
+                # Integers of a table. They stay if no decimal stores all numbers, and each fraction is rejected.
+                if kind is not None:
+                    field, facts = field.with_type(kind), replace(facts, origin=TypeOrigin.GUESSED)
+            elif kind is None:
                 field, facts = field.with_type(pa.string()), replace(facts, notice=_notice(field.name, numbers))
                 if facts.origin is TypeOrigin.GUESSED:  # of a file, whose numbers are taken as they are written
                     facts = replace(facts, origin=TypeOrigin.DECLARED)
@@ -52,6 +56,14 @@ def decided(stream: Stream, found: Mapping[str, Numbers]) -> Stream:
                 field, facts = field.with_type(kind), replace(facts, precision=Precision.WIDENS)
         fields.append(with_facts(field, facts))
     return replace(stream, schema=pa.schema(fields))
+
+
+def _beside(digits: Digits, field: pa.Field) -> Digits:
+    """Return the digits of numbers and of all integers of the column's type."""
+    if not pa.types.is_integer(field.type):
+        return digits
+    bits = field.type.bit_width - pa.types.is_signed_integer(field.type)
+    return replace(digits, whole=max(digits.whole, len(str(2**bits))))
 
 
 def _notice(column: str, numbers: Numbers) -> str:

@@ -203,12 +203,16 @@ class _Open:
 
     def finish(self) -> Any:
         """Return the file's footer."""
-        self._writer.close()
-        self._folder.finish_output(self._raw, self.name)
+        try:
+            self._writer.close()
+            self._folder.finish_output(self._raw, self.name)
+        except BaseException:
+            self.abandon()  # an open file keeps its space on a full disk, even after it is deleted
+            raise
         return self._found[0]
 
     def abandon(self) -> None:
-        with suppress(OSError, ValueError, pa.ArrowException):
+        with suppress(Exception):  # after a failed write, PyArrow raises a RuntimeError
             self._writer.close()
         with suppress(OSError, ValueError, pa.ArrowException):
             self._raw.close()

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from ..arrow.fidelity import Kept
-from ..errors import ConnectorConfigError, FatalConnectorError, TakenOver
+from ..errors import ConnectorConfigError, FatalConnectorError, taken_over
 from ..interrupts import Calls
 from ..local_files import demand_writable
 from ..protocols import Capability
@@ -163,7 +163,7 @@ class DeltaDestination:
         def noted(found: Snapshot | None) -> Step:
             held = None if found is None else found.held
             if held is None or held.row is None or held.row.token != token:
-                raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
+                raise taken_over(key.stream, held.row.owner if held and held.row else "")
             return Step(held=replace(held, row=replace(held.row, log=dict(log))))
 
         table = self._table(key.destination_table)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -18,13 +17,15 @@ from msgspec import Struct
 
 from ..arrow.conform import conformed
 from ..arrow.merge import KeyLookup, merged
+from ..arrow.text import is_text
 from ..arrow.type_names import type_text
 from ..arrow.unified import changes, unified
-from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TableLost, TakenOver, null_in_key
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TableLost, null_in_key, taken_over
 from ..failpoints import failpoint
 from ..field_facts import facts_of
 from ..interrupts import Call
-from ..stream import DELETED_AT, Block, Checkpoint, Commit, Event, LedgerRow, Load, Stream
+from ..read_spec import ReplicationMethod
+from ..stream import DELETED_AT, Block, Checkpoint, Commit, Event, LedgerRow, Load, Stream, committed_row
 from ..struct_helpers import replace
 from ..write_spec import WriteDisposition, WriteSpec
 from .data_files import DataFile, DataWriter, Written, batches, data_files, demand_partitions, written_in
@@ -32,7 +33,6 @@ from .ledger import WRITTEN, Held
 from .spool import Spool
 from .storage import said, translated
 from .table import (
-    ROLLED_BACK,
     LakeTable,
     Snapshot,
     Step,
@@ -60,6 +60,8 @@ class _Merge(Struct, frozen=True):
     #: Keys that are removed or marked.
     others: Sequence[pa.Table]
     removed: int
+    #: See `Commit.replaced`.
+    replaced: int
 
 
 class DeltaLoad:
@@ -222,9 +224,9 @@ class DeltaLoad:
         self._finish()
         self._changes = ()
         held = self._table.commit(self._load.key, lambda found: self._step(found, checkpoint), self._call.check)
-        removed = 0
+        removed, replaced = 0, None
         if self._merge is not None:
-            removed = self._merge.removed
+            removed, replaced = self._merge.removed, self._merge.replaced if self._is_merge else None
         used = {*held.added}
         self._made = [name for name in self._made if name not in used]
         staged = [spool.size_bytes for spool in self._spools]
@@ -234,6 +236,7 @@ class DeltaLoad:
             size_bytes=sum(staged) if self._is_spooled else written_in(self._staged),
             schema_changes=self._changes,
             removed=removed,
+            replaced=replaced,
         )
         self._written += self._records
         for spool in self._spools:
@@ -252,9 +255,13 @@ class DeltaLoad:
         if self._load.begun_in is not None and identity_of(found.table) != self._load.begun_in:
             message = f"table {self._table.name!r} was made anew since it was last written"
             raise TableLost(message, stream=self._load.key.stream)
-        if not self._is_replace and row.committed_at is not None and is_rolled_back(found.table, held):
-            raise FatalConnectorError(f"table {self._table.name!r} {ROLLED_BACK}", stream=self._load.key.stream)
         before = None if is_pending(found.table) else schema_of(found.table)
+        if before is not None and self._needs_former_records(row) and is_rolled_back(found.table, held):
+            raise FatalConnectorError(
+                f"table {self._table.name!r} was rolled back by RESTORE after the last commit of this stream. To see "
+                "the commands that decide where the stream continues, run `syncblocks plan`",
+                stream=self._load.key.stream,
+            )
         self._end_widening(found, held)
         after = self._unified(before, found.table)
         if before is None or self._is_replace:
@@ -272,11 +279,18 @@ class DeltaLoad:
             return Step(held=held, columns=pa.schema(added))
         return self._added(found, held, row, after, checkpoint)
 
+    def _needs_former_records(self, row: LedgerRow) -> bool:
+        """Return true if the load adds to the records of earlier commits, and does not read these again."""
+        if self._is_replace or row.committed_at is None:
+            return False
+        if self._load.stream.read.method is ReplicationMethod.FULL_TABLE:
+            return not self._is_merge
+        return row.bookmark is not None
+
     def _demand_token(self, found: Snapshot) -> LedgerRow:
         row = found.row
         if row is None or row.token != self._load.token:
-            who = f"taken over by {row.owner or 'another run'}" if row else "its ledger row was deleted"
-            raise TakenOver(f"stream {self._load.key.stream!r}: {who}", stream=self._load.key.stream)
+            raise taken_over(self._load.key.stream, row.owner if row else "")
         return row
 
     def _unified(self, before: pa.Schema | None, table: Any) -> pa.Schema:
@@ -310,7 +324,7 @@ class DeltaLoad:
 
     def _demand_wider(self, field: pa.Field, kind: pa.DataType, table: Any) -> None:
         """Raise unless a column may become another type."""
-        if wider(field.type, kind) == kind:
+        if wider(field.type, kind) == kind or (field.name in self._texts and is_text(kind)):
             if may_widen(table):
                 return
             why = "the table is too large to be written anew for it, or takes appends only"
@@ -392,12 +406,7 @@ class DeltaLoad:
         schema: pa.Schema | None = None,
     ) -> Step:
         self._demand_there(files)
-        bookmark = None if checkpoint.bookmark is None else json.loads(json.dumps(checkpoint.bookmark, allow_nan=False))
-        row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC), compared_at=self._load.compared_at)
-        row = replace(row, log=self._load.log)
-        if checkpoint.is_final:
-            rows = self._load.records_before + self._written + self._records
-            row = replace(row, completed_by=self._load.run, rows=rows)
+        row = committed_row(row, self._load, checkpoint, written=self._written + self._records, history={})
         return Step(
             held=replace(held, row=row, added=tuple(file.name for file in files)),
             is_mark=True,
@@ -462,6 +471,7 @@ class DeltaLoad:
         others = [each for each in (removed, marked) if each is not None]
         hit = self._hit(files, schema, others)
         gone: list[int] = []
+        replaced: list[int] = []
         records = merged(
             lambda: (batch for file in hit for batch in self._read(file, schema)),
             lambda names: self._arrived(schema, names),
@@ -469,12 +479,14 @@ class DeltaLoad:
             write if self._is_merge else WriteSpec(disposition=WriteDisposition.MERGE),
             () if removed is None else removed.to_batches(),
             note_gone=gone.append,
+            note_replaced=replaced.append,
             marked=marked,
             without_deleted=self._without_deleted,
         )
         written = self._rewritten(schema, (batch for batch in records if batch.num_rows))
         marks = 0 if marked is None else len(marked) - int(marked.column(DELETED_AT).null_count)
-        return _Merge(frozenset(file.path for file in files), schema, hit, written, others, sum(gone) + marks)
+        based_on = frozenset(file.path for file in files)
+        return _Merge(based_on, schema, hit, written, others, sum(gone) + marks, sum(replaced))
 
     def _arrived(self, schema: pa.Schema, names: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         """Yield what arrived since the last commit, in all columns of the table or in some."""

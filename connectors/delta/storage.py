@@ -28,8 +28,8 @@ MAX_NAME_BYTES = 200
 #: Bytes that are sent to a store at once.
 _PART_BYTES = 8 << 20
 
-#: Errors of a disk without room.
-FULL = frozenset([errno.ENOSPC, errno.EDQUOT])
+#: Errors of a disk without room, or of a limit of the size of files.
+FULL = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 
 #: What stores answer to wrong credentials, or without a bucket.
 _REFUSED = re.compile(
@@ -176,10 +176,12 @@ class TableFolder:
 
     def finish_output(self, file: Any, name: str) -> None:
         """Close a file, and make it durable."""
-        if self.local is not None:
-            file.flush()
-            os.fsync(file.fileno())
-        file.close()
+        try:
+            if self.local is not None:
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            file.close()
         if self.local is not None:
             sync_folder((self.local / name).parent)
 

@@ -151,7 +151,12 @@ class LakeTable:
             return TableState(
                 schema=schema,
                 ledger=rows,
-                refuses=self._refuses(table, held),
+                refuses=self._refuses(table),
+                rolled_back=frozenset(
+                    each.row.key
+                    for each in held
+                    if each.row is not None and each.row.committed_at is not None and is_rolled_back(table, each)
+                ),
                 is_empty=not records.null_count and not sum(records.to_pylist()),
                 stream_name=self.name,
                 identity=identity_of(table),
@@ -179,7 +184,7 @@ class LakeTable:
         assert number is not None
         return number, decoded(data, f"{self.folder.label}/{row_file(app, number)}")
 
-    def _refuses(self, table: DeltaTable, held: Sequence[Held]) -> Mapping[WriteDisposition, str]:
+    def _refuses(self, table: DeltaTable) -> Mapping[WriteDisposition, str]:
         """Return which write dispositions cannot write the table, and why."""
         others = [each for each in WriteDisposition if each is not WriteDisposition.REPLACE]
         partitions = table.metadata().partition_columns
@@ -197,9 +202,6 @@ class LakeTable:
         if strict := next((field.name for field in columns if is_strict(field.type)), ""):
             why = f"refuses NULL within column {strict!r}, which is not kept here: drop that, or replace the table"
             return dict.fromkeys(others, why)
-        written = [each for each in held if each.row is not None and each.row.committed_at is not None]
-        if written and all(is_rolled_back(table, each) for each in written):
-            return dict.fromkeys(others, ROLLED_BACK)
         return {}
 
     # Commits
@@ -329,14 +331,6 @@ class LakeTable:
             stem = name.removesuffix(".json")
             if stem.isdigit() and int(stem) < number:
                 self.folder.delete(f"{OURS}/{app}/{name}")
-
-
-#: Follows the table's name.
-ROLLED_BACK = (
-    "was rolled back by RESTORE after the last commit of this stream, and its ledger stayed: records may be missing. "
-    "Set the bookmark to where the table stands by `syncblocks state rewind`, or write the table anew with "
-    "--full-refresh"
-)
 
 
 def is_rolled_back(table: DeltaTable, held: Held) -> bool:

@@ -11,6 +11,7 @@ from ..arrow.fidelity import Fidelity, Kept, compare, plain
 from ..arrow.text import is_text
 from ..arrow.type_names import type_text
 from ..arrow.unified import both_held
+from ..field_facts import facts_of
 from ..stream import TableState
 
 #: The widest decimal of Delta has so many digits.
@@ -60,11 +61,14 @@ def stored(kind: Any) -> pa.DataType | None:
 
 
 def stored_in(kind: Any, held: pa.DataType | None) -> pa.DataType | None:
-    """Return the type that a column is written in, into a column of the table if it has one that holds all values."""
+    """Return the type in which a column is written: that of the table's column if this type holds all values."""
     found = stored(kind)
-    if held is None or found is None:
-        return found
-    return held if is_text(held) or compare(kind, held) is not Fidelity.LOSSY else found
+    return found if held is None or found is None or not _is_held(kind, held) else held
+
+
+def _is_held(kind: Any, held: pa.DataType) -> bool:
+    """Return true if a column of the table holds all values. Only text holds texts, since Arrow reads `0x10` as 16."""
+    return is_text(held) or (not is_text(plain(kind)) and compare(kind, held) is not Fidelity.LOSSY)
 
 
 def wider(held: pa.DataType, kind: pa.DataType | None) -> pa.DataType | None:
@@ -167,17 +171,17 @@ def _kept(field: pa.Field, table: TableState, *, is_new: bool, twin: str) -> Kep
 
 
 def _of_held(field: pa.Field, kind: pa.DataType | None, held: pa.DataType, *, may_widen: bool) -> Kept:
-    """Return how a column is kept in one that the table has: numbers may make it wider, else its type stays."""
+    """Return how a column is kept in a column of the table, which may become wider or text."""
     before = str(held)
     if is_text(held):
         is_as_text = not is_text(plain(field.type)) and not pa.types.is_null(field.type)
         return Kept(column=field.name, type=before, arrow=held, held=before, is_text=is_as_text)
-    if kind is not None and compare(field.type, held) is not Fidelity.LOSSY:
+    if kind is not None and _is_held(field.type, held):
         return Kept(column=field.name, type=before, arrow=held, held=before)
     if kind is not None and kind == held:  # as exact as in a new table
         return Kept(column=field.name, type=before, arrow=held, held=before)
     note = f"the table's column is {type_text(held)}, the stream's is {type_text(field.type)}, and "
-    if (wide := wider(held, kind)) is None:
+    if (wide := kind if facts_of(field).becomes_text else wider(held, kind)) is None:
         note += "such a column of a Delta table does not become wider"
     elif may_widen:
         note = "all files of the table are written anew"

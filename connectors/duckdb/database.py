@@ -26,6 +26,7 @@ from ..errors import (
     RetriableError,
     UniqueViolated,
 )
+from ..local_files import demand_folder
 from .settings import MEMORY_LIMIT, MEMORY_LIMIT_BYTES, DuckDBSettings
 from .unfinished import MARK, delete_unfinished
 
@@ -303,7 +304,7 @@ def configuration(settings: DuckDBSettings, memory_limit: str = MEMORY_LIMIT) ->
 def _connect(path: Path, settings: DuckDBSettings, memory_limit: str, *, read_only: bool) -> Any:
     try:
         if not read_only:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            demand_folder(path)
             if not path.exists():
                 _make(path)
         root = duckdb.connect(str(path), read_only=read_only, config=configuration(settings, memory_limit))
@@ -319,7 +320,7 @@ def _connect(path: Path, settings: DuckDBSettings, memory_limit: str, *, read_on
             root.execute("set global max_vacuum_tasks = 0")
             delete_unfinished(root)
     except OSError as error:
-        raise ConnectorConfigError(f"{path.parent} cannot be made: {error.strerror}", key="path") from error
+        raise ConnectorConfigError(f"{path} cannot be created: {error.strerror}", key="path") from error
     except duckdb.Error as error:
         raise sort_error(error, path) from error
     return root

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..local_files import demand_writable
+from ..local_files import demand_folder, demand_writable
 from ..protocols import Capability
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
@@ -72,7 +72,8 @@ class DuckDBDestination(SqlDestination):
         return session.execute_alone(sql, values)
 
     def is_there(self) -> bool:
-        """Return whether the file exists; the check does not create it."""
+        """Return true if the file exists. Raise if its folder does not exist. Create nothing."""
+        demand_folder(self._path)
         return self._path.exists()
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from ..compared_values import ComparedColumn, Digest, Key, KeyRange, Row, Side, 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..incremental.bookmarks import past
 from ..protocols import Source
-from ..stream import Checkpoint, Event, Rejected, Stream
+from ..stream import Checkpoint, Event, Rejected, Stream, Warned
 from ..struct_helpers import replace
 from .checksums import DuckDBCanonical
 
@@ -275,7 +275,9 @@ def canonical_keys(source: Source, side: Side, batches: Iterable[pa.RecordBatch]
 
 def _events(source: Source, stream: Stream) -> Iterator[Event]:
     for _, event in source.read([stream], {stream.name: None}):
-        assert isinstance(event, pa.RecordBatch | Checkpoint | Stream | Rejected)  # the transfer format is "arrow"
+        assert isinstance(
+            event, pa.RecordBatch | Checkpoint | Stream | Rejected | Warned
+        )  # the transfer format is "arrow"
         yield event
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from ..incremental.bookmarks import CHECKPOINT_RECORDS
-from ..settings import Settings, parse_settings
+from ..settings import Settings, parse_settings, pattern_like
 from ..sql.files import database_path
 
 #: Memory limit of DuckDB while it reads and stages records: enough for full speed, and little enough to be full
@@ -33,7 +33,7 @@ class DuckDBSettings(Settings):
     )
     memory_limit: str | None = Field(
         default=None,
-        pattern=r"^[0-9]+(\.[0-9]+)?\s*([kKmMgGtT][iI]?)?[bB]$",
+        pattern=pattern_like(r"^[0-9]+(\.[0-9]+)?\s*([kKmMgGtT][iI]?)?[bB]$", "`512MB` or `4GiB`"),
         description="DuckDB's memory_limit; default: 128MB, more for wide tables and records. Merges use DuckDB's own "
         "default, or half of `memory` if the pipeline file sets it.",
     )

@@ -41,6 +41,9 @@ from .zones import is_zoned, moments, with_zone
 BLOCK_BYTES = 1 << 20
 _WIDE_BYTES = 8 << 20
 
+#: Bytes of a block for each column. Each block costs time for each column, so a wide file is read in larger blocks.
+_COLUMN_BYTES = 1 << 10
+
 #: Blocks of that size that the parser reads ahead; of larger blocks as few as it needs.
 AHEAD_BYTES = 2 << 20
 
@@ -325,7 +328,8 @@ class CSVFormat:
     ) -> Iterator[pa.RecordBatch]:
         """Yield batches of strings; if a record does not fit into a block, begin again with larger blocks."""
         done = 0
-        for block in (BLOCK_BYTES, _WIDE_BYTES, 0) if names else ():
+        usual = max(BLOCK_BYTES, min(len(names) * _COLUMN_BYTES, _WIDE_BYTES))
+        for block in dict.fromkeys((usual, _WIDE_BYTES, 0)) if names else ():
             seen = 0
             try:
                 for batch in self._parsed(file, names, wanted, block, ragged):

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from ..arrow.fidelity import Kept
-from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TakenOver
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, taken_over
 from ..interrupts import Calls
 from ..protocols import Capability
 from ..read_spec import Condition
@@ -102,6 +102,10 @@ class FileDestination:
             manifests = [read_manifest(storage, name) for name in manifest_files(storage, "", self._format.suffix)]
         return [row for each in manifests if each for row in each.rows if row.key.pipeline == pipeline]
 
+    def limits(self, destination_table: str, columns: Sequence[str]) -> Mapping[str, tuple[Any, Any]]:
+        """See `ReadsLimits`."""
+        return self._table(self._storage(), destination_table).limits(columns)
+
     def keeps_rejected(self) -> str:
         """Keep them all."""
         return ""
@@ -152,7 +156,7 @@ class FileDestination:
 
         def noted(row: LedgerRow | None) -> LedgerRow:
             if row is None or row.token != token:
-                raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
+                raise taken_over(key.stream, row.owner if row else "")
             return replace(row, log=dict(log))
 
         with self._calls.under_way(key.stream) as call:

@@ -59,6 +59,10 @@ _SPECIAL = frozenset(SPECIAL.values())
 _MOMENTS = frozenset({"date", "naive", "zoned"})
 
 
+#: Values of a column, on average, that are examined at once, and the most values of all columns together.
+_ENOUGH_VALUES, _MOST_PENDING_VALUES = 500, 1_000_000
+
+
 class _Number(str):
     """The text of a number with a fraction or an exponent."""
 
@@ -121,20 +125,25 @@ class JSONLFormat:
         paths = Paths()
         left = min(budget_bytes, INFER_JSON_BYTES)
         for file in files:
+            pending = _Pending()
             for start, block in self._blocks(file):
                 records = _whole_records(block)
                 values = None if file.levels or paths.parents else _by_column(records)
                 if values is None:
                     each = records or self._parsed(file, start, block, is_lenient=True)
-                    self._look(file, columns, flattened(file, each, paths, False, ConnectorConfigError))
+                    values = self._gathered(file, flattened(file, each, paths, False, ConnectorConfigError))
                 else:
                     for name in values:
                         paths.add(name, (name,))
-                    self._note(file, columns, values)
+                pending.add(values)
+                demand_columns(file, len(pending), self._settings)
+                if pending.is_full:
+                    self._note(file, columns, pending.taken())
                 left -= len(block)
                 del block, records, values  # not held while the next one is read
                 if left <= 0:
                     break
+            self._note(file, columns, pending.taken())
         return self._fields(columns, paths, is_exact=self._is_exact)
 
     def _fields(self, columns: Mapping[str, _Column], paths: Paths, *, is_exact: bool = False) -> pa.Schema:
@@ -321,7 +330,7 @@ class JSONLFormat:
     ) -> pa.Schema:
         columns: dict[str, _Column] = {}
         records = self._parsed(file, start, block, is_lenient=is_lenient)
-        self._look(file, columns, flattened(file, records, paths, False, FatalConnectorError))
+        self._note(file, columns, self._gathered(file, flattened(file, records, paths, False, FatalConnectorError)))
         new = [field for field in self._fields(columns, paths) if field.name not in known]
         demand_columns(file, len(wanted) + len(new), self._settings)
         return pa.schema([*wanted, *new])
@@ -369,18 +378,20 @@ class JSONLFormat:
             column = iso_texts(column, form, field.type, is_empty_null=False)
         return _typed(column, field.type, self._zone(file))
 
-    def _look(self, file: DataFile, columns: dict[str, _Column], records: Iterator[dict[str, Any]]) -> None:
+    def _gathered(self, file: DataFile, records: Iterator[dict[str, Any]]) -> dict[str, list[Any]]:
         values: dict[str, list[Any]] = {}
         for record in records:
             for key, value in record.items():
                 values.setdefault(key, []).append(value)
             demand_columns(file, len(values), self._settings)
-        self._note(file, columns, values)
+        return values
 
     def _note(self, file: DataFile, columns: dict[str, _Column], values: Mapping[str, list[Any]]) -> None:
         demand_columns(file, len(columns.keys() | values.keys()), self._settings)
         for key, found in values.items():
-            columns.setdefault(key, _Column(self._settings.timezone)).add(found)
+            if key not in columns:
+                columns[key] = _Column(self._settings.timezone)
+            columns[key].add(found)
 
     def _parsed(self, file: DataFile, start: int, block: bytearray, *, is_lenient: bool) -> Iterator[dict[str, Any]]:
         """Yield a block's records; if lenient, allow up to half of the lines to be malformed."""
@@ -460,6 +471,35 @@ class _BlockParser:
             return None
 
 
+class _Pending(dict[str, list[Any]]):
+    """Values of columns that were read, but not examined.
+
+    A few values of a column take as long to examine as hundreds, so several blocks of a wide file are examined at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = 0
+
+    def add(self, values: Mapping[str, list[Any]]) -> None:
+        """Append the values of a block."""
+        for name, found in values.items():
+            self.setdefault(name, []).extend(found)
+            self._count += len(found)
+
+    @property
+    def is_full(self) -> bool:
+        """Return true if the columns have enough values on average, or all of them need much memory."""
+        return self._count >= min(_ENOUGH_VALUES * len(self), _MOST_PENDING_VALUES)
+
+    def taken(self) -> Mapping[str, list[Any]]:
+        """Return the values and forget them."""
+        values = dict(self)
+        self.clear()
+        self._count = 0
+        return values
+
+
 class _Column:
     """The kinds of values that one key had so far."""
 
@@ -488,10 +528,12 @@ class _Column:
         if special and len(special) == len(texts):
             kinds = kinds - {"text"} | {"special"}
         self._kinds |= kinds
-        self._numbers.add(pa.array(numbers + special, pa.string()))
-        self._has_empty = self._has_empty or "" in texts
-        column = pa.array(texts, pa.string())
-        self._texts.add(column if self._zone is None else with_zone(column))
+        if numbers or special:
+            self._numbers.add(pa.array(numbers + special, pa.string()))
+        if texts:
+            self._has_empty = self._has_empty or "" in texts
+            column = pa.array(texts, pa.string())
+            self._texts.add(column if self._zone is None else with_zone(column))
 
     def field(self, name: str, *, is_exact: bool = False) -> pa.Field:
         kinds = self._kinds - {"null"}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -15,10 +13,22 @@ from ..arrow.conform import conformed
 from ..arrow.fidelity import Fidelity, compare
 from ..arrow.merge import Batches, merged
 from ..arrow.unified import changes, unified
-from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TableLost, TakenOver, null_in_key
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TableLost, null_in_key, taken_over
 from ..field_facts import facts_of
 from ..interrupts import Call
-from ..stream import DELETED_AT, VALID_FROM, VALID_TO, Block, Checkpoint, Commit, Event, Load, Rejected, Stream
+from ..stream import (
+    DELETED_AT,
+    VALID_FROM,
+    VALID_TO,
+    Block,
+    Checkpoint,
+    Commit,
+    Event,
+    Load,
+    Rejected,
+    Stream,
+    committed_row,
+)
 from ..struct_helpers import replace
 from ..write_spec import WriteDisposition, WriteSpec
 from .layout import Layout, Output
@@ -53,6 +63,8 @@ class _Plan(Struct, frozen=True):
     dead: tuple[str, ...] = ()
     #: Records that it leaves out, since their keys are those of `Load.removed`.
     removed: int = 0
+    #: See `Commit.replaced`.
+    replaced: int | None = None
 
 
 class FilesLoad:
@@ -174,7 +186,7 @@ class FilesLoad:
         self._finish()
         if self._history is not None:
             self._reject_unlike(self._history)
-        rejected = () if self._rejections is None else self._rejections.written(self._begin)
+        rejected = () if self._rejections is None else self._rejections.written(self._begin, self._records)
         tries = 0
         while True:
             tries += 1
@@ -206,6 +218,7 @@ class FilesLoad:
             rejected=0 if self._rejections is None else self._rejections.committed(),
             refused=() if self._rejections is None else self._rejections.take_refused(),
             removed=plan.removed,
+            replaced=plan.replaced,
         )
         if self._history is not None and (self._staged or checkpoint.is_final):
             self._history.committed()
@@ -219,8 +232,7 @@ class FilesLoad:
     def _demand_token(self, manifest: Manifest) -> None:
         row = manifest.row(self._load.key)
         if row is None or row.token != self._load.token:
-            who = f"taken over by {row.owner or 'another run'}" if row else "its ledger row was deleted"
-            raise TakenOver(f"stream {self._load.key.stream!r}: {who}", stream=self._load.key.stream)
+            raise taken_over(self._load.key.stream, row.owner if row else "")
 
     def _plan_or_none(self, manifest: Manifest, checkpoint: Checkpoint) -> _Plan | None:
         """Plan without the lock; None: another commit has removed a file meanwhile."""
@@ -316,6 +328,7 @@ class FilesLoad:
             _fitted(keys, schema) if is_final else None for keys in (self._load.removed, self._load.marked)
         )
         gone: list[int] = []
+        replaced: list[int] = []
         batches = merged(
             self._old(manifest, schema),
             lambda names: self._staged_batches(schema, names),
@@ -323,11 +336,12 @@ class FilesLoad:
             self._load.write,
             () if removed is None else removed.to_batches(),
             note_gone=gone.append,
+            note_replaced=replaced.append,
             marked=marked,
             without_deleted=self._without_deleted,
         )
         plan = self._whole(manifest, schema, batches)  # which counts them
-        return replace(plan, removed=sum(gone) + _count_marks(marked, DELETED_AT))
+        return replace(plan, removed=sum(gone) + _count_marks(marked, DELETED_AT), replaced=sum(replaced))
 
     def _still_there(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Yield the staged records of a table that is written anew, of each key the last one, without deleted ones."""
@@ -471,13 +485,8 @@ class FilesLoad:
     def _after(self, manifest: Manifest, plan: _Plan, checkpoint: Checkpoint) -> Manifest:
         row = manifest.row(self._load.key)
         assert row is not None
-        bookmark = None if checkpoint.bookmark is None else json.loads(json.dumps(checkpoint.bookmark, allow_nan=False))
-        row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC), compared_at=self._load.compared_at)
-        row = replace(row, log=self._load.log)
-        row = replace(row, history={} if self._history is None else self._history.kept(is_final=checkpoint.is_final))
-        if checkpoint.is_final:
-            rows = self._load.records_before + self._written + self._records
-            row = replace(row, completed_by=self._load.run, rows=rows)
+        history = {} if self._history is None else self._history.kept(is_final=checkpoint.is_final)
+        row = committed_row(row, self._load, checkpoint, written=self._written + self._records, history=history)
         files = _in_place(plan, manifest.files)
         after = replace(manifest, files=files, dead=plan.dead, schema=plan.schema, written=self._table.written)
         after = after.with_row(row)

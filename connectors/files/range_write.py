@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..arrow.merge import KeyLookup, newest
+from ..replace_range import RangeWatch
 from ..stream import Checkpoint, Load, RejectedRecord
-from ..written_range import RangeWatch
 
 Batches = Callable[[], Iterable[pa.RecordBatch]]
 Arrived = Callable[[Sequence[str] | None], Iterable[pa.RecordBatch]]

@@ -32,7 +32,7 @@ class FileRejections:
         self._table = table
         self._load = load
         self._limit = limit
-        self._kept = Rejections(limit)
+        self._kept = Rejections(limit, load.write.max_rejected_percent)
         #: Columns of the table before this load; values must fit them, too.
         self._held: pa.Schema | None = None
         if load.write.disposition is not WriteDisposition.REPLACE:
@@ -70,8 +70,17 @@ class FileRejections:
         self._kept.add(rejected)
         yield from (part for part in parts if part.num_rows)
 
-    def written(self, begin: Callable[[pa.Schema], Staging]) -> tuple[TableFile, ...]:
-        """Write the records rejected since the last commit; return the files that the commit must name."""
+    def written(self, begin: Callable[[pa.Schema], Staging], others: int) -> tuple[TableFile, ...]:
+        """Write the records rejected since the last commit; return the files that the commit must name.
+
+        Args:
+            begin: begins a file.
+            others: number of other records of the commit.
+
+        Raises:
+            TooManyRejected: see `Rejections.judge`.
+        """
+        self._kept.judge(others)
         self._kept.leave_out(self._known())
         if not self._kept.records:
             return ()

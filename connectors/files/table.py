@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 from msgspec import Struct
 
+from ..arrow import compute as pc
 from ..arrow.conform import conformed
 from ..errors import FatalConnectorError
 from ..known_files import KnownFiles
@@ -201,6 +202,20 @@ class FilesTable:
         own = file.schema if file.schema is not None else schema
         for batch in self.format.read(file, own, frozenset(own.names)):
             yield conformed(batch, schema)
+
+    def limits(self, columns: Sequence[str]) -> Mapping[str, tuple[Any, Any]]:
+        """Return the least and the greatest value of some columns, without columns of only NULL."""
+        manifest, found = self.read(), dict[str, tuple[Any, Any]]()
+        schema = pa.schema([]) if manifest.schema is None else manifest.schema
+        for file in manifest.files:
+            own = pa.schema([schema.field(name) for name in columns if name in file.columns])
+            data = DataFile(self.storage, file.name, file.moved_from, schema=own)
+            for batch in self.format.read(data, own, frozenset(file.columns)) if own.names else ():
+                for name in own.names:
+                    ends = [each for each in pc.min_max(batch.column(name)).as_py().values() if each is not None]
+                    ends = [*ends, *found.get(name, ())]
+                    found |= {name: (min(ends), max(ends))} if ends else {}
+        return found
 
     def stage(self, token: str, schema: pa.Schema, folder: str = "") -> Staging:
         """Create a file in the token's staging folder; `folder`: where it will be below the table's."""

@@ -8,7 +8,6 @@ bookmark of a record is incomplete if a bookmark property is NULL or NaN: it com
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -20,8 +19,8 @@ from typing import Any
 import pyarrow as pa
 
 from ..arrow import compute as pc
-from ..arrow.decimals import fitting
 from ..arrow.digits import is_number_in_text
+from ..arrow.json_scalars import BINARY, scalar_from_json
 from ..arrow.type_names import type_text
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..read_spec import NullBookmarks
@@ -86,7 +85,6 @@ def python_value(value: pa.Scalar) -> Any:
 
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def _from_nanoseconds(value: pa.Scalar) -> str:
@@ -99,14 +97,6 @@ def _from_nanoseconds(value: pa.Scalar) -> str:
     return f"{text[:place]}{rest:03d}{text[place:]}" if rest else text
 
 
-def _of_microseconds(number: int, coarse: pa.DataType, kind: pa.DataType, text: str) -> pa.Scalar:
-    """Make a time by casts, since `pyarrow.scalar` of a date or time imports pandas; nanoseconds stand in the text."""
-    if kind.unit != "ns":
-        return pc.cast(pc.constant(number, coarse), kind)
-    digits = re.search(r"\.\d{6}(\d{1,3})", text)
-    return pc.constant(number * 1000 + int(digits[1].ljust(3, "0") if digits else 0), kind)
-
-
 def from_json(value: Any, kind: pa.DataType, *, column: str = "", stream: str = "") -> pa.Scalar:
     """Turn a JSON value back into a scalar of the column's own type.
 
@@ -114,42 +104,13 @@ def from_json(value: Any, kind: pa.DataType, *, column: str = "", stream: str = 
         ConnectorConfigError: the value does not have that type (a bookmark set by hand, or a column of a new type).
     """
     try:
-        return _scalar(value, kind)
+        return scalar_from_json(value, kind)
     except (pa.ArrowException, ValueError, TypeError, ArithmeticError) as error:
         raise ConnectorConfigError(
             f"bookmark of {column!r}: {value!r} is not a {type_text(kind)}; correct it with `syncblocks state set` "
             "or `state reset`",
             stream=stream,
         ) from error
-
-
-def _scalar(value: Any, kind: pa.DataType) -> pa.Scalar:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(value)
-    if any(is_kind(kind) for is_kind in _BINARY):
-        return pa.scalar(bytes.fromhex(str(value)), kind)
-    if pa.types.is_decimal(kind):
-        return pa.scalar(fitting(Decimal(str(value)), kind), kind)
-    if pa.types.is_timestamp(kind):
-        moment = datetime.fromisoformat(str(value))
-        if (moment.tzinfo is None) != (kind.tz is None):
-            raise ValueError("times with a zone and times without one cannot be compared")
-        since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
-        return _of_microseconds(since // _MICROSECOND, pa.timestamp("us", kind.tz), kind, str(value))
-    if pa.types.is_date(kind):
-        days = (date.fromisoformat(str(value)) - _EPOCH.date()).days
-        return pc.cast(pc.constant(days, pa.int32()), pa.date32()).cast(kind)
-    if pa.types.is_time(kind):
-        of_day = datetime.combine(_EPOCH.date(), time_of_day.fromisoformat(str(value)), UTC) - _EPOCH
-        return _of_microseconds(of_day // _MICROSECOND, pa.time64("us"), kind, str(value))
-    if pa.types.is_integer(kind):
-        if int(value) != Decimal(value):
-            raise ValueError(value)
-        is_small = -(1 << 63) <= int(value) < 1 << 63
-        return pc.constant(int(value), kind) if is_small else pa.scalar(int(value), kind)
-    if pa.types.is_floating(kind):
-        return pc.constant(float(value), kind)
-    return pc.constant(str(value), kind)
 
 
 def bookmark_values(stream: Stream, bookmark: Bookmark | None) -> tuple[pa.Scalar, ...] | None:
@@ -346,12 +307,6 @@ def refuse_incomplete(records: pa.RecordBatch, stream: Stream) -> None:
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DAY_S = 86_400
 
-_BINARY = (
-    pa.types.is_binary,
-    pa.types.is_large_binary,
-    pa.types.is_fixed_size_binary,
-    pa.types.is_binary_view,
-)
 #: Types with an order and a JSON form; `null` is a column that has no value yet.
 _ORDERED = (
     pa.types.is_integer,
@@ -364,7 +319,7 @@ _ORDERED = (
     pa.types.is_large_string,
     pa.types.is_string_view,
     pa.types.is_null,
-    *_BINARY,
+    *BINARY,
 )
 
 

@@ -21,8 +21,8 @@ import pyarrow as pa
 from msgspec import Struct
 
 from ..arrow import compute as pc
-from ..errors import FatalConnectorError
-from ..read_spec import NullBookmarks
+from ..errors import FatalConnectorError, RetriableError
+from ..read_spec import Condition, NullBookmarks
 from ..stream import Bookmark, Checkpoint, Event, Stream
 from .bookmarks import (
     BOUNDARY,
@@ -94,7 +94,8 @@ def incremental(
 
     Args:
         stream: the stream read; its bookmark_properties are columns of every batch.
-        batches: records at or past `lower_bound`; if `is_ordered` is False, lower ones are dropped here.
+        batches: records at or past `lower_bound`; if `is_ordered` is False, lower ones are dropped here. They have the
+            columns of the stream's `engine_where`.
         bookmark: as the ledger holds it; None: from scratch.
         is_ordered: the batches come in ascending order of the bookmark, as the source compares values. Records with
             an incomplete bookmark come first, since no later run reads them. Unordered batches get one checkpoint,
@@ -112,6 +113,8 @@ def incremental(
             stream=stream.name,
             key="limit",
         )
+    if stream.read.engine_where:
+        batches = _matching(batches, stream.read.engine_where)
     tracker = _Tracker(stream, bookmark, is_ordered, horizon)
     pending, since = 0, clock()
     is_stopped = False
@@ -129,6 +132,14 @@ def incremental(
             yield Checkpoint(bookmark=tracker.bookmark())
             pending, since = 0, clock()
     yield Checkpoint(bookmark=tracker.bookmark(is_complete=not is_stopped))
+
+
+def _matching(batches: Iterable[pa.RecordBatch], conditions: Sequence[Condition]) -> Iterator[pa.RecordBatch]:
+    """Yield the records that meet all conditions."""
+    from ..filters import matches  # a pipeline without filters spares the import
+
+    for batch in batches:
+        yield _those(batch, matches(batch, conditions))
 
 
 def _parts(batches: Iterable[pa.RecordBatch], tracker: _Tracker, limit: int | None) -> Iterator[pa.RecordBatch]:
@@ -420,12 +431,24 @@ class _Tracker:
             self._unsettled += unsettled.num_rows
             self._add(unsettled)
         if self._unsettled > MAX_UNSETTLED and not self._stream.read.may_repeat and not self.is_full:
+            self._demand_next_run()
             self.is_full = True
             log.warning(
                 "%s: a transaction in the source has been running since before %s records were written; later "
                 "records wait for its end",
                 self._stream.name,
                 self._unsettled,
+            )
+
+    def _demand_next_run(self) -> None:
+        """Fail if the next run would not read the records that wait, because it reads another interval."""
+        read = self._stream.read
+        if any(each.of_interval for each in (*read.where, *read.engine_where)):
+            raise RetriableError(
+                f"a transaction in the source has been running since before {self._unsettled} records of the stream "
+                "were written, and the next run reads another interval (`where`). Repeat this run after the "
+                "transaction has ended",
+                stream=self._stream.name,
             )
 
     def _split(self, known: pa.RecordBatch) -> tuple[pa.RecordBatch, pa.RecordBatch]:

@@ -6,7 +6,6 @@ import json
 import secrets
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..arrow.fidelity import Kept
-from ..errors import Interrupted, TableLost, TakenOver
+from ..errors import Interrupted, TableLost, taken_over
 from ..failpoints import failpoint
 from ..protocols import Capability
 from ..read_spec import Condition
@@ -36,12 +35,13 @@ from ..stream import (
     RejectedRecord,
     Stream,
     TableState,
+    committed_row,
 )
 from ..struct_helpers import replace
 from ..write_spec import WriteDisposition
 from .database import Knob, MemoryCalls, database, from_block
 from .settings import MemoryDestinationSettings
-from .writing import changes, keys_of, removed_records, written_table
+from .writing import changes, keys_of, removed_records, replaced_records, written_table
 
 
 class MemoryDestination:
@@ -132,7 +132,7 @@ class MemoryDestination:
         with self._database.lock:
             row = self._database.ledger.get(key)
             if row is None or row.token != token:
-                raise TakenOver(f"stream {key.stream!r} was taken over", stream=key.stream)
+                raise taken_over(key.stream, row.owner if row else "")
             self._database.ledger[key] = replace(row, log=_as_json(log) or {})
 
     def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
@@ -183,7 +183,7 @@ class MemoryDestination:
         self, load: Load, events: Iterator[Event | Block], interrupted: threading.Event, staged: list[pa.RecordBatch]
     ) -> Iterator[Commit]:
         schema, batches, written = load.stream.schema, 0, 0
-        kept = Rejections(load.write.max_rejected or 0)
+        kept = Rejections(load.write.max_rejected or 0, load.write.max_rejected_percent)
         for event in events:
             if interrupted.is_set():
                 raise Interrupted(f"loading {load.key.stream!r} was interrupted", stream=load.key.stream)
@@ -191,6 +191,7 @@ class MemoryDestination:
                 schema = event.schema
             elif isinstance(event, Checkpoint):
                 self._reject_by_key(load, staged, kept)
+                kept.judge(sum(batch.num_rows for batch in staged))
                 if may_come_again(load, kept.records):
                     known = [each for stream, _, each in self._database.rejected if stream == load.key.stream]
                     kept.leave_out({(each.place, each.record) for each in known})
@@ -226,16 +227,12 @@ class MemoryDestination:
                 raise Interrupted(f"loading {load.key.stream!r} was interrupted", stream=load.key.stream)
             row = self._database.ledger.get(load.key)
             if row is None or row.token != load.token:
-                by = f"by {row.owner}" if row else "and forgotten"
-                raise TakenOver(f"stream {load.key.stream!r} was taken over {by}", stream=load.key.stream)
+                raise taken_over(load.key.stream, row.owner if row else "")
             old = self._database.tables.get(name)
             if old is None and (load.begun_in is not None or written):
                 raise TableLost(f"table {name!r} was dropped since it was last written", stream=load.key.stream)
             table = written_table(load, schema, staged, old, checkpoint, rejected)
-            row = replace(row, bookmark=_as_json(checkpoint.bookmark), committed_at=datetime.now(UTC))
-            row = replace(row, compared_at=load.compared_at, filling=load.filling, log=load.log)
-            if checkpoint.is_final:
-                row = replace(row, completed_by=load.run, rows=load.records_before + written + records)
+            row = committed_row(row, load, checkpoint, written=written + records, history={})
             changed = changes(old, table)
             if changed:
                 load.announce(checkpoint, changed)
@@ -256,6 +253,7 @@ class MemoryDestination:
             schema_changes=changed,
             rejected=len(rejected),
             removed=removed_records(load, old) if checkpoint.is_final else 0,
+            replaced=replaced_records(load, staged, old),
         )
 
     def _reject_by_key(self, load: Load, staged: list[pa.RecordBatch], kept: Rejections) -> None:

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from ..errors import FatalConnectorError
 from ..filters import without_deleted
+from ..replace_range import RangeWatch
 from ..stream import DELETED_AT, Checkpoint, Load, RejectedRecord
 from ..write_spec import ConflictMethod, WriteDisposition, WriteSpec
-from ..written_range import RangeWatch
 
 #: Of records with the same key none counts more than another.
 _WITHOUT_REPEATS = (WriteDisposition.REPLACE, WriteDisposition.REPLACE_RANGE)
@@ -91,6 +91,20 @@ def removed_records(load: Load, old: pa.Table | None) -> int:
     if load.marked is not None:
         count += load.marked.num_rows - load.marked.column(DELETED_AT).null_count
     return count
+
+
+def replaced_records(load: Load, staged: Sequence[pa.RecordBatch], old: pa.Table | None) -> int | None:
+    """Count the staged records that another one of the same key replaces, see `Commit.replaced`."""
+    method, names = load.write.conflict_method, load.stream.unique_properties or load.stream.key_properties
+    if load.write.disposition is not WriteDisposition.MERGE or load.fills:
+        return None
+    if method is ConflictMethod.IGNORE:
+        return 0
+    keys = [key for batch in staged for key in keys_of(batch, names)]
+    if method is ConflictMethod.UPDATE_ONLY:
+        held = set() if old is None else set(keys_of(old, names))
+        keys = [key for key in keys if key in held]
+    return len(keys) - len(set(keys))
 
 
 def keys_of(records: pa.Table | pa.RecordBatch, names: Sequence[str]) -> list[tuple[Any, ...]]:

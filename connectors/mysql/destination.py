@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from ..sql.address import OnServer
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import STAGING_PREFIX, TableName, staging_name
 from ..sql.session import Session
-from ..stream import Block, Commit, Event, LedgerKey, LedgerRow, Load
+from ..stream import Block, Commit, Event, LedgerKey, LedgerRow, Load, ended_token
 from ..write_spec import WriteDisposition
 from . import catalog, swaps
 from .dialect import dialect
@@ -107,7 +106,10 @@ class MySQLDestination(OnServer, SqlDestination):
         except ConnectorError:
             # There may be no other try, and no later run of this stream. The takeover waits for a commit under way.
             with suppress(ConnectorError):
-                self.take_over(load.key, token=secrets.token_hex(16), owner="the end of a load that failed")
+                rows = self.rows_of(load.key.pipeline, [load.key.destination_table])
+                if any((row.key, row.token) == (load.key, load.token) for row in rows):
+                    token = ended_token(load.token)
+                    self.take_over(load.key, token=token, owner="the end of a load that failed")
             raise
 
     def _swept(self, session: MySQLSession, key: LedgerKey, schema: str, left: Sequence[TableName]) -> list[TableName]:

@@ -133,6 +133,10 @@ NO_SUCH_TABLE = {1051, 1146}
 REFERENCED = {1217, 1451, 3730}
 _TOO_LARGE = {1153, 1301}
 
+#: A full disk, and a full table or tablespace. InnoDB reports the latter for a full disk, too.
+_NO_ROOM = {1021, 1114}
+_NO_ROOM_TEXT = "errno: 135"
+
 
 class BrokenAnswer(FatalConnectorError):
     """An answer that breaks the protocol, or that only a hostile server gives."""
@@ -140,7 +144,7 @@ class BrokenAnswer(FatalConnectorError):
 
 def broken_answer(reason: str, address: MySQLAddress | None = None) -> BrokenAnswer:
     """Return the error for it; nothing of the answer itself is in its message."""
-    place = f"{address.identity()}: " if address else ""
+    place = f"{address.shown}: " if address else ""
     return BrokenAnswer(f"{place}the server's answer breaks the MySQL protocol: {reason}", connector="mysql")
 
 
@@ -173,7 +177,7 @@ def is_lost(error: BaseException) -> bool:
 def connect_failure(error: Exception, address: MySQLAddress) -> ConnectorError:
     """Sort an error of connecting."""
     number, text = errno(error), _text(error, address)
-    place = address.identity()
+    place = address.shown
     if isinstance(getattr(error, "original_exception", None), socket.gaierror):
         # The host has no address: it cannot be reached, like one that refuses; but another try at once cannot help.
         return FatalConnectorError(f"cannot connect to {place}: {text}", connector="mysql", key="url")
@@ -198,7 +202,7 @@ def failure(error: BaseException, address: MySQLAddress) -> ConnectorError:
     if is_broken(error):
         return _as_broken(error, address)
     number, text = errno(error), _text(error, address)
-    message = f"{address.identity()}: {text}{f' (error {number})' if number else ''}"
+    message = f"{address.shown}: {text}{f' (error {number})' if number else ''}"
     if number in _INTERRUPTED:
         return Interrupted("the statement was interrupted", connector="mysql")
     if is_lost(error) or number in RETRIABLE:
@@ -213,6 +217,8 @@ def failure(error: BaseException, address: MySQLAddress) -> ConnectorError:
             "; the column's character set lacks such letters: `alter table ... convert to character set utf8mb4` "
             "of the table allows all letters"
         )
+    if number in _NO_ROOM or _NO_ROOM_TEXT in text:
+        message += "; the server's disk or the table's space is full"
     if number in _DENIED:
         message += "; `syncblocks check` prints the missing privileges of a destination's user"
     if number in NO_SUCH_TABLE:

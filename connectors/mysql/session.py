@@ -107,7 +107,7 @@ class MySQLSession:
     def begin(self) -> None:
         """Start a transaction."""
         if self._is_lost:
-            raise RetriableError(f"{self._address.identity()}: the connection is closed", connector="mysql")
+            raise RetriableError(f"{self._address.shown}: the connection is closed", connector="mysql")
         self._run(self._begin)
         self._is_dirty = False
 
@@ -130,7 +130,7 @@ class MySQLSession:
         self._swap_schemas.clear()
         self._drops.clear()
         if self._is_lost:
-            raise RetriableError(f"{self._address.identity()}: the connection is closed", connector="mysql")
+            raise RetriableError(f"{self._address.shown}: the connection is closed", connector="mysql")
         self._run("rollback")
         self._is_dirty = False
         self._drop_staging()
@@ -220,7 +220,7 @@ class MySQLSession:
         """Wait for a named lock, and keep it until the end of the transaction; the name has at most 64 characters."""
         ((answer,),) = self.query(f"select get_lock({literal(name)}, {timeout_s})")
         if answer != 1:
-            raise RetriableError(f"{self._address.identity()}: another load has locked the table", connector="mysql")
+            raise RetriableError(f"{self._address.shown}: another load has locked the table", connector="mysql")
         self._named_locks.append(literal(name))
 
     def swap_after_commit(self, schema: str, staging: str, target: str) -> None:
@@ -250,7 +250,7 @@ class MySQLSession:
         """Raise where spaces at the end of a text were cut off: strict mode gives only a note."""
         cut = next((text for _, number, text in self.query("show warnings") if int(number) == _CUT), "")
         if cut:
-            raise FatalConnectorError(f"{self._address.identity()}: {cut} (error {_CUT})", connector="mysql")
+            raise FatalConnectorError(f"{self._address.shown}: {cut} (error {_CUT})", connector="mysql")
 
     def _run(self, sql: str | bytes) -> Any:
         cursor = self._connection.cursor()
@@ -343,7 +343,7 @@ class MySQLSession:
         rows = self.query("show warnings")
         first = next((row for row in rows if row[0] != "Note"), rows[0] if rows else None)
         reason = f"{first[2]} (error {first[1]})" if first else summary
-        return FatalConnectorError(f"{self._address.identity()}: {reason}", connector="mysql")
+        return FatalConnectorError(f"{self._address.shown}: {reason}", connector="mysql")
 
     def _insert(self, name: str, batch: pa.RecordBatch) -> int:
         columns = ", ".join(quote(field.name, "mysql") for field in batch.schema)
@@ -428,7 +428,7 @@ def _patient(base: type[Any], address: MySQLAddress) -> type[Any]:
                 if speaks_postgres(self.host, self.port):
                     text = "this port speaks PostgreSQL, not MySQL: use MySQL's port, or the connector `postgres`"
                     raise ConnectorConfigError(
-                        f"cannot connect to {address.identity()}: {text}", connector="mysql", key="url"
+                        f"cannot connect to {address.shown}: {text}", connector="mysql", key="url"
                     ) from None
             finally:
                 self._sock.settimeout(self._read_timeout)

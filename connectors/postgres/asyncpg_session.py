@@ -204,7 +204,7 @@ class AsyncpgSession:
     def rollback(self) -> None:
         """Roll back if a transaction is open."""
         if self._connection.is_closed():
-            raise RetriableError(f"{self._address.identity()}: the connection is closed", connector="postgres")
+            raise RetriableError(f"{self._address.shown}: the connection is closed", connector="postgres")
         if self._connection.is_in_transaction():
             self.execute("rollback")
 
@@ -237,7 +237,7 @@ class AsyncpgSession:
         with self._lock:
             if self._loop.is_closed():
                 call.close()
-                raise RetriableError(f"{self._address.identity()}: the connection is closed", connector="postgres")
+                raise RetriableError(f"{self._address.shown}: the connection is closed", connector="postgres")
             task: asyncio.Task[T] = self._loop.create_task(call)
             self._task = task
         try:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+from ..errors import ConnectorConfigError, FatalConnectorError
 from ..protocols import Capability
 from ..ranges import RangeReads
 from ..read_spec import ReplicationMethod
@@ -26,6 +27,14 @@ from .privileges import missing_privileges
 from .settings import PostgresAddress, PostgresSettings
 from .source import is_raw
 
+#: Begin of the names of schemas that belong to the server.
+_RESERVED = "pg_"
+
+
+def _reserved(schema: str) -> str:
+    """Return the error about a schema of the server."""
+    return f"PostgreSQL reserves schema names that begin with `{_RESERVED}`, such as {schema!r}. Name another schema"
+
 
 class PostgresDestination(OnServer, SqlDestination):
     """Tables of one database; data and ledger row in one transaction, by COPY.
@@ -41,12 +50,20 @@ class PostgresDestination(OnServer, SqlDestination):
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(PostgresSettings, config, self.connector)
+        if (schema := self._settings.schema_ or "").startswith(_RESERVED):
+            raise ConnectorConfigError(_reserved(schema), connector=self.connector, key="schema")
         super().__init__(dialect(), schema=self._settings.schema_ or "", creates_schemas=self._settings.create_schemas)
         self._database = ADBCDatabase(self._settings.address)
         self._encodes = self._settings.address.is_plain and find_spec("pgpq") is not None
         self._arrow = self._sessions
         self._has_enums = False
         self._raw = Sessions(lambda: AsyncpgSession(self._settings.address, "begin"))
+
+    def one_name(self, destination_table: str) -> str:
+        """Refuse schemas that the server would not create."""
+        if (schema := self.target(destination_table).schema).startswith(_RESERVED):
+            raise FatalConnectorError(_reserved(schema), connector=self.connector)
+        return super().one_name(destination_table)
 
     def connect(self) -> AdbcSession:
         """Open a connection."""

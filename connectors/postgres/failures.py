@@ -76,6 +76,13 @@ _WAYS_OUT = {
 #: The server's message about a date or time before its minimum in a COPY, with the column.
 _TOO_EARLY = re.compile(r"(date|timestamp) out of range CONTEXT: +COPY .*, line \d+, column (.+)")
 
+#: The server's message about a record that does not fit one of its pages.
+_TOO_BIG = re.compile(r"row is too big: size (\d+), maximum size (\d+)")
+
+#: The server's message about a file of its catalog. The message lacks the cause, which is most often a full disk.
+_NO_CATALOG_FILE = "could not write init file"
+_FULL_DISK = "; the server's disk is probably full"
+
 #: Error classes caused by a record's values: data, constraints, CHECK OPTION of a view, RAISE of a trigger, and values
 #: that are too large or unknown for a type.
 _OF_A_RECORD = ("22", "23", "44", "P0", "54", "0A")
@@ -99,7 +106,9 @@ def connect_failure(error: Exception, address: PostgresAddress) -> ConnectorErro
         text = REFUSED.format(settings="sslmode=verify-full")
     if not address.password and NO_LOGIN.search(text):
         text += f"; {NO_PASSWORD}, or give it by PGPASSWORD or ~/.pgpass"
-    place = address.identity()
+    if _NO_CATALOG_FILE in text:
+        text += _FULL_DISK
+    place = address.shown
     if not sqlstate and any(part in text for part in _UNKNOWN_HOST):
         return FatalConnectorError(f"cannot connect to {place}: {text}", connector="postgres", key="url")
     port = int(address.port) if address.port.isdigit() else 5432  # it may be a list
@@ -131,20 +140,26 @@ def failure(error: Exception, address: PostgresAddress, *, is_lost: bool = False
             f"column {column!r}: a {kind} before 4713 BC, the first year of PostgreSQL: `on_rejected: keep` sets "
             "such records aside; or exclude the column with `columns`"
         )
+    if sqlstate == "54000" and (big := _TOO_BIG.match(text)):
+        size, most = big.groups()
+        text = (
+            f"a record takes {size} bytes in its row, and PostgreSQL allows {most}. Exclude columns with `columns`, or "
+            "read the others as a second stream with a `query`"
+        )
     if sqlstate:
         text += f" (SQLSTATE {sqlstate})"
     if sqlstate in _NUL and _NUL[sqlstate] in text:
         text += "; PostgreSQL cannot store NUL in texts: `on_rejected: keep` sets such records aside"
-    text += _WAYS_OUT.get(sqlstate, "")
+    text += _FULL_DISK if _NO_CATALOG_FILE in text else _WAYS_OUT.get(sqlstate, "")
     if is_lost or sqlstate.startswith(_RETRIABLE):
-        return RetriableError(f"{address.identity()}: {text}", connector="postgres")
+        return RetriableError(f"{address.shown}: {text}", connector="postgres")
     if sqlstate.startswith(_CONFIG):
-        return ConnectorConfigError(f"{address.identity()}: {text}", connector="postgres")
+        return ConnectorConfigError(f"{address.shown}: {text}", connector="postgres")
     is_of_record = not sqlstate or sqlstate.startswith(_OF_A_RECORD)
     sorted_as = FatalConnectorError if is_of_record else StatementRefused
     if sqlstate == _UNIQUE:
         sorted_as = UniqueViolated
-    result = sorted_as(f"{address.identity()}: {text}", connector="postgres")
+    result = sorted_as(f"{address.shown}: {text}", connector="postgres")
     # Follows a statement of the function; the message leaves it out.
     result.raised_in = tuple(_functions(f"{error} {getattr(error, 'context', '')}"))
     return result

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 from pydantic import BaseModel, Field, PositiveInt, SecretStr, model_validator
 
 from ..network import SOCKET_PARAMETERS, libpq_parameters
+from ..settings import pattern_like
 from ..sql import address as shared
 from ..sql.address import ServerSettings, check_url, split_url
 from ..sql.clear_text import LIBPQ
@@ -30,7 +31,7 @@ class LogSettings(BaseModel, frozen=True, extra="forbid"):
     publication: str | None = Field(default=None, description="Publication; default: the slot's name")
     max_retained: str | None = Field(
         default=None,
-        pattern=r"^[1-9][0-9]{0,5}(MB|GB|TB)$",
+        pattern=pattern_like(r"^[1-9][0-9]{0,5}(MB|GB|TB)$", "`500MB`, `10GB` or `1TB`"),
         description="Most log that the source may keep, such as 10GB: past it, see `on_retained`",
     )
     on_retained: Literal["warn", "recopy", "drop"] = Field(

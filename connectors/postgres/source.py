@@ -17,11 +17,11 @@ from ..errors import FatalConnectorError
 from ..field_facts import FieldFacts, Precision, facts_of, with_facts
 from ..incremental.bookmarks import is_number_in_text
 from ..incremental.checkpoints import Horizon
-from ..log_based import LOG_POSITION, SNAPSHOT, LogMoment
+from ..log_based import LOG_POSITION, SNAPSHOT, LogMoment, is_logged, value_remedies
 from ..read_spec import ReplicationMethod
 from ..settings import parse_settings
 from ..sql.address import OnServer
-from ..sql.identifiers import literal
+from ..sql.identifiers import TableName, literal
 from ..sql.read.horizon import can_settle
 from ..sql.read.planned_columns import altered
 from ..sql.read.queries import LATE, WHOLE, QuerySource
@@ -110,6 +110,21 @@ class PostgresSource(OnServer, QuerySource):
             lease.begin()
             return self._found(lease.session, names)
 
+    def read_grants(self, tables: Sequence[str]) -> Sequence[str]:
+        """Return one GRANT for each table, after those for schemas that the role may not use."""
+        with self._sessions.lease() as lease:
+            lease.begin()
+            ((role,),) = lease.session.query("select current_user::text")
+            closed = lease.session.query(
+                "select nspname::text from pg_catalog.pg_namespace "
+                "where not pg_catalog.has_schema_privilege(oid, 'usage') order by 1"
+            )
+        names, naming = [TableName(*table.split(".", 1)) for table in tables], self.dialect.naming
+        schemas = {name.schema for name in names}
+        places = [f"usage on schema {naming.quote(schema)}" for (schema,) in closed if schema in schemas]
+        places += [f"select on {naming.table(name)}" for name in names]
+        return [f"grant {place} to {naming.quote(role)}" for place in places]
+
     def unreadable_tables(self) -> Sequence[str]:
         """Ask the catalog."""
         with self._sessions.lease() as lease:
@@ -185,11 +200,12 @@ class PostgresSource(OnServer, QuerySource):
         note: Callable[[str, Mapping[str, Any]], None],
         held: Callable[[], Sequence[Bookmark]],
         ended: Sequence[Bookmark] = (),
+        reader: str = "",
     ) -> Iterator[OpenLog]:
         """See `ReadsLog`."""
         from .log.reading import PostgresLog
 
-        with PostgresLog(self, self._settings, name, streams, rows, note, held, ended) as opened:
+        with PostgresLog(self, self._settings, name, streams, rows, note, held, ended, reader) as opened:
             self._logs.append(opened)
             try:
                 yield opened
@@ -253,7 +269,8 @@ class PostgresSource(OnServer, QuerySource):
             undone = catalog.changes_since_snapshot(lease.session, self.table(stream))
             # Begun anew: a snapshot can be set only before the transaction takes its own.
             adopted = f"rollback; begin isolation level repeatable read read only; {_ADOPT} {literal(snapshot)}"
-            lease.session.execute(adopted)
+            # The log has all records. The server refuses to read only those that a policy shows.
+            lease.session.execute(f"{adopted}; set local row_security = off")
             if catalog.changes_since_snapshot(lease.session, self.table(stream)) not in ("", undone):
                 raise altered(stream, ["columns may be others, and records gone"])
         if stream.query:
@@ -398,7 +415,7 @@ class PostgresSource(OnServer, QuerySource):
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         """Refuse values that only PostgreSQL can hold, then cast."""
         for place, field in enumerate(stream.schema):
-            _refuse_special(batch.column(place), field, stream.name)
+            _refuse_special(batch.column(place), field, stream)
         try:
             return cast_batch(batch, stream.schema, stream.name)
         except FatalConnectorError:
@@ -469,7 +486,7 @@ def is_raw(stream: Stream) -> bool:
     return True
 
 
-def _refuse_special(array: pa.Array, field: pa.Field, stream: str) -> None:
+def _refuse_special(array: pa.Array, field: pa.Field, stream: Stream) -> None:
     """Raise for infinite dates and times, which the driver wraps around, and for the time 24:00."""
     kind = array.type
     what = ""
@@ -491,15 +508,13 @@ def _refuse_nan(batch: pa.RecordBatch, stream: Stream) -> None:
         if not (pa.types.is_decimal(field.type) and pa.types.is_string(array.type)):
             continue
         if pc.any(pc.match_substring_regex(array, "[a-zA-Z]")).as_py():
-            _refuse(field, "NaN or an infinity", stream.name)
+            _refuse(field, "NaN or an infinity", stream)
 
 
-def _refuse(field: pa.Field, what: str, stream: str) -> NoReturn:
-    raise FatalConnectorError(
-        f"column {field.name!r} contains {what}, which does not fit {type_text(field.type)}: {_MEND}",
-        connector="postgres",
-        stream=stream,
-    )
+def _refuse(field: pa.Field, what: str, stream: Stream) -> NoReturn:
+    text = f"column {field.name!r} contains {what}, which does not fit {type_text(field.type)}"
+    remedies = f". {value_remedies(stream, field.name)}" if is_logged(stream) else f": {_MEND}"
+    raise FatalConnectorError(f"{text}{remedies}", connector="postgres", stream=stream.name)
 
 
 def _below(array: pa.Array, kind: pa.DataType, limit: int) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..sql.dialect.comparing import ComparingWrites
+from ..sql.dialect.write_statements import CountsReplaced
 from ..sql.identifiers import SEQUENCE, TableName, literal
+from ..sql.session import Session
 from ..sql.tables import Column, StagingTable, Table
 from ..struct_helpers import replace
 from ..write_spec import ConflictMethod
@@ -22,7 +24,14 @@ _FOR_MERGES = (
 )
 
 
-class PostgresWrites(ComparingWrites):
+#: Runs a DELETE of repeated records, and adds their number to a setting of this transaction.
+_COUNTING = (
+    "with gone as ({} returning 1) select pg_catalog.set_config('syncblocks.replaced', (count(*) + coalesce("
+    "nullif(pg_catalog.current_setting('syncblocks.replaced', true), ''), '0')::bigint)::text, true) from gone"
+)
+
+
+class PostgresWrites(ComparingWrites, CountsReplaced):
     """Merges by DELETE and INSERT, ON CONFLICT, or UPDATE and INSERT, depending on the table."""
 
     def cast(self, expression: str, column_type: str, staged_type: str) -> str:
@@ -60,7 +69,8 @@ class PostgresWrites(ComparingWrites):
         )
         first = [_FOR_MERGES]
         if not is_ordered:
-            first.append(self._drop_repeated(staged, compared, key, is_first=is_first))
+            drop = self._drop_repeated(staged, compared, key, is_first=is_first)
+            first.append(drop if is_first else _COUNTING.format(drop))
         is_unique = frozenset(key) in target.unique_keys
         is_by_index = is_ordered and is_unique and not target.has_update_rules
         if method is ConflictMethod.UPDATE and self._is_ours(target, columns) and not is_by_index:
@@ -76,6 +86,11 @@ class PostgresWrites(ComparingWrites):
         if is_first:
             return [*first, new]
         return [*first, *filter(None, [self._update(target, source, cast, key)]), new]
+
+    def counted_by_merge(self, session: Session) -> int:
+        """Read the number that `merge` has added up; a statement that was rolled back adds nothing."""
+        ((number,),) = session.query("select pg_catalog.current_setting('syncblocks.replaced', true)")
+        return int(number or 0)
 
     def drop_outrun(
         self, target: Table, staged: StagingTable, column: Column, key: Sequence[str], is_lowest: bool

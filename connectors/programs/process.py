@@ -39,6 +39,9 @@ PASSED_S = 0.02
 #: Longest line that is accepted.
 MAX_LINE_BYTES = 1 << 30
 
+#: Maximum number of bytes of a log line that are shown.
+_LOG_LINE_BYTES = 64 << 10
+
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 #: A read of fewer bytes is followed by a short sleep, so that the pipe fills.
@@ -78,6 +81,8 @@ _KEPT_VARIABLES = frozenset(
 _METRIC = re.compile(r"\bMETRIC: (\{.*\})")
 _LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 _FAILURE = re.compile(r"\b(ERROR|CRITICAL|[Ee]rror:)")
+#: Lines of a program of Python that has crashed, whatever its exit status.
+_CRASH = re.compile(rb"Traceback \(most recent call last\)|CRITICAL")
 _TAIL_LINES = 20
 #: The last line of a Python traceback: the exception.
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b")
@@ -201,6 +206,7 @@ class PluginProcess:
         self._takes_input = takes_input
         self._is_quiet = is_quiet
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._has_crashed = False
         self._interrupted = threading.Event()
         self._heard = time.monotonic()
 
@@ -252,6 +258,11 @@ class PluginProcess:
         """Return the last lines of the plugin's standard error."""
         self._listener.join(timeout=1)
         return "\n".join(self._tail)
+
+    def reports_crash(self) -> bool:
+        """Return true if a line of the plugin's standard error reports a crash, also if a secret masks that line."""
+        self._listener.join(timeout=1)
+        return self._has_crashed
 
     def blocks(self, size_bytes: int = BLOCK_BYTES, age_s: float = BLOCK_S) -> Iterator[bytes]:
         """Yield whole lines in blocks of about that size or age, to the end of output and process.
@@ -355,11 +366,15 @@ class PluginProcess:
     def _listen(self, stream: IO[bytes] | None) -> None:
         assert stream is not None
         level = logging.INFO
-        for line in iter(lambda: stream.readline(64 << 10), b""):
+        is_cut = False
+        for line in iter(lambda: stream.readline(_LOG_LINE_BYTES), b""):
             self._heard = time.monotonic()
-            if self._is_quiet:
+            self._has_crashed = self._has_crashed or _CRASH.search(line) is not None
+            # A secret could be in two pieces of a line, so only the first one is shown.
+            is_rest, is_cut = is_cut, len(line) == _LOG_LINE_BYTES and not line.endswith(b"\n")
+            if self._is_quiet or is_rest:
                 continue
-            text = masked(line.decode("utf-8", "replace").rstrip(), self._secrets)
+            text = masked(line.decode("utf-8", "replace").rstrip() + "..." * is_cut, self._secrets)
             if not text:
                 continue
             metric = _METRIC.search(text)

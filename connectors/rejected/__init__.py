@@ -6,5 +6,6 @@
   not count them: the writer does.
 - A destination with the capability `KeepsRejected` takes `Rejected` events. It adds their records, and those that it
   rejects itself, to a `limits.Rejections`, and writes them into the table `_syncblocks_rejected` (files: a folder of
-  that name) in the commit of the data. `Commit.rejected` says how many.
+  that name) in the commit of the data. `Commit.rejected` says how many. Before each commit the destination calls
+  `Rejections.judge`, which compares their number with the records of the commit.
 """

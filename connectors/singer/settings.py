@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
-from ..settings import Settings
+from ..settings import Settings, pattern_like
 
 
 class PluginSettings(Settings):
@@ -60,7 +60,7 @@ class SingerSourceSettings(PluginSettings):
     class_: str = Field(
         default="",
         alias="class",
-        pattern=r"^$|^[\w.]+:\w+$|^.+\.py:\w+$",
+        pattern=pattern_like(r"^$|^[\w.]+:\w+$|^.+\.py:\w+$", "`package.module:Class` or `./file.py:Class`"),
         description="`package.module:TapX` or `./file.py:TapX`: a singer-sdk class from an installed package or a "
         "file of the project; it runs in this process",
     )
@@ -81,7 +81,7 @@ class SingerTargetSettings(PluginSettings):
     class_: str = Field(
         default="",
         alias="class",
-        pattern=r"^$|^[\w.]+:\w+$|^.+\.py:\w+$",
+        pattern=pattern_like(r"^$|^[\w.]+:\w+$|^.+\.py:\w+$", "`package.module:Class` or `./file.py:Class`"),
         description="`package.module:TargetX` or `./file.py:TargetX`: a singer-sdk class from an installed package or "
         "a file of the project; it runs in this process",
     )

@@ -111,8 +111,7 @@ class TargetProcess:
         if self._failure is not None:
             raise self._failure
         states = self.states()
-        tail = self._plugin.tail()
-        if not states and ("Traceback (most recent call last)" in tail or "CRITICAL" in tail):
+        if not states and self._plugin.reports_crash():
             raise FatalConnectorError(
                 f"{self._label} ended with status 0, but did not echo the state{self._plugin.last_words()}",
                 connector="singer",

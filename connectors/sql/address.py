@@ -75,6 +75,11 @@ class Address(Guarded, metaclass=_AbstractStruct, frozen=True, kw_only=True):
         """Return the server and database without credentials, in one spelling for all forms of the address."""
 
     @property
+    def shown(self) -> str:
+        """Return the same for messages, with the host as the file writes it."""
+        return self.identity().replace(f"://{self.place}", f"://{self.host or self.place}", 1)
+
+    @property
     def place(self) -> str:
         """Return the host, in one spelling for all forms of the address."""
         host = self.host.lower()
@@ -134,6 +139,10 @@ class OnServer(ABC):
     def identity(self) -> str:
         """Return host, port and database."""
         return self.address.identity()
+
+    def shown_address(self) -> str:
+        """Return the same with the host as the settings write it."""
+        return self.address.shown
 
     def unverified_server(self) -> str:
         """Return the settings that would verify the server; see `VerifiesServer`."""

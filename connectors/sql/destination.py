@@ -39,6 +39,7 @@ from .ledger import AbstractLedger, Ledger, alone, commit
 from .load.context import LoadContext
 from .load.events import LoadEvents
 from .load.load import TableLoad
+from .load.target import limits
 from .load.unfinished import LEDGER_SUFFIX, drop_unfinished, unfinished_loads
 from .session import Session, SessionLease, Sessions
 from .tables import Table
@@ -116,7 +117,7 @@ class SqlDestination(ABC):
         return max(session.execute(sql, values), 0)
 
     def is_there(self) -> bool:
-        """Return whether the database exists; a missing file is an empty destination."""
+        """Return true if the database exists. A file that is missing in an existing folder is an empty destination."""
         return True
 
     @property
@@ -209,6 +210,15 @@ class SqlDestination(ABC):
             unique=tuple(sorted(tuple(sorted(columns)) for columns in unique if columns)),
         )
 
+    def limits(self, destination_table: str, columns: Sequence[str]) -> Mapping[str, tuple[Any, Any]]:
+        """See `ReadsLimits`."""
+        name = self.target(destination_table)
+        with self._sessions.lease() as lease:
+            lease.begin()
+            found = {column: limits(lease.session, self.dialect, name, column) for column in columns}
+            lease.session.rollback()
+        return {column: each for column, each in found.items() if each is not None}
+
     def keeps_rejected(self) -> str:
         """Keep them all."""
         return ""
@@ -233,6 +243,10 @@ class SqlDestination(ABC):
             for field in stream.schema
         }
 
+        # A view or a trigger may depend on the column, or fire if its values are copied.
+        retypes = self.dialect.facts.retypes_columns and not (table.stays and self.dialect.facts.renames)
+        retypes = retypes and not table.triggers
+
         def kept(*, is_new: bool) -> list[Kept]:
             return [
                 self._kept(
@@ -242,6 +256,7 @@ class SqlDestination(ABC):
                     made[field.name],
                     is_new=is_new,
                     is_replace=is_replace,
+                    retypes=retypes,
                     key=[made.get(key) or "" for key in keys] if field.name in keys else [],
                 )
                 for field in stream.schema
@@ -500,6 +515,7 @@ class SqlDestination(ABC):
         *,
         is_new: bool,
         is_replace: bool,
+        retypes: bool,
         key: Sequence[str],
     ) -> Kept:
         arriving = facts_of(field)
@@ -519,6 +535,7 @@ class SqlDestination(ABC):
                 kind = types.widen_key(before, made, len(key))
             else:
                 kind = types.widen(before, made)  # in SQLite the empty text is a type
+                kind = made if arriving.first_values and retypes and types.is_text(before) else kind
                 kind = types.to_double(before, made) if kind is None and not is_replace else kind
                 if kind is None and arriving.becomes_text and types.text_of(before, "") is not None:
                     kind = made

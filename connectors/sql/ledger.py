@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from ..errors import FatalConnectorError, TakenOver
+from ..errors import FatalConnectorError, taken_over
 from ..failpoints import failpoint
 from ..stream import Bookmark, LedgerKey, LedgerRow
 from ..struct_helpers import replace
@@ -23,9 +23,10 @@ T = TypeVar("T")
 _KEY = ("pipeline", "stream", "destination_table")
 #: In the JSON of `bookmark`: the rest are column names, beside the bookmark itself.
 _NAMES = "_syncblocks_columns"
-#: Beside it: `LedgerRow.history`, the time of the last comparison of keys, the columns to fill, and
-#: `LedgerRow.log`.
+#: Beside it: `LedgerRow.history`, the time of the last comparison of keys, the columns to fill, `LedgerRow.log`, and
+#: `LedgerRow.untyped`.
 _HISTORY, _COMPARED, _FILLING, _LOG = "_syncblocks_history", "compared_at", "filling", "log"
+_UNTYPED = "untyped"
 _COLUMNS = (*_KEY, "source", "token", "owner", "bookmark", "completed_by", "rows", "committed_at")
 
 
@@ -99,8 +100,9 @@ class AbstractLedger(ABC):
         Raises:
             TakenOver: it has another token, or does not exist; the caller rolls back.
         """
-        if [row.token for row in self.read(session, ledger, key)] != [token]:
-            raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
+        rows = self.read(session, ledger, key)
+        if [row.token for row in rows] != [token]:
+            raise taken_over(key.stream, rows[0].owner if rows else "")
 
 
 class Ledger(AbstractLedger):
@@ -154,7 +156,7 @@ class Ledger(AbstractLedger):
             values,
         )
         if changed != 1:
-            raise TakenOver(f"stream {row.key.stream!r}: another run has taken over", stream=row.key.stream)
+            raise taken_over(row.key.stream)
 
     def hold(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
         """Write the owner again; some systems report such an update as no change."""
@@ -251,13 +253,15 @@ def state_text(row: LedgerRow) -> str | None:
     """Return the text of the column `bookmark` of a row.
 
     The same JSON also has column names, the state of a history, the time of the last key comparison, columns to fill,
-    and the log. Ledgers of earlier versions have no columns for them, and the user may lack the privilege to add some.
+    the log, and the columns without a type. Ledgers of earlier versions have no columns for them, and the user may lack
+    the privilege to add some.
     """
     more: dict[str, Any] = {_HISTORY: dict(row.history)} if row.history else {}
     if row.compared_at is not None:
         more[_COMPARED] = row.compared_at.isoformat()
     more |= {_FILLING: list(row.filling)} if row.filling else {}
     more |= {_LOG: dict(row.log)} if row.log else {}
+    more |= {_UNTYPED: list(row.untyped)} if row.untyped else {}
     has_more = bool(row.columns or more)
     state = {_NAMES: dict(row.columns), **more, "bookmark": row.bookmark} if has_more else row.bookmark
     return None if state is None else json.dumps(state, ensure_ascii=False)
@@ -269,9 +273,10 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
     bookmark = values["bookmark"]
     try:
         decoded = None if bookmark is None else json.loads(bookmark)
-        columns, history, compared_at, filling, log = {}, {}, None, (), {}
+        columns, history, compared_at, filling, log, untyped = {}, {}, None, (), {}, ()
         if isinstance(decoded, dict) and _NAMES in decoded:
             history, filling = decoded.get(_HISTORY, {}), tuple(decoded.get(_FILLING, ()))
+            untyped = tuple(decoded.get(_UNTYPED, ()))
             compared_at, log = _moment(decoded.get(_COMPARED)), decoded.get(_LOG, {})
             columns, decoded = decoded[_NAMES], decoded["bookmark"]
     except (ValueError, KeyError) as error:
@@ -295,6 +300,7 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
         history=history,
         compared_at=compared_at,
         filling=filling,
+        untyped=untyped,
         log=log,
     )
 

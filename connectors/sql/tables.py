@@ -34,6 +34,8 @@ class Column:
     is_relaxed: bool = field(default=False, compare=False)
     #: The table's column becomes text if its type does not hold the arriving values.
     becomes_text: bool = field(default=False, compare=False)
+    #: The table's column is a text of only NULL that gets this type.
+    first_values: bool = field(default=False, compare=False)
     #: Computed or numbered by the database: never written.
     is_generated: bool = False
     #: The database fills it if no value is written (a default, an identity).

@@ -45,7 +45,7 @@ class SQLAlchemyDestination(SqlDestination):
 
     def connect(self) -> AlchemySession:
         """Open a connection; the first one finds out how the system stores values."""
-        session = AlchemySession(self._own.engine, self.identity(), is_writer=True, names=self._own.spelling)
+        session = AlchemySession(self._own.engine, self._settings.shown(), is_writer=True, names=self._own.spelling)
         try:
             if self._traits is None:
                 self._traits = self._types.traits = find_out(session.connection)
@@ -74,6 +74,10 @@ class SQLAlchemyDestination(SqlDestination):
     def identity(self) -> str:
         """Return dialect, host and database."""
         return self._identity
+
+    def shown_address(self) -> str:
+        """Return the same with the host as the URL writes it."""
+        return self._settings.shown()
 
     def check(self) -> None:
         """Prove that it can be reached."""

@@ -119,6 +119,7 @@ def dialect(naming: SQLAlchemyNaming, types: SQLAlchemyTypes) -> Dialect:
         appends_directly=False,
         adopts_staging=False,
         renames=False,
+        retypes_columns=False,  # each system has its own statement
         keeps_not_null=naming.engine.dialect.name in KEEP_NOT_NULL,
         makes_in_transaction=False,
         timestamp_type="timestamptz",

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 
-from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
+from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver, taken_over
 from ..sql.dialect.dialect import Dialect
 from ..sql.identifiers import TableName
 from ..sql.ledger import AbstractLedger, row_of, state_text
@@ -172,7 +172,7 @@ class SQLAlchemyLedger(AbstractLedger):
                 raise TakenOver("the ledger is gone", stream=row.key.stream) from None
             raise
         if changed != 1:
-            raise TakenOver(f"stream {row.key.stream!r}: another run has taken over", stream=row.key.stream)
+            raise taken_over(row.key.stream)
 
     def hold(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
         """Write the token again."""

@@ -181,11 +181,17 @@ class SQLAlchemySettings(Settings):
 
     def identity(self) -> str:
         """Return the place without credentials; as the own connector of a system spells it, where there is one."""
+        host = (_parse(self.url.get_secret_value()).host or "").lower()
+        return self._address("localhost" if host in ("127.0.0.1", "::1") else host)
+
+    def shown(self) -> str:
+        """Return the same with the host as the URL writes it."""
+        return self._address(_parse(self.url.get_secret_value()).host or "")
+
+    def _address(self, host: str) -> str:
         url = _parse(self.url.get_secret_value())
         name = url.drivername.partition("+")[0]
         name = {"postgresql": "postgres", "mariadb": "mysql"}.get(name, name)
-        host = (url.host or "").lower()
-        host = "localhost" if host in ("127.0.0.1", "::1") else host
         port = f":{url.port}" if url.port and url.port != {"postgres": 5432, "mysql": 3306}.get(name) else ""
         # Some keep the name of the database among the parameters; those that say how to log in do not belong here.
         place = [f"{key}={url.query[key]}" for key in sorted(url.query) if key in _PLACES]

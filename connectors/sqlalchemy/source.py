@@ -65,7 +65,7 @@ class SQLAlchemySource(QuerySource):
         """
         if file := self._settings.missing_file():
             raise ConnectorConfigError(f"the file {file} does not exist", connector=self.connector, key="url")
-        return AlchemySession(self._own.engine, self.identity(), is_writer=False)
+        return AlchemySession(self._own.engine, self._settings.shown(), is_writer=False)
 
     @cached_property
     def _identity(self) -> str:
@@ -74,6 +74,10 @@ class SQLAlchemySource(QuerySource):
     def identity(self) -> str:
         """Return dialect, host and database."""
         return self._identity
+
+    def shown_address(self) -> str:
+        """Return the same with the host as the URL writes it."""
+        return self._settings.shown()
 
     def place(self) -> Place:
         """Tell a server of another machine from what is on this one."""

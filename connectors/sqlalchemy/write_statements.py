@@ -107,6 +107,15 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
         keys = list(self._part(staging, key, "s").values())
         return self._compiled(sa.select(*keys).group_by(*keys).having(sa.func.count() > 1).limit(1))
 
+    def count_replaced(self, staging: TableName, key: Sequence[str]) -> str:
+        """Write the SELECT of the number of staged records that repeat a key, NULL if none does."""
+        keys = list(self._part(staging, key, "s").values())
+        number = sa.func.count().label("number")
+        repeated = (
+            sa.select(number).select_from(keys[0].table).group_by(*keys).having(sa.func.count() > 1).subquery("r")
+        )
+        return self._compiled(sa.select(sa.func.sum(repeated.c.number - 1)))
+
     def insert_from(self, target: TableName, staged: StagingTable, columns: Sequence[Column]) -> str:
         """Write INSERT ... SELECT of all staged records."""
         names = [column.name for column in columns]

@@ -91,10 +91,11 @@ def read_catalog(session: Session, name: str | None = None) -> list[Table]:
     indexes = _indexes(session, listed, named)
     parents = _parents(session, listed, named)
     triggers = _triggers(session, name)
-    collated = "select name from sqlite_master where type = 'table' and instr(lower(sql), 'collate')"
+    # The name comes before the text of the table, because SQLite checks conditions in their order.
+    collated = f"select name from sqlite_master where type = 'table'{of_name} and instr(lower(sql), 'collate')"
     folded = {
         str(table): _folded_columns(session, str(table), [column for column, *_ in columns.get(str(table), [])])
-        for (table,) in session.query(collated + of_name, named)
+        for (table,) in session.query(collated, named)
     }
     return [
         _table(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from ..database_files import add_user
-from ..local_files import demand_writable, sqlite_files
+from ..local_files import demand_folder, demand_writable, sqlite_files
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
 from ..sql.session import Session, SessionLease
@@ -62,7 +62,8 @@ class SQLiteDestination(SqlDestination):
         return not (pa.types.is_decimal(field.type) and field.type.precision > EXACT_DIGITS)
 
     def is_there(self) -> bool:
-        """Tell whether the file exists; it is not created to look into it."""
+        """Return true if the file exists. Raise if its folder does not exist. Create nothing."""
+        demand_folder(self._path)
         return self._path.exists()
 
     def _ensure_ledger(self, lease: SessionLease, ledger: TableName) -> None:

@@ -30,7 +30,7 @@ from ..errors import (
     UniqueViolated,
 )
 from ..field_facts import facts_of
-from ..local_files import sqlite_files, unwritable
+from ..local_files import demand_folder, sqlite_files, unwritable
 from ..named_parameters import placed
 from ..sql.identifiers import LEDGER_TABLE, TableName, quote
 from ..stream import Block
@@ -93,17 +93,13 @@ class SQLiteSession:
         uri = f"file:{quote_url(str(path))}?mode={'rwc' if is_writer else 'ro'}"
         try:
             if is_writer:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                demand_folder(path)
             with database_files.opening(path):
                 self._connection = sqlite3.connect(
                     uri, uri=True, timeout=POLL_S, isolation_level=None, check_same_thread=False
                 )
         except sqlite3.Error as error:
             raise sort_error(error, path) from error
-        except OSError as error:
-            raise ConnectorConfigError(
-                f"{path.parent} cannot be made: {error.strerror}", connector="sqlite", key="path"
-            ) from error
         # TEXT may hold any bytes; what is no UTF-8 must reach our own check.
         self._connection.text_factory = _text
         try:
@@ -253,7 +249,10 @@ class SQLiteSession:
         """Turn the write-ahead log on; where a reader prevents that, the next transaction tries again."""
         if not self._has_wal:
             with suppress(RetriableError):
-                self._has_wal = self._run("pragma journal_mode = wal").fetchone()[0] == "wal"
+                try:  # without `query`, which waits for the reader
+                    self._has_wal = self._run("pragma journal_mode = wal").fetchone()[0] == "wal"
+                except sqlite3.Error as error:
+                    raise sort_error(error, self._path) from error
 
     def _read(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Run a statement; a read waits while another connection locks the whole file, as to turn the log on."""

@@ -200,6 +200,18 @@ class DestinationCapabilityPromises(CapabilityPromises, DestinationPromises):
         assert [kept.held is not None for kept in after] == [True, True]
         assert [fidelity(column, kept) for column, kept in zip(schema, after, strict=True)] == found
 
+    # ReadsLimits
+
+    def test_the_limits_of_columns_are_those_of_all_records(self, destination: Destination) -> None:
+        reads = self.can(destination, "reads_limits")
+        schema = pa.schema([pa.field("id", pa.int64(), nullable=False), ("low", pa.int64()), ("none", pa.string())])
+        for ids, lows in (([1, 2], [3, None]), ([2**53 + 1], [-(2**53) - 1])):
+            batch = pa.record_batch([pa.array(ids), pa.array(lows), pa.nulls(len(ids), pa.string())], schema=schema)
+            self.run(destination, self.load_of(schema, APPEND), batch, FINAL)
+        expected = {"id": (1, 2**53 + 1), "low": (-(2**53) - 1, 3)}
+        assert reads.limits("people", ["id", "low", "none"]) == expected
+        assert reads.limits("people", ["none"]) == {}
+
     # NamesTables, NamesColumns: without them, names mean what they say
 
     def test_names_of_one_table_are_known_as_one(self, place: Any, destination: Destination) -> None:
@@ -448,6 +460,10 @@ class DestinationCapabilityPromises(CapabilityPromises, DestinationPromises):
 
     def test_a_destination_says_whether_it_verifies_its_server(self, destination: Destination) -> None:
         assert isinstance(self.can(destination, "verifies_server").unverified_server(), str)
+
+    def test_a_destination_shows_its_address_without_credentials(self, place: Any, destination: Destination) -> None:
+        shown = self.can(destination, "shows_address").shown_address()
+        assert not [secret for secret in self.secrets(place) if secret in shown]
 
     def test_a_destination_says_which_limits_may_end_a_run(self, destination: Destination) -> None:
         knows = self.can(destination, "knows_limits")

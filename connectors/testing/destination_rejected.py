@@ -119,6 +119,24 @@ class RejectedPromises(DestinationPromises):
         assert self.people(place) == [(1, "n1")]
         assert len(self.read_rejected(place)) == 1
 
+    def test_the_share_is_judged_for_each_commit_of_at_least_100_records(
+        self, place: Any, destination: Destination
+    ) -> None:
+        def commit_of(good: int, bad: int, start: int) -> list[Event]:
+            records = people(*((number, "a") for number in range(start, start + good)))
+            return [records, self._rejected(*(f"{start + number}" for number in range(bad)))]
+
+        load = self._load(destination, MERGE, 1000)
+        load = replace(load, write=replace(load.write, max_rejected_percent=5.0))
+        few, fits = Checkpoint(bookmark={"n": 1}), Checkpoint(bookmark={"n": 2})
+        events = [*commit_of(79, 20, 0), few, *commit_of(95, 5, 200), fits, *commit_of(94, 6, 400), FINAL]
+        commits = self.start(destination, load, events)
+        assert [next(commits).rejected, next(commits).rejected] == [20, 5]
+        with pytest.raises(TooManyRejected, match="6 of 100 records of a commit"):
+            next(commits)
+        assert len(self.people(place) or ()) == 79 + 95
+        assert len(self.read_rejected(place)) == 25
+
     def test_rejected_records_that_are_not_committed_are_not_kept(self, place: Any, destination: Destination) -> None:
         load = self._load(destination, APPEND, 5)
 

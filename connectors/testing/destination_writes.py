@@ -148,6 +148,26 @@ class DataPromises(DestinationPromises):
         self.run(destination, load, *events, Checkpoint(bookmark={"n": 1}), people((3, "d")), FINAL)
         assert self.people(place) == [(1, "a"), (2, "first"), (3, "first")]
 
+    @pytest.mark.parametrize("ascends", [False, True])
+    def test_a_commit_counts_the_records_that_others_of_the_same_key_replace(
+        self, place: Any, destination: Destination, ascends: bool
+    ) -> None:
+        if self.lacks(Feature.MERGE):
+            return
+        first = [people((1, "a"), (2, "a")), people((3, "a"))] if ascends else [people((3, "a"), (1, "a"), (2, "a"))]
+        (commit,) = self.run(destination, self.load_of(PEOPLE, MERGE), *first, FINAL)
+        if commit.replaced is None:  # a connector may leave the count out
+            return
+        assert (commit.records, commit.replaced) == (3, 0), "each key came once"
+        events = [people((1, "b"), (4, "b")), people((1, "c"), (1, "d")), Checkpoint(bookmark={"n": 1})]
+        *_, one, other = self.run(destination, self.load_of(PEOPLE, MERGE), *events, people((1, "e")), FINAL)
+        assert (one.records, one.replaced) == (4, 2), "the records of the table do not count"
+        assert (other.records, other.replaced) == (1, 0), "nor do those of another commit"
+        assert self.people(place) == [(1, "e"), (2, "a"), (3, "a"), (4, "b")]
+        load = self.load_of(PEOPLE, MERGE, conflict=ConflictMethod.IGNORE)
+        (ignored,) = self.run(destination, load, people((5, "f"), (5, "g"), (1, "g")), FINAL)
+        assert ignored.replaced == 0, "the first record stays, so none is replaced"
+
     def test_the_last_record_of_a_key_wins_within_a_batch(self, place: Any, destination: Destination) -> None:
         if self.lacks(Feature.MERGE):
             return

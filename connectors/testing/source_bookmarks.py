@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from ..errors import ConnectorConfigError, FatalConnectorError
+from ..filters import condition_of
 from ..incremental.bookmarks import values
 from ..protocols import Source
 from ..read_spec import NullBookmarks
@@ -114,6 +115,14 @@ class BookmarkPromises(SourcePromises):
         self.put(place, "people", self.people((4, "x", 1), (5, "x", None), (6, "x", 2)), ["id"])
         assert self.read(source, always, reading.bookmark).ids == [1, 3, 4, 5, 6]
         assert self.read(source, never, reading.bookmark).ids == [4, 6]
+
+    def test_only_records_that_the_engine_lets_in_move_the_bookmark(self, place: Any, source: Source) -> None:
+        self.put(place, "people", self.people((1, "x", 1), (2, "x", 2), (3, "y", 3)), ["id"])
+        stream = self.incremental(source, "people", "version")
+        condition = condition_of(stream.schema.field("name"), "=", ["x"])
+        reading = self.read(source, replace(stream, read=replace(stream.read, engine_where=(condition,))))
+        assert reading.ids == [1, 2]
+        assert values(reading.bookmark) == {"version": 2}
 
     def test_a_lookback_reads_again_what_is_below_the_bookmark(self, place: Any, source: Source) -> None:
         self.put(place, "people", self.people((1, "x", 10), (2, "x", 20), (3, "x", 30)), ["id"])

@@ -171,6 +171,10 @@ class SourceCapabilityPromises(CapabilityPromises, SourcePromises):
     def test_a_source_says_whether_it_verifies_its_server(self, place: Any, source: Source) -> None:
         assert isinstance(self.can(source, "verifies_server").unverified_server(), str)
 
+    def test_a_source_shows_its_address_without_credentials(self, place: Any, source: Source) -> None:
+        shown = self.can(source, "shows_address").shown_address()
+        assert not [secret for secret in self.secrets(place) if secret in shown]
+
     def test_a_source_says_which_limits_may_end_a_run(self, place: Any, source: Source) -> None:
         knows = self.can(source, "knows_limits")
         assert all(isinstance(each, str) for each in knows.limit_warnings(1))

@@ -10,7 +10,7 @@ import click
 
 from . import formatting
 from .console import Console
-from .options import common, file_argument, open_pipeline, variable_option
+from .options import Moments, common, file_argument, moment_options, open_pipeline, variable_option
 
 if TYPE_CHECKING:
     from syncblocks.connectors.log_based import LogLook
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 @click.command("check", short_help="Check the file, the connections and the privileges.")
 @common
 @variable_option
+@moment_options
 @file_argument
-def check_command(console: Console, file: Path | None, variables: tuple[tuple[str, Any], ...]) -> int:
+def check_command(console: Console, file: Path | None, variables: tuple[tuple[str, Any], ...], moments: Moments) -> int:
     """Check the file and everything it names, that all can be reached, and what a run needs.
 
     A run needs its streams, their keys and bookmark columns, types that the destination keeps, and the privileges to
@@ -36,7 +37,7 @@ def check_command(console: Console, file: Path | None, variables: tuple[tuple[st
 
     from ..session.inspection import opened
 
-    pipeline = open_pipeline(console, file, variables)
+    pipeline = open_pipeline(console, file, variables, **moments._asdict())
     with opened(pipeline) as session:
         places = _places(pipeline, session)
         results = [_result(name, place, check) for name, place, check in places]
@@ -71,10 +72,10 @@ def _places(pipeline: Pipeline, session: PipelineSession) -> list[tuple[str, str
     return [
         ("file", str(pipeline.path), lambda: None),
         ("callbacks", formatting.plural(len(functions), "function"), lambda: None),
-        ("source", session.source.identity(), lambda: _check_place(pipeline, "source", session.source)),
+        ("source", session.source_address, lambda: _check_place(pipeline, "source", session.source)),
         (
             "destination",
-            session.destination.identity(),
+            session.destination_address,
             lambda: _check_place(pipeline, "destination", session.destination),
         ),
         ("run store", pipeline.store_url, lambda: _check_store(pipeline)),
@@ -104,8 +105,8 @@ def _needs_of_a_run(session: PipelineSession) -> tuple[list[dict[str, Any]], lis
         nonlocal log
         with existing_store(pipeline) as store:
             plan = make_plan(session, store, is_of_run=False, limits_log=True)
-        if refused := [each for each in plan.streams if each.refusal]:
-            raise ConfigError("; ".join(f"stream {each.name!r}: {each.refusal}" for each in refused))
+        if refused := [each for each in plan.streams if each.verdict.refusal]:
+            raise ConfigError("; ".join(f"stream {each.name!r}: {each.verdict.refusal}" for each in refused))
         warnings.extend(hidden_warnings(plan.streams))
         warnings.extend(limit_warnings(session, plan))
         log = plan.log
@@ -113,8 +114,8 @@ def _needs_of_a_run(session: PipelineSession) -> tuple[list[dict[str, Any]], lis
 
     results = list[dict[str, Any]]()
     for name, place, check in (
-        ("streams", session.source_name, lambda: selected.extend(selected_streams(session))),
-        ("privileges", session.destination.identity(), lambda: _check_privileges(session, selected)),
+        ("streams", session.source_address, lambda: selected.extend(selected_streams(session))),
+        ("privileges", session.destination_address, lambda: _check_privileges(session, selected)),
         ("plan", "types, keys and bookmarks", check_plan),
     ):
         results.append(_result(name, place, check))

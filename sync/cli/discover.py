@@ -11,7 +11,7 @@ import click
 from . import formatting
 from .completion import complete_streams
 from .console import Console
-from .options import common, file_argument, open_pipeline, variable_option
+from .options import Moments, common, file_argument, moment_options, open_pipeline, variable_option
 
 if TYPE_CHECKING:
     from syncblocks.connectors.stream import Stream
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.command("discover", short_help="Show the source's streams, columns and keys.")
 @common
 @variable_option
+@moment_options
 @click.option(
     "--stream",
     "streams",
@@ -33,7 +34,12 @@ if TYPE_CHECKING:
 @click.option("--save", is_flag=True, help="Write what is shown to STEM.catalog.yaml beside the pipeline file.")
 @file_argument
 def discover_command(
-    console: Console, file: Path | None, streams: tuple[str, ...], save: bool, variables: tuple[tuple[str, Any], ...]
+    console: Console,
+    file: Path | None,
+    streams: tuple[str, ...],
+    save: bool,
+    variables: tuple[tuple[str, Any], ...],
+    moments: Moments,
 ) -> int:
     """Show the streams of the source: columns with types, keys, roughly how many records.
 
@@ -41,7 +47,7 @@ def discover_command(
     """
     from ..api import discover
 
-    pipeline = open_pipeline(console, file, variables)
+    pipeline = open_pipeline(console, file, variables, **moments._asdict())
     found = discover(pipeline, streams=streams or None)
     if save:
         return _save(console, pipeline, found)

@@ -8,7 +8,7 @@ import click
 
 from .completion import complete_words
 from .console import Console
-from .options import common, open_pipeline, split_file, variable_option
+from .options import Moments, common, moment_options, open_pipeline, split_file, variable_option
 from .run import execute, running_options
 
 
@@ -16,6 +16,7 @@ from .run import execute, running_options
 @common
 @running_options
 @variable_option
+@moment_options
 @click.option("--wait", is_flag=True, help="Wait for an active run of this pipeline.")
 @click.option("--columns", required=True, metavar="C,...", help="Columns, by the source's names, separated by commas.")
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM", shell_complete=complete_words)
@@ -25,6 +26,7 @@ def fill_command(
     columns: str,
     wait: bool,
     variables: tuple[tuple[str, Any], ...],
+    moments: Moments,
     concurrency: int | None,
     inline_callbacks: bool,
     executor: str | None,
@@ -39,6 +41,6 @@ def fill_command(
     wanted = [each for each in (column.strip() for column in columns.split(",")) if each]
     if not wanted:
         raise click.UsageError("--columns names no column")
-    pipeline = open_pipeline(console, file, variables)
+    pipeline = open_pipeline(console, file, variables, **moments._asdict())
     more: dict[str, Any] = {"concurrency": concurrency, "wait_for_other": wait, "executor": executor}
     return execute(console, pipeline, fills={rest[0]: wanted}, inline_callbacks=inline_callbacks, **more)

@@ -9,7 +9,7 @@ import click
 
 from . import Group
 from .console import Console
-from .options import common, file_argument, open_pipeline, variable_option
+from .options import Moments, common, file_argument, moment_options, open_pipeline, variable_option
 
 
 @click.group("log", short_help="Drop what LOG_BASED streams have made at their source.", cls=Group)
@@ -20,8 +20,9 @@ def log_command() -> None:
 @log_command.command("drop")
 @common
 @variable_option
+@moment_options
 @file_argument
-def drop_command(console: Console, file: Path | None, variables: tuple[tuple[str, Any], ...]) -> int:
+def drop_command(console: Console, file: Path | None, variables: tuple[tuple[str, Any], ...], moments: Moments) -> int:
     """Drop the replication slot and the publication of this pipeline, so that the source keeps no log for it.
 
     Only what the pipeline has made, and never a slot in use. Tables stay as they are; a later run copies them anew:
@@ -30,7 +31,7 @@ def drop_command(console: Console, file: Path | None, variables: tuple[tuple[str
     from ..session.inspection import existing_store, opened
     from ..state.log import drop_log
 
-    pipeline = open_pipeline(console, file, variables)
+    pipeline = open_pipeline(console, file, variables, **moments._asdict())
     with existing_store(pipeline) as store, opened(pipeline) as session:
         dropped = list(drop_log(session, store))
     if console.is_json:

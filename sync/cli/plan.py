@@ -28,10 +28,8 @@ if TYPE_CHECKING:
     from syncblocks.connectors.read_spec import Condition
     from syncblocks.connectors.write_spec import WrittenRange
 
-    from ..config.before_statements import BeforeStatement
     from ..config.filters import FilterCondition
     from ..plan.columns import ColumnPlan
-    from ..plan.deletes import PlannedDeletes
     from ..plan.plan import Plan, PlannedStream
     from ..plan.reading import Resumption
 
@@ -62,6 +60,7 @@ def plan_command(
 ) -> int:
     """Show what a run would do, stream by stream, with warnings. Writes nothing."""
     from ..plan.foreign_key_groups import joined
+    from ..plan.run_options import RunOptions
     from ..session.inspection import existing_store, opened
     from ..session.session import make_plan
 
@@ -69,20 +68,21 @@ def plan_command(
 
     pipeline = open_pipeline(console, file, variables, **moments._asdict())
     with opened(pipeline) as session, existing_store(pipeline) as store:
-        plan = make_plan(
-            session, store, streams=streams, tags=tags, full_refresh=full_refresh, drop_history=drop_history
-        )
+        options = RunOptions(full_refresh=full_refresh, drop_history=drop_history)
+        plan = make_plan(session, store, streams=streams, tags=tags, options=options)
     if not plan.elsewhere:
         plan = joined(plan)
     if console.is_json:
         console.emit({"type": "plan", "pipeline": pipeline.pipeline, **document(plan)})
     else:
         show(console, plan, types=types, file=file_words(pipeline))
-    return 2 if any(planned.refusal for planned in plan.streams) else 0
+    return 2 if any(planned.verdict.refusal for planned in plan.streams) else 0
 
 
 def document(plan: Plan) -> dict[str, Any]:
     """Return the plan as JSON."""
+    from ..plan.steps import documents
+
     return {
         "missing_streams": [each.stream for each in plan.missing],
         "streams": [
@@ -97,11 +97,9 @@ def document(plan: Plan) -> dict[str, Any]:
                 "min_records": planned.policy.min_records,
                 "nested": planned.policy.nested,
                 "masks": _masks(planned),
-                "checks": _checks(planned, planned.checks, planned.policy.checks),
-                "warn_checks": _checks(planned, planned.warn_checks, planned.policy.warn_checks),
-                "fills": list(planned.fills),
-                "deletes": None if planned.deletes is None else _deletes(planned.deletes),
-                "before": _before(planned.policy.before),
+                "checks": _written_checks(planned),
+                "warn_checks": _checks(planned, planned.record_checks.warn_checks, planned.policy.warn_checks),
+                **documents(planned.steps),
                 "added_columns": list(map(str, planned.policy.added.columns)),
                 "history": str(planned.policy.added.history or "") or None,
                 "key_properties": list(planned.arriving.key_properties),
@@ -115,9 +113,9 @@ def document(plan: Plan) -> dict[str, Any]:
                 "bookmark": _bookmark(planned),
                 "start": planned.start.reason,
                 "transformers": list(planned.transformers),
-                "changes": list(planned.changes),
+                "changes": list(planned.texts.changes),
                 "creates_schema": planned.table.new_schema or None,
-                "after": list(planned.parents),
+                "after": list(planned.placement.parents),
                 "wire": planned.wire,
                 "parallel_reads": {
                     "asked": planned.policy.parallel_reads,
@@ -128,21 +126,21 @@ def document(plan: Plan) -> dict[str, Any]:
                     "workers": planned.reading.where or None,
                 },
                 "incremental": _incremental(planned.resumption),
-                "kept_for_callbacks": sorted(planned.data_blocks),
+                "kept_for_callbacks": sorted(planned.record_checks.data_blocks),
                 "columns": {field.name: str(field.type) for field in planned.arriving.schema},
                 "triggers": [
                     {"name": trigger.name, "timing": trigger.timing, "events": list(trigger.events)}
                     for trigger in planned.triggers
                 ],
                 "fidelity": [_column(column) for column in planned.mapping.columns],
-                "source_changes": [dict(change) for change in planned.source_changes],
-                "refusal": planned.refusal or None,
+                "source_changes": [dict(change) for change in planned.schema.source_changes],
+                "refusal": planned.verdict.refusal or None,
                 "estimated_records": planned.stream.estimated_records,
             }
             for planned in plan.streams
         ],
         "groups": [list(group) for group in plan.groups],
-        "before": _before(plan.before),
+        "before": [statement.document() for statement in plan.before],
         "files": dict(plan.files),
         "elsewhere": plan.elsewhere or None,
         "left_out": dict(plan.left_out),
@@ -167,10 +165,6 @@ def _where(planned: PlannedStream) -> list[str]:
     ]
 
 
-def _before(statements: Sequence[BeforeStatement]) -> list[dict[str, str]]:
-    return [{"connection": each.connection, "sql": each.sql} for each in statements]
-
-
 def _files(said: Mapping[str, Any]) -> str:
     """Return into which files records go; empty: nothing is said about it."""
     folders, most = said.get("partition_by"), said.get("file_records")
@@ -189,10 +183,19 @@ def _checks(planned: PlannedStream, checks: Sequence[Condition], said: Sequence[
     """Return some checks; before a transformer's function is known to make its columns, as the file has them."""
     if planned.is_schema_decided:
         return list(map(str, checks))
+    from ..config.filters import UNIQUE
+
     return [
         f"{column} {operator.replace('_', ' ')} {', '.join(map(str, values))}".strip()
         for column, operator, values in said
+        if operator != UNIQUE
     ]
+
+
+def _written_checks(planned: PlannedStream) -> list[str]:
+    """Return the checks that records must pass to be written."""
+    unique = [f"unique {', '.join(planned.record_checks.unique)}"] if planned.record_checks.unique else []
+    return [*_checks(planned, planned.record_checks.checks, planned.policy.checks), *unique]
 
 
 def _masks(planned: PlannedStream) -> dict[str, str]:
@@ -219,16 +222,6 @@ def _incremental(resumption: Resumption | None) -> dict[str, Any] | None:
         "lookback": resumption.lookback,
         "bookmark_start": resumption.bookmark_start or None,
         "skips_late": resumption.skips_late,
-    }
-
-
-def _deletes(deletes: PlannedDeletes) -> dict[str, Any]:
-    return {
-        "mode": deletes.setting.mode,
-        "every_s": deletes.setting.every_s,
-        "limit_percent": deletes.setting.limit_percent,
-        "is_due": deletes.is_due,
-        "why": deletes.why,
     }
 
 
@@ -270,7 +263,7 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
                 ", ".join(planned.arriving.key_properties),
                 formatting.cut(formatting.bookmark(_bookmark(planned)), 40) or planned.start.reason,
                 _estimate(planned),
-                formatting.cut("; ".join(planned.changes), 80),
+                formatting.cut("; ".join(planned.texts.changes), 80),
                 planned.wire,
             ]
             for planned in plan.streams
@@ -294,7 +287,7 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
     for planned in plan.streams:
         for line in _stream_lines(planned):
             console.echo(f"{planned.name}: {line}")
-    joined = {planned.name for planned in plan.streams if planned.is_joined}
+    joined = {planned.name for planned in plan.streams if planned.placement.is_joined}
     for group in plan.groups:
         if group[0] in joined:
             console.echo(
@@ -311,13 +304,13 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
     for warning in plan.warnings:
         console.warn(warning)
     for planned in plan.streams:
-        if planned.refusal:
-            console.warn(f"stream {planned.name!r} will fail: {planned.refusal}")
+        if planned.verdict.refusal:
+            console.warn(f"stream {planned.name!r} will fail: {planned.verdict.refusal}")
 
 
 def _stream_lines(planned: PlannedStream) -> Iterator[str]:
     """Say of one stream what its columns and the table do not show."""
-    from ..plan.written_range import in_words
+    from ..plan.features.replace_range import in_words
 
     policy, arriving = planned.policy, planned.arriving
     if policy.nested:
@@ -341,11 +334,10 @@ def _stream_lines(planned: PlannedStream) -> Iterator[str]:
         yield f"before its read, in the {statement.connection}: {_statement(statement.sql)}"
     if planned.write.written_range is not None:
         yield in_words(planned.write.written_range)
-    if planned.checks:
-        shown = " and ".join(_checks(planned, planned.checks, policy.checks))
-        yield f"checks {shown}; `verify` reads the source's records"
-    if planned.warn_checks:
-        shown = " and ".join(_checks(planned, planned.warn_checks, policy.warn_checks))
+    if checks := _written_checks(planned):
+        yield f"checks {' and '.join(checks)}; `verify` reads the source's records"
+    if planned.record_checks.warn_checks:
+        shown = " and ".join(_checks(planned, planned.record_checks.warn_checks, policy.warn_checks))
         yield f"records that fail {shown} are written, and the run says how many there are"
     yield from _mask_lines(planned)
     if arriving.unique_properties:
@@ -361,10 +353,7 @@ def _stream_lines(planned: PlannedStream) -> Iterator[str]:
         yield f"adds {column}"
     if policy.added.history is not None:
         yield f"keeps every version, {policy.added.history}"
-    if planned.fills:
-        yield f"fills {', '.join(planned.fills)} in the records that are there"
-    if planned.deletes is not None:
-        yield str(planned.deletes)
+    yield from filter(None, map(str, planned.steps))
     if planned.resumption is not None:
         yield str(planned.resumption)
     if policy.parallel_reads > 1:

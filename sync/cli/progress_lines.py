@@ -24,6 +24,9 @@ class PrintedLog(LogLines):
         super().__init__()
         self._console = console
 
+    def _masked(self, text: str) -> str:
+        return self._console.redactor.redact(text)
+
     def _write(self, text: str) -> None:
         self._console.echo(text, err=True)
 

@@ -37,7 +37,7 @@ def recover_command(
     The next start of the pipeline does the same before its own work. Starts by `trigger_pipeline` that still wait are
     begun, each in a process of its own. Lists files that killed runs have left in Delta tables for over a day.
     """
-    from ..run.recover import recover
+    from ..run.recover_run import recover
     from ..store.documents import run_document
     from .logs import redirected
     from .progress_lines import make_progress

@@ -116,6 +116,11 @@ def run_command(
             raise click.UsageError("--tick alone defines the run; only --wait may be added")
         return _carry_out(console, file, tick, more)
     pipeline = open_pipeline(console, file, variables, trigger, **moments._asdict())
+    if moments.interval is not None and not pipeline.reads_by_interval:
+        console.warn(
+            "--interval-start selects no records, because no stream uses the interval. To read an interval, use "
+            "`{{ interval_start_datetime }}` in `where`, or `write_disposition: replace_range`"
+        )
     given = given_bookmarks(bookmarks)
     more |= {"full_refresh": full_refresh, "drop_history": drop_history}
     more |= {"deletes": deletes, "allow_deletes": allow_deletes}
@@ -238,6 +243,8 @@ def result_document(result: RunResult) -> dict[str, Any]:
                 "records": stream.records,
                 "records_rejected": stream.records_rejected,
                 "records_deleted": stream.records_deleted,
+                "records_replaced": stream.records_replaced,
+                "warnings": None if stream.warnings is None else dict(stream.warnings),
                 "size_bytes": stream.size_bytes,
                 "duration_s": stream.duration_s,
                 "bookmark": words_of(stream.bookmark),
@@ -256,7 +263,7 @@ def show_result(console: Console, result: RunResult, file: str, *, duration_s: f
     """Print the summary table, and the callbacks that are due or dead. `file`: see `file_words`."""
     if result.streams:
         console.table(
-            ["stream", "destination table", "status", "records", "rejected", "size", "time", "bookmark"],
+            ["stream", "destination table", "status", "records", "rejected", "replaced", "size", "time", "bookmark"],
             [
                 [
                     stream.stream,
@@ -264,13 +271,14 @@ def show_result(console: Console, result: RunResult, file: str, *, duration_s: f
                     stream.status or "not ended",
                     formatting.count(stream.records),
                     formatting.count(stream.records_rejected or None),
+                    formatting.count(stream.records_replaced or None),
                     formatting.size(stream.size_bytes) if stream.size_bytes else "",
                     formatting.duration(stream.duration_s),
                     formatting.cut(formatting.bookmark(stream.bookmark), 40),
                 ]
                 for stream in result.streams
             ],
-            right=["records", "rejected", "size", "time"],
+            right=["records", "rejected", "replaced", "size", "time"],
         )
         for stream in result.streams:
             if stream.error:
@@ -283,6 +291,13 @@ def show_result(console: Console, result: RunResult, file: str, *, duration_s: f
         what += f", {rejected:,} rejected"
     if deleted := sum(stream.records_deleted or 0 for stream in result.streams):
         what += f", {deleted:,} deleted"
+    if replaced := sum(stream.records_replaced or 0 for stream in result.streams):
+        what += f", {replaced:,} replaced within the load"
+    from ..store.documents import warnings_in_words
+
+    if warned := [stream.warnings for stream in result.streams if stream.warnings]:
+        sums = {level: sum(each.get(level, 0) for each in warned) for level in ("warn", "error")}
+        what += f", {warnings_in_words(sums)} of the connector"
     if duration_s is not None:
         what += f", {formatting.duration(duration_s)}"
     run = "no run" if result.run_id is None else f"run {result.run_id}"

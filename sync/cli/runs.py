@@ -180,7 +180,7 @@ def prune_command(
     """Remove the runs that are past a limit of `history` in the file, or of an option, which overrides it."""
     from pydantic import ValidationError
 
-    from ..config.run_history import HistorySettings
+    from ..config.run_retention import HistorySettings
     from ..run.prune import Pruned, prune
     from ..session.inspection import existing_store
 
@@ -296,6 +296,7 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
             "records",
             "rejected",
             "deleted",
+            "replaced",
             "size",
             "time",
             "bookmark",
@@ -311,6 +312,7 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
                 formatting.count(block_run.rows),
                 block_run.rows_rejected or "",
                 block_run.rows_deleted or "",
+                block_run.rows_replaced or "",
                 formatting.size(block_run.size_bytes) if block_run.size_bytes else "",
                 formatting.duration(
                     (block_run.ended_at - block_run.started_at).total_seconds() if block_run.ended_at else None
@@ -320,9 +322,9 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
             ]
             for block_run in block_runs
         ],
-        right=["attempt", "index", "records", "rejected", "deleted", "size", "time"],
+        right=["attempt", "index", "records", "rejected", "deleted", "replaced", "size", "time"],
     )
-    from ..store.documents import change_in_words
+    from ..store.documents import change_in_words, warnings_in_words
 
     changed = {(run.attempt, run.stream): run.schema_changes for run in block_runs if run.schema_changes}
     for (_, stream), changes in changed.items():
@@ -332,6 +334,9 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
             console.echo(f"log of {block_run.stream}: {_lag(block_run.lag)}")
     for stream, notice in dict.fromkeys((run.stream, notice) for run in block_runs for notice in run.notices):
         console.echo(f"{stream}: {notice}")
+    for block_run in block_runs:
+        if block_run.warnings and block_run.block_type == "data_loader" and block_run.status != "success":
+            console.echo(f"{block_run.stream}: the connector logged {warnings_in_words(block_run.warnings)}")
 
 
 def _lag(lag: Mapping[str, Any]) -> str:

@@ -121,25 +121,32 @@ def serve_command(
         store = stack.enter_context(Store.open(place.url))
         signals = stack.enter_context(Signals(end))
         files = PipelineFiles(folder, place.url, clock)
+        urls: tuple[str, ...] = ()
+        if listener is not None:
+            from ..serve.web.served import addresses
+
+            urls = addresses(host, listener.getsockname()[1], public_urls)
+        url = next(iter(urls), None)
+        server = Server(store, folder, files, children, max_runs=max_runs, clock=clock, say=say, url=url)
         served = None
         if listener is not None:
             from ..serve.web.app import make_app
             from ..serve.web.listening import Listening
-            from ..serve.web.served import Served, addresses
+            from ..serve.web.served import Served
 
             served = Served(
                 store=store,
                 files=files,
                 folder=folder,
                 clock=clock,
-                urls=addresses(host, listener.getsockname()[1], public_urls),
+                urls=urls,
                 redactor=console.redactor,
                 is_stopping=lambda: signals.stops > 0,
+                why_not_ready=server.why_not_ready,
                 output_of=children.log_of,
+                alert_variable=alert_variable,
             )
             stack.enter_context(Listening(make_app(served), listener))
-        url = None if served is None else served.url
-        server = Server(store, folder, files, children, max_runs=max_runs, clock=clock, say=say, url=url)
         say(f"serving {folder}; run store {store.url}; at most {plural(max_runs, 'run')} at once", "info")
         if served is not None:
             say(f"pages and API: {served.url}", "info")

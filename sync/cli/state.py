@@ -10,7 +10,16 @@ import click
 from . import Group, formatting
 from .completion import complete_words
 from .console import Console
-from .options import Variables, common, file_argument, open_pipeline, split_file, variable_option
+from .options import (
+    Moments,
+    Variables,
+    common,
+    file_argument,
+    moment_options,
+    open_pipeline,
+    split_file,
+    variable_option,
+)
 
 if TYPE_CHECKING:
     from ..plan.policy import Configured
@@ -26,8 +35,9 @@ def state_command() -> None:
 @state_command.command("show")
 @common
 @variable_option
+@moment_options
 @file_argument
-def show_command(console: Console, file: Path | None, variables: Variables) -> int:
+def show_command(console: Console, file: Path | None, variables: Variables, moments: Moments) -> int:
     """Show the state of every stream from the destination's ledger.
 
     If the destination cannot be reached, shows the run store's copy, with a warning.
@@ -35,7 +45,7 @@ def show_command(console: Console, file: Path | None, variables: Variables) -> i
     from ..api import state as state_of
     from ..store.documents import words_of
 
-    pipeline = open_pipeline(console, file, variables)
+    pipeline = open_pipeline(console, file, variables, **moments._asdict())
     state = state_of(pipeline)
     if console.is_json:
         console.emit(
@@ -85,8 +95,9 @@ def show_command(console: Console, file: Path | None, variables: Variables) -> i
 @state_command.command("set")
 @common
 @variable_option
+@moment_options
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM COLUMN=VALUE...", shell_complete=complete_words)
-def set_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
+def set_command(console: Console, arguments: tuple[str, ...], variables: Variables, moments: Moments) -> int:
     """Set a stream's bookmark: the next run reads the records at or past it.
 
     Each of its bookmark_properties needs a value, in the form of `state show`.
@@ -99,7 +110,7 @@ def set_command(console: Console, arguments: tuple[str, ...], variables: Variabl
     if len(rest) < 2:
         raise click.UsageError("needs a STREAM and COLUMN=VALUE")
     stream = rest[0]
-    pipeline = open_pipeline(console, file, variables)
+    pipeline = open_pipeline(console, file, variables, **moments._asdict())
     with existing_store(pipeline) as store, opened(pipeline) as session:
         state = set_state(session, store, stream, _texts(rest[1:], _bookmark_properties(session, stream)))
     _done(console, "set", pipeline.pipeline, stream, [state.destination_table], bookmark=words_of(state.bookmark))
@@ -109,8 +120,9 @@ def set_command(console: Console, arguments: tuple[str, ...], variables: Variabl
 @state_command.command("adopt")
 @common
 @variable_option
+@moment_options
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM [COLUMN=VALUE...]", shell_complete=complete_words)
-def adopt_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
+def adopt_command(console: Console, arguments: tuple[str, ...], variables: Variables, moments: Moments) -> int:
     """Take over a table that another program has written: the next run goes on from its newest bookmark.
 
     Checks that the columns hold the stream's and that no key is there twice, then writes the ledger row. COLUMN=VALUE
@@ -124,7 +136,7 @@ def adopt_command(console: Console, arguments: tuple[str, ...], variables: Varia
     if not rest:
         raise click.UsageError("needs a STREAM")
     stream = rest[0]
-    pipeline = open_pipeline(console, file, variables)
+    pipeline = open_pipeline(console, file, variables, **moments._asdict())
     with existing_store(pipeline) as store, opened(pipeline) as session:
         texts = _texts(rest[1:], _bookmark_properties(session, stream)) if rest[1:] else {}
         adoption = adopt_table(session, store, stream, texts)
@@ -139,6 +151,7 @@ def adopt_command(console: Console, arguments: tuple[str, ...], variables: Varia
 @state_command.command("rewind")
 @common
 @variable_option
+@moment_options
 @click.option(
     "--to",
     "values",
@@ -154,6 +167,7 @@ def rewind_command(
     console: Console,
     arguments: tuple[str, ...],
     variables: Variables,
+    moments: Moments,
     values: tuple[str, ...],
     by: str | None,
     run_id: int | None,
@@ -174,7 +188,7 @@ def rewind_command(
         raise click.UsageError("needs one STREAM")
     if sum((bool(values), by is not None, run_id is not None)) + (glob is not None and not values) != 1:
         raise click.UsageError("needs one of --to, --by, --run and --files")
-    pipeline = open_pipeline(console, file, variables)
+    pipeline = open_pipeline(console, file, variables, **moments._asdict())
     with existing_store(pipeline) as store, opened(pipeline) as session:
         selected = _selected(session, rest[0])
         if selected.stream.read.tracks_files:
@@ -185,7 +199,8 @@ def rewind_command(
             raise click.UsageError(f"{rest[0]} does not read by new files (bookmark_properties: [_file_modified])")
         bookmark = _values(session, rest[0], values) if values else None
         state, before = rewind_state(session, store, rest[0], to=bookmark, by=by, run_id=run_id)
-        _warn_of_append(console, session, rest[0])
+        if not state.knows_records:
+            _warn_of_append(console, session, rest[0])
     words_before, tables = words_of(before), [state.destination_table]
     now = words_of(state.bookmark)
     _done(console, "rewound", pipeline.pipeline, rest[0], tables, bookmark=now, before=words_before)
@@ -229,7 +244,7 @@ def _values(session: PipelineSession, stream: str, texts: tuple[str, ...]) -> di
 def _bookmark_properties(session: PipelineSession, stream: str) -> tuple[str, ...]:
     from syncblocks.connectors.log_based import LOG_POSITION
 
-    from ..plan.log_based import is_logged
+    from ..plan.features.log_based import is_logged
 
     selected = _selected(session, stream).stream
     return (LOG_POSITION,) if is_logged(selected) else selected.read.bookmark_properties
@@ -245,9 +260,12 @@ def _selected(session: PipelineSession, stream: str) -> Configured:
 @state_command.command("reset")
 @common
 @variable_option
+@moment_options
 @click.option("--forget", is_flag=True, help="Delete the ledger row too: the table is no longer this pipeline's.")
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM", shell_complete=complete_words)
-def reset_command(console: Console, arguments: tuple[str, ...], variables: Variables, forget: bool) -> int:
+def reset_command(
+    console: Console, arguments: tuple[str, ...], variables: Variables, moments: Moments, forget: bool
+) -> int:
     """Delete a stream's bookmark: the next run reads it from scratch. Its table stays unchanged."""
     from ..session.inspection import existing_store, opened
     from ..state.stream_state import reset_state
@@ -255,7 +273,7 @@ def reset_command(console: Console, arguments: tuple[str, ...], variables: Varia
     file, rest = split_file(arguments)
     if len(rest) != 1:
         raise click.UsageError("needs one STREAM")
-    pipeline = open_pipeline(console, file, variables)
+    pipeline = open_pipeline(console, file, variables, **moments._asdict())
     with existing_store(pipeline) as store, opened(pipeline) as session:
         keys = reset_state(session, store, rest[0], forget=forget)
         _warn_of_append(console, session, rest[0])

@@ -159,7 +159,7 @@ def _growing_columns(pipeline: Pipeline, streams: Sequence[str]) -> str:
 
 def _show_plan(console: Console, quick: Quick, *, has_streams: bool, destination_table: str | None) -> None:
     from ..errors import ConfigError
-    from ..plan.checks import SharedTable
+    from ..plan.refusals import SharedTable
     from ..session.inspection import existing_store, opened
     from ..session.session import make_plan
     from .plan import document, show

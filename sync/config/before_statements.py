@@ -28,6 +28,10 @@ class BeforeStatement(Model):
         default_factory=dict, repr=False, description="Further parameters: constants, or templates of the file."
     )
 
+    def document(self) -> dict[str, str]:
+        """Return the statement for `plan --json`."""
+        return {"connection": self.connection, "sql": self.sql}
+
 
 def _named(allowed: Sequence[str]) -> Any:
     """Return what checks the parameters of a list of statements."""

@@ -18,9 +18,9 @@ from .base import Defaulting, Model, wrong
 from .before_statements import BeforeStream
 from .deletes import DeletesSetting
 from .expect import ExpectSettings
-from .filters import Checks, DeletedWhen, Where
+from .filters import Checks, DeletedWhen, WarnChecks, Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
-from .latest import LatestBySetting
+from .latest_by import LatestBySetting
 from .masks import Mask
 from .value_types import (
     AtOnce,
@@ -201,9 +201,10 @@ class StreamEntry(Model):
     checks: Checks | None = Field(
         default=None,
         description="Conditions as in `where` that each written record must meet; one that fails is a "
-        'rejected record: {rating: [PG, R], amount: {">=": 0}, name: {max_length: 100}}.',
+        'rejected record: {rating: [PG, R], amount: {">=": 0}, name: {max_length: 100}, zip: {matches: "^[0-9]{5}$"}, '
+        "unique: [customer_id, day]}.",
     )
-    warn_checks: Checks | None = Field(
+    warn_checks: WarnChecks | None = Field(
         default=None,
         description="Conditions as in `checks`; failing records are written, and the run says how many.",
     )
@@ -348,7 +349,8 @@ class StreamEntry(Model):
     )
     max_rejected: RejectedLimit | None = Field(
         default=None,
-        description="With on_rejected: keep: more rejected records than this (default 1000) fail the stream.",
+        description="With on_rejected: keep: more rejected records than this (default 1000) fail the stream. "
+        "A share such as 5% counts the records of one commit, from 100 records on.",
     )
     retries: Count | None = Field(default=None, description="As the pipeline's, for these streams.")
     retry_delay_s: Delay | None = Field(default=None, description="As the pipeline's, for these streams.")

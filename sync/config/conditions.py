@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterator
 
 from syncblocks.callbacks.kwargs import INTERVAL, RESERVED, STATUSES, trigger_name
 
-from .checks import Report
 from .event_templates import ADDED, is_true, parse_condition, vocabulary
 from .hook_checks import LateTemplates
 from .pipeline import Pipeline
-from .templates import DEFAULTS, FUNCTIONS, PIPELINE_ATTRIBUTES, Parsed, Scope, TemplateError, Vocabulary
+from .refusals import Report
+from .templates import DEFAULTS, FUNCTIONS, PIPELINE_ATTRIBUTES, Parsed, TemplateError, TemplateValues, Vocabulary
 from .yaml_document import Loc
 
 #: Names in addition to those of the file's templates.
@@ -25,7 +25,7 @@ def is_condition(loc: Loc) -> bool:
     return loc[0] in ("streams", "transformers") and loc[2:] == ("when",)
 
 
-def check_conditions(pipeline: Pipeline, scope: Scope, report: Report) -> tuple[set[str], list[Loc]]:
+def check_conditions(pipeline: Pipeline, scope: TemplateValues, report: Report) -> tuple[set[str], list[Loc]]:
     """Check the conditions of all streams and transformers.
 
     Returns:

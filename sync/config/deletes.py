@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -11,12 +10,11 @@ from pydantic import PlainValidator, WithJsonSchema
 
 from ..errors import nearest_match
 from .base import wrong
-from .value_types import span_s
+from .value_types import percent_of, span_s
 
 MODES = ("ignore", "hard", "soft")
 
 _KEYS = ("mode", "every", "limit")
-_PERCENT = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]+)?)\s*%\s*")
 
 
 class Deletes(Struct, frozen=True, kw_only=True):
@@ -72,10 +70,10 @@ def _span(given: Any) -> float:
 
 
 def _percent(given: Any) -> float:
-    found = _PERCENT.fullmatch(given) if isinstance(given, str) else None
-    if found is None or float(found[1]) > 100:
+    found = percent_of(given)
+    if found is None:
         raise wrong("limit is a share of the table's records, such as 10%, at most 100%")
-    return float(found[1])
+    return found
 
 
 DeletesSetting = Annotated[

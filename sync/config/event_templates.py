@@ -30,9 +30,9 @@ from .templates import (
     NOT_FILLED,
     PIPELINE_ATTRIBUTES,
     Parsed,
-    Scope,
     TemplateError,
     TemplateFunctions,
+    TemplateValues,
     Vocabulary,
     parse,
     sandbox,
@@ -131,7 +131,7 @@ def duration_s(kwargs: Mapping[str, Any]) -> float | None:
     return None if start is None or end is None else round(max(0.0, (end - start).total_seconds()), 3)
 
 
-def fill(text: str, values: Mapping[str, Any], known: Vocabulary, scope: Scope) -> Filled:
+def fill(text: str, values: Mapping[str, Any], known: Vocabulary, scope: TemplateValues) -> Filled:
     """Fill in a template; a single expression keeps the type of its value.
 
     Raises:
@@ -143,7 +143,7 @@ def fill(text: str, values: Mapping[str, Any], known: Vocabulary, scope: Scope) 
     return _run(lambda: _environment().from_string(text).render({**values, **functions.by_name()}), functions)
 
 
-def is_true(text: str, values: Mapping[str, Any], known: Vocabulary, scope: Scope) -> bool:
+def is_true(text: str, values: Mapping[str, Any], known: Vocabulary, scope: TemplateValues) -> bool:
     """Tell whether a condition is true for an event.
 
     Raises:
@@ -203,7 +203,7 @@ def _bare(text: str) -> str:
     return braced[1] if braced else text.strip()
 
 
-def _evaluate(expression: str, values: Mapping[str, Any], scope: Scope) -> Filled:
+def _evaluate(expression: str, values: Mapping[str, Any], scope: TemplateValues) -> Filled:
     functions = TemplateFunctions(scope)
     filled = _run(lambda: _compiled(expression)(**{**values, **functions.by_name()}), functions)
     return filled._replace(value=None) if filled.value is _NOTHING else filled

@@ -17,13 +17,17 @@ _EQUALS = ("=", "in", "is_null")
 #: As other languages write an operator.
 _OTHER_OPERATORS = {"=>": ">=", "=<": "<=", "==": "=", "<>": "!=", "eq": "=", "ne": "!=", "not": "!="}
 _LENGTHS = ("min_length", "max_length")
+_OF_CHECKS = (*_LENGTHS, "matches")
+#: Key of `checks` with columns in place of a column.
+UNIQUE = "unique"
 
 
 class FilterCondition(NamedTuple):
     """One condition; its values are JSON values, which the column's type decides how to read."""
 
     column: str
-    #: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `is_null`, `is_not_null`, or of a check `min_length` or `max_length`.
+    #: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `is_null`, `is_not_null`, or of a check `min_length`, `max_length`,
+    #: `matches` or `UNIQUE`, which all columns of a unique combination have.
     operator: str
     values: tuple[Any, ...]
 
@@ -32,8 +36,23 @@ def _where(given: Any) -> tuple[FilterCondition, ...]:
     return _conditions(given, _OPERATORS)
 
 
+def _warn_checks(given: Any) -> tuple[FilterCondition, ...]:
+    return _conditions(given, (*_OPERATORS, *_OF_CHECKS))
+
+
 def _checks(given: Any) -> tuple[FilterCondition, ...]:
-    return _conditions(given, (*_OPERATORS, *_LENGTHS))
+    if not isinstance(given, Mapping) or not isinstance(given.get(UNIQUE), list):
+        return _warn_checks(given)
+    columns = given[UNIQUE]
+    if not columns or not all(isinstance(each, str) for each in columns):
+        raise wrong("`unique` is a list of columns, such as {unique: [customer_id, day]}")
+    if len(set(columns)) < len(columns):
+        raise wrong("`unique` names a column twice")
+    others = {column: said for column, said in given.items() if column != UNIQUE}
+    return (
+        *(_warn_checks(others) if others else ()),
+        *(FilterCondition(str(column), UNIQUE, ()) for column in columns),
+    )
 
 
 def _deleted_when(given: Any) -> tuple[FilterCondition, ...]:
@@ -60,7 +79,7 @@ def _comparisons(column: str, said: Any, operators: Sequence[str]) -> list[Filte
 
 
 def _comparison(column: str, operator: str, value: Any, operators: Sequence[str]) -> FilterCondition:
-    if operator in _LENGTHS and operator not in operators:
+    if operator in _OF_CHECKS and operator not in operators:
         raise wrong(f"column {column!r}: {operator!r} is for `checks`; `where` compares values")
     if operator not in operators:
         nearest = _OTHER_OPERATORS.get(operator) or nearest_match(operator, operators)
@@ -70,6 +89,10 @@ def _comparison(column: str, operator: str, value: Any, operators: Sequence[str]
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
             raise wrong(f"column {column!r}: {operator} is a number of characters, such as 100")
         return FilterCondition(column, operator, (value,))
+    if operator == "matches":
+        if not isinstance(value, str):
+            raise wrong(f"column {column!r}: matches is a regular expression in quotes, such as '^[A-Z]{{2}}$'")
+        return FilterCondition(column, operator, (str(value),))
     if operator == "is_null":
         asked = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
         if not isinstance(asked, bool):
@@ -107,7 +130,11 @@ _COMPARED: dict[str, Any] = {
 
 _MEASURED: dict[str, Any] = {
     **_COMPARED,
-    "properties": {**_COMPARED["properties"], **{each: {"type": "integer", "minimum": 0} for each in _LENGTHS}},
+    "properties": {
+        **_COMPARED["properties"],
+        **{each: {"type": "integer", "minimum": 0} for each in _LENGTHS},
+        "matches": {"type": "string"},
+    },
 }
 
 
@@ -125,3 +152,4 @@ _EQUAL = {
 Where = Annotated[tuple[FilterCondition, ...], PlainValidator(_where), _schema(_COMPARED)]
 DeletedWhen = Annotated[tuple[FilterCondition, ...], PlainValidator(_deleted_when), _schema(_EQUAL, maxProperties=1)]
 Checks = Annotated[tuple[FilterCondition, ...], PlainValidator(_checks), _schema(_MEASURED)]
+WarnChecks = Annotated[tuple[FilterCondition, ...], PlainValidator(_warn_checks), _schema(_MEASURED)]

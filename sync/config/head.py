@@ -15,7 +15,6 @@ from ..errors import ConfigError, nearest_match
 from ..schedules import Schedule
 from ..schedules.expect import Expect
 from ..secrets import Redactor, url_passwords
-from .checks import check_store
 from .current_folder import absolute
 from .expect import NEEDS_SCHEDULE
 from .globs import exact_name, glob_matches
@@ -29,9 +28,10 @@ from .head_keys import (
 )
 from .other_words import project_of_others
 from .pydantic_errors import mistake_of
-from .run_history import HistorySettings
+from .refusals import check_store
+from .run_retention import HistorySettings
 from .store_place import StorePlace, usual_store
-from .templates import CONFIGURATION, Scope, TemplateError, has_template, parse, render
+from .templates import CONFIGURATION, TemplateError, TemplateValues, has_template, parse, render
 from .yaml_document import Document, Loc, read_document
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -100,7 +100,9 @@ class Head(Guarded, frozen=True, kw_only=True):
             if function == "variables" and any(has_template(each) for _, each in texts(variables.get(name), ())):
                 raise TemplateError(f"variable {name!r} is a template itself: write that template here")
         defaults = {"env": environ.get("ENV") or "dev", "pipeline": {"name": self.pipeline, "uuid": self.pipeline}}
-        found = render(text, Scope(folder=self.path.parent, environ=environ, variables=variables, defaults=defaults))
+        found = render(
+            text, TemplateValues(folder=self.path.parent, environ=environ, variables=variables, defaults=defaults)
+        )
         return str(found.value), found.secrets | found.environment
 
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from .base import Defaulting, Model, wrong
 from .expect import NEEDS_SCHEDULE, ExpectSettings
-from .run_history import HistorySettings
+from .run_retention import HistorySettings
 from .schedule import ScheduleSettings
 from .templates import has_template
 from .value_types import Name, Names, Pattern

@@ -12,11 +12,11 @@ from syncblocks.connectors.named_parameters import parameter_names
 from ..errors import nearest_match
 from ..secrets import url_passwords
 from .blocks import CallbackBlock
-from .checks import Report
 from .event_templates import parse_condition, vocabulary
 from .hooks import EVENT_TEMPLATES, HOOKS
 from .pipeline import Pipeline
-from .templates import Parsed, Scope, TemplateError, TemplateFunctions, Vocabulary, parse
+from .refusals import Report
+from .templates import Parsed, TemplateError, TemplateFunctions, TemplateValues, Vocabulary, parse
 from .yaml_document import Loc
 
 #: Names of an event whose values can be bound: texts, numbers, booleans.
@@ -90,7 +90,7 @@ def parameter_choice(block: CallbackBlock, known: Vocabulary, variables: Mapping
     return tuple(sorted(plain | block.sql.parameters.keys()))
 
 
-def check_hooks(pipeline: Pipeline, scope: Scope, report: Report) -> set[str]:
+def check_hooks(pipeline: Pipeline, scope: TemplateValues, report: Report) -> set[str]:
     """Check statuses, templates, conditions and parameters of every callback block.
 
     Returns:
@@ -133,7 +133,7 @@ def _check_status(block: CallbackBlock, loc: Loc, report: Report) -> None:
 class LateTemplates:
     """Checks templates that are filled in later; collects the secrets that they use."""
 
-    def __init__(self, known: Vocabulary, scope: Scope, report: Report) -> None:
+    def __init__(self, known: Vocabulary, scope: TemplateValues, report: Report) -> None:
         """Check by these names, and by the functions' values in a scope."""
         self.secrets: set[str] = set()
         self._known = known

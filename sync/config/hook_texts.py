@@ -44,7 +44,8 @@ def default_message(values: Mapping[str, Any]) -> str:
     if error:
         where = f" in {error.block}" if error.block else ""
         said = " ".join(str(error.message).split())
-        text += f"; {error.type}{where}: {said[:_ERROR_LIMIT]}"
+        more = "..." if len(said) > _ERROR_LIMIT else ""
+        text += f"; {error.type}{where}: {said[:_ERROR_LIMIT]}{more}"
     return text
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from .expect import ExpectSettings, RowsSettings
 from .pipeline import Pipeline
-from .run_history import HistorySettings
+from .run_retention import HistorySettings
 from .schedule import ScheduleSettings
 
 _TEMPLATE = {"type": "string", "pattern": r"\{\{", "description": "A template: {{ env_var('X') }}"}

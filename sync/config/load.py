@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from base64 import b64decode
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,6 @@ from syncblocks.connectors.struct_helpers import replace
 from ..errors import ConfigError, nearest_match
 from ..secrets import Redactor, url_passwords
 from .arguments import AnyPipeline, checks_arguments
-from .checks import check_pipeline, check_store
 from .conditions import check_conditions, is_condition
 from .current_folder import absolute
 from .head_keys import PLAIN_KEYS, STORE_VARIABLE, refuse_templates, texts
@@ -31,8 +31,9 @@ from .other_words import project_of_others
 from .pipeline import Origin, Pipeline
 from .pydantic_errors import mended, misspelled, mistake_of, own_loc
 from .query_values import QueryValue, query_values
+from .refusals import check_pipeline, check_store
 from .store_place import usual_store
-from .templates import UNSTORED, Scope, TemplateError, has_template, render, template_names
+from .templates import UNSTORED, TemplateError, TemplateValues, has_template, render, template_names
 from .value_types import Moment, Rendered
 from .yaml_document import Document, Loc, read_document
 
@@ -69,7 +70,10 @@ _PROGRAMS = (
     *("package", "manifest", "sha256", "components", "allow_code"),
 )
 
-_SENSITIVE = re.compile(r"passw|pwd|secret|token|api_?key|private_?key|credential", re.IGNORECASE)
+_SENSITIVE = re.compile(r"passw|pwd|secret|token|api[_-]?key|private[_-]?key|credential|authorization", re.IGNORECASE)
+#: The same for names of headers.
+_SENSITIVE_HEADER = re.compile(rf"{_SENSITIVE.pattern}|auth|key|cookie|session|signature", re.IGNORECASE)
+_BASIC = re.compile(r"basic\s+([A-Za-z0-9+/=_-]+)\s*", re.IGNORECASE)
 #: As a shell and other tools write a variable.
 _SHELL_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 _SENSITIVE_SECTIONS = ("source", "destination", "store", "variables", "mask_key")
@@ -112,7 +116,7 @@ def load_pipeline(
     moment = _execution_date(execution_date)
     trigger_id = "0" if trigger is None else str(trigger)
     environment = os.environ if environ is None else environ
-    scope = Scope(
+    scope = TemplateValues(
         folder=home,
         environ=environment,
         defaults={
@@ -164,11 +168,11 @@ def _execution_date(value: datetime | None) -> datetime:
 class _Loader:
     """Loads one file; collects its secrets, so that no error shows one."""
 
-    def __init__(self, document: Document, scope: Scope, code_folder: Path | None) -> None:
+    def __init__(self, document: Document, scope: TemplateValues, code_folder: Path | None) -> None:
         self._document = document
         self._scope = scope
         self._code_folder = code_folder
-        #: Scope without the variables of an earlier run, for settings that name a program.
+        #: Values without the variables of an earlier run, for settings that name a program.
         self._own_scope = scope
         self._secrets: set[str] = set()
         self._templated: set[Loc] = set()
@@ -198,7 +202,7 @@ class _Loader:
         name = self._name(raw)
         self._scope = self._scope.knowing(pipeline={"name": name, "uuid": name})
         variables, references = self._variables(raw.get("variables"), overrides, recorded)
-        self._scope = Scope(
+        self._scope = TemplateValues(
             folder=self._scope.folder,
             environ=self._scope.environ,
             defaults=self._scope.defaults,
@@ -432,11 +436,12 @@ class _Loader:
                     continue
                 key = str(loc[-1])
                 passwords = url_passwords(text)
-                is_secret = (len(loc) > 1 and _SENSITIVE.search(key) is not None) or is_token_url(loc, text)
+                sensitive = _SENSITIVE_HEADER if _is_header(loc) else _SENSITIVE
+                is_secret = (len(loc) > 1 and sensitive.search(key) is not None) or is_token_url(loc, text)
                 is_secret = is_secret or section == "mask_key"
                 self._secrets |= passwords
                 if is_secret:
-                    self._secrets.add(text)
+                    self._secrets |= {text, *_credentials(text)}
                 if self._is_filled(loc) or not (passwords or (is_secret and text)):
                     continue
                 self._written_secrets.append(loc)
@@ -446,6 +451,22 @@ class _Loader:
 
     def _is_filled(self, loc: Loc) -> bool:
         return any(loc[:end] in self._templated for end in range(1, len(loc) + 1))
+
+
+def _is_header(loc: Loc) -> bool:
+    """Return true if a place of the file is a header of an HTTP request."""
+    return any(str(key).lower().endswith("headers") for key in loc[:-1])
+
+
+def _credentials(text: str) -> Iterator[str]:
+    """Yield the parts of a header's value that a message may show alone: after the scheme, and in Basic."""
+    scheme, space, rest = text.strip().partition(" ")
+    if space and scheme.isalnum():
+        yield rest.strip()
+    if basic := _BASIC.fullmatch(text.strip()):
+        with suppress(ValueError):
+            user, _, password = b64decode(basic[1], validate=True).decode().partition(":")
+            yield from (password, f"{user}:{password}")
 
 
 def _names_program(loc: Loc) -> bool:
@@ -524,7 +545,7 @@ def resolve_references(
     return found
 
 
-def settings_scope(pipeline: Pipeline, event: Mapping[str, Any], environ: Mapping[str, str]) -> Scope:
+def settings_scope(pipeline: Pipeline, event: Mapping[str, Any], environ: Mapping[str, str]) -> TemplateValues:
     """Return the scope of a hook's settings: the file's variables, and the date of the event.
 
     The recorded variables of the event's run never become part of a command, URL or statement: a person who can write
@@ -546,13 +567,13 @@ def settings_scope(pipeline: Pipeline, event: Mapping[str, Any], environ: Mappin
     return replace(scope, variables=variables)
 
 
-def _scope_of(pipeline: Pipeline, recorded: Any, environ: Mapping[str, str]) -> Scope:
+def _scope_of(pipeline: Pipeline, recorded: Any, environ: Mapping[str, str]) -> TemplateValues:
     """Return the scope of the file's templates: the recorded date of an event, else the current values."""
     dates = recorded if isinstance(recorded, Mapping) else {}
     defaults = {name: dates[name] for name in _DATES if isinstance(dates.get(name), str)}
     name = pipeline.pipeline
     now = {"env": environ.get("ENV") or "dev", "pipeline": {"name": name, "uuid": name}}
-    return Scope(folder=pipeline.folder, environ=environ, defaults={**defaults, **now})
+    return TemplateValues(folder=pipeline.folder, environ=environ, defaults={**defaults, **now})
 
 
 def _is_same(recorded: Any, said: Any) -> bool:
@@ -563,7 +584,7 @@ def _is_same(recorded: Any, said: Any) -> bool:
         return False
 
 
-def _resolved(value: Any, scope: Scope, key: str) -> Any:
+def _resolved(value: Any, scope: TemplateValues, key: str) -> Any:
     if isinstance(value, Mapping):
         return {name: _resolved(item, scope, f"{key}.{name}") for name, item in value.items()}
     if isinstance(value, list):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from .checks import Report
     from .pipeline import Pipeline
+    from .refusals import Report
 
 #: Connector of files -> the suffixes that mean its files.
 _SUFFIXES = {"csv": (".csv", ".tsv"), "jsonl": (".jsonl", ".ndjson"), "parquet": (".parquet", ".pq")}

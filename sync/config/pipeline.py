@@ -24,7 +24,7 @@ from .value_types import Boolean, Concurrency, Count, Delay, Memory, Name, Reade
 if TYPE_CHECKING:
     from ..errors import ConfigError
     from .query_values import QueryValue
-    from .templates import Scope
+    from .templates import TemplateValues
     from .yaml_document import Document, Loc
 
 DEFAULT_SPOOL_LIMIT = 2_000_000_000
@@ -34,7 +34,7 @@ class Origin(NamedTuple):
     """How a pipeline was loaded: the file, the time, and the values of its templates."""
 
     document: Document
-    scope: Scope
+    scope: TemplateValues
     execution_date: datetime
     #: Whether the caller has given it: else it is when the file was loaded.
     is_dated: bool
@@ -187,6 +187,17 @@ class Pipeline(HeadKeys):
         """Whether a template uses the interval."""
         return bool(self._origin.of_interval)
 
+    @property
+    def reads_by_interval(self) -> bool:
+        """Whether a stream or the source uses the interval."""
+        is_used = any(loc[0] == "streams" for loc in self._origin.of_interval) or self.has_config_of_interval
+        return is_used or any(entry.range_column not in (None, "_file") for entry in self.streams)
+
+    @property
+    def has_config_of_interval(self) -> bool:
+        """Whether a template in the `config` of the source uses the interval."""
+        return any(loc[:2] == ("source", "config") for loc in self._origin.of_interval)
+
     def during(self, interval: tuple[datetime, datetime]) -> Pipeline:
         """Return the same pipeline for an interval; none of its templates may use one."""
         assert not self.needs_interval, "they are filled in when the file is loaded"
@@ -199,7 +210,7 @@ class Pipeline(HeadKeys):
         if self._origin.interval is None and self.needs_interval:
             raise self.error(
                 self._origin.of_interval[0],
-                "needs an interval: give `run` or `plan` --interval-start and --interval-end",
+                "needs an interval. Set --interval-start and --interval-end",
             )
 
     def said_of_interval(self, loc: Loc) -> str:
@@ -313,7 +324,7 @@ class Pipeline(HeadKeys):
         return value
 
     @property
-    def scope(self) -> Scope:
+    def scope(self) -> TemplateValues:
         """The values of the file's templates."""
         return self._origin.scope
 

@@ -15,7 +15,7 @@ from .expect import ExpectSettings, RowsSettings
 from .hooks import ShellSettings, SqlSettings, WebhookSettings
 from .other_words import shape_of, value_of_others, words_of_others
 from .pipeline import Pipeline
-from .run_history import HistorySettings
+from .run_retention import HistorySettings
 from .schedule import ScheduleSettings
 from .yaml_document import Loc, describe
 

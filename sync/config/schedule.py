@@ -78,12 +78,13 @@ class ScheduleSettings(Defaulting):
     )
     missed: Literal["latest", "all", "skip"] = Field(
         default="latest",
-        description="Of the times when no server looked: latest (one run), all (each, the oldest first; at most the "
-        "newest 100), skip.",
+        description="Of the times when no server looked or the run store did not answer: latest (one run), all (each, "
+        "the oldest first, whatever run is open; at most the newest 100), skip.",
     )
     overlap: Literal["skip", "wait"] = Field(
         default="skip",
-        description="While the former run goes: skip the time, or wait (one waits; a newer one takes its place).",
+        description="While the former run goes: skip the time, or wait (one waits; a newer one takes its place). Does "
+        "not apply to missed times with `missed: all`.",
     )
 
     @model_validator(mode="after")

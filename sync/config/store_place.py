@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from ..errors import ConfigError
 from ..secrets import url_passwords
-from .checks import check_store
 from .head_keys import DEFAULT_STORE, STORE_VARIABLE
+from .refusals import check_store
 from .yaml_document import Loc
 
 

@@ -81,7 +81,7 @@ class TemplateError(SyncError):
         self.nearest = nearest
 
 
-class Scope(Struct, frozen=True, kw_only=True):
+class TemplateValues(Struct, frozen=True, kw_only=True):
     """The values that a template can use at one place of the file."""
 
     folder: Path
@@ -91,7 +91,7 @@ class Scope(Struct, frozen=True, kw_only=True):
     #: Mage's default variables at this place.
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
-    def knowing(self, **defaults: Any) -> Scope:
+    def knowing(self, **defaults: Any) -> TemplateValues:
         """Return the scope with more default variables."""
         return replace(self, defaults={**self.defaults, **defaults})
 
@@ -103,8 +103,8 @@ class Scope(Struct, frozen=True, kw_only=True):
 
 def _as_pickled(
     folder: Path, environ: Mapping[str, str] | None, variables: Mapping[str, Any] | None, defaults: Mapping[str, Any]
-) -> Scope:
-    return Scope(
+) -> TemplateValues:
+    return TemplateValues(
         folder=folder, environ=os.environ if environ is None else environ, variables=variables, defaults=defaults
     )
 
@@ -171,7 +171,7 @@ def template_names(text: str) -> frozenset[str]:
     return parse(text, CONFIGURATION).names
 
 
-def render(text: str, scope: Scope) -> Rendering:
+def render(text: str, scope: TemplateValues) -> Rendering:
     """Fill in a template once; templates in its values are not filled in.
 
     Raises:
@@ -211,7 +211,7 @@ NOT_FILLED = (TypeError, ValueError, ArithmeticError, LookupError, AttributeErro
 class TemplateFunctions:
     """The functions of templates; they record the values that they returned."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: TemplateValues) -> None:
         self._scope = scope
         self.secrets: set[str] = set()
         self.environment: set[str] = set()

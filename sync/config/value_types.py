@@ -18,6 +18,9 @@ _DAY_S = 86_400
 MOST_LEVELS = 16
 #: A span of time: days, hours, minutes, seconds.
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
+_PERCENT = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]+)?)\s*%\s*")
+#: Most records that a stream may reject.
+MOST_REJECTED = 1_000_000
 #: Smallest `memory`, in bytes.
 MIN_MEMORY = 64_000_000
 
@@ -143,6 +146,21 @@ def _memory(value: Any) -> Any:
     return size_bytes
 
 
+def percent_of(value: Any) -> float | None:
+    """Return the number of a text such as `5%`, up to 100; `None` for any other value."""
+    found = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    return None if found is None or float(found[1]) > 100 else float(found[1])
+
+
+def _rejected_limit(value: Any) -> int | str:
+    value = as_number(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_REJECTED:
+        return value
+    if percent_of(value) is not None:
+        return str(value)
+    raise wrong(f"must be a number of records up to {MOST_REJECTED:,}, or a share of a commit's records such as 5%")
+
+
 Name = Annotated[str, AfterValidator(_filled)]
 Query = Annotated[Name, AfterValidator(_statement)]
 Pattern = Annotated[Name, AfterValidator(_pattern)]
@@ -156,7 +174,12 @@ Attempts = Annotated[int, BeforeValidator(as_number), Field(ge=1, le=1000)]
 Readers = Annotated[int, BeforeValidator(as_number), Field(ge=1, le=64)]
 AtOnce = Annotated[int, BeforeValidator(as_number), Field(ge=1, le=1000)]
 Delay = Annotated[float, BeforeValidator(as_number), Field(ge=0, le=_DAY_S)]
-RejectedLimit = Annotated[int, BeforeValidator(as_number), Field(ge=0, le=1_000_000)]
+#: A number of records, or a share of a commit's records such as `5%`.
+RejectedLimit = Annotated[
+    int | str,
+    PlainValidator(_rejected_limit),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": MOST_REJECTED}, {"type": "string"}]}),
+]
 Lookback = Annotated[int | float, BeforeValidator(as_number), Field(gt=0, lt=2**63, allow_inf_nan=False)]
 Timeout = Annotated[float, BeforeValidator(as_number), Field(gt=0, le=7 * _DAY_S)]
 

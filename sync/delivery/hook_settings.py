@@ -23,7 +23,7 @@ from ..config.event_templates import event_values, fill, is_true, shown, vocabul
 from ..config.hook_checks import holds_token
 from ..config.hook_texts import default_message, environment_of
 from ..config.load import TEMPLATE_KEY
-from ..config.templates import Scope, TemplateError, has_template, render
+from ..config.templates import TemplateError, TemplateValues, has_template, render
 from ..errors import SyncError
 from ..secrets import Redactor
 from .sql_hook import SQLCall
@@ -119,14 +119,14 @@ class _Call:
         self._redactor = redactor
         self._delivery = delivery
         self._variables = dict(kwargs["pipeline_run"].get("variables") or {})
-        self._scope = Scope(folder=pipeline.folder, environ=environ, variables=self._variables)
+        self._scope = TemplateValues(folder=pipeline.folder, environ=environ, variables=self._variables)
         self._environ = environ
         self._values = event_values(kwargs, delivery.status, env=environ.get("ENV") or "dev")
         # All names are allowed here: the template was checked when the event was recorded.
         self._known = vocabulary(statuses=STATUSES, parents=("stream", "pipeline"), variables=self._variables)
 
     @cached_property
-    def _settings_scope(self) -> Scope:
+    def _settings_scope(self) -> TemplateValues:
         return settings_scope(self._pipeline, self._delivery.kwargs, self._environ)
 
     def is_wanted(self, when: str) -> bool:

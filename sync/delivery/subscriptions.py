@@ -105,7 +105,7 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
         callbacks=tuple(specs),
         transformers=transformers,
         renames=_renames(pipeline, transformers),
-        warnings=(*_reserved_variables(pipeline), *misspelt, *warnings),
+        warnings=(*_reserved_variables(pipeline), *_hidden_variables(pipeline, transformers), *misspelt, *warnings),
         misspelt=tuple(misspelt),
     )
 
@@ -291,6 +291,17 @@ def _reserved_variables(pipeline: Pipeline) -> list[str]:
     ]
 
 
+def _hidden_variables(pipeline: Pipeline, transformers: Mapping[str, Sequence[TransformerFunction]]) -> list[str]:
+    """Warn of variables with the name of the parameter that receives a transformer's data."""
+    return [
+        f"transformer {block!r}: parameter {name!r} receives the data, not the variable {name!r}. Rename the parameter "
+        "or the variable"
+        for block, functions in transformers.items()
+        for name in (function.binding.positional for function in functions)
+        if name in pipeline.variables
+    ]
+
+
 def _misspelt(pipeline: Pipeline, block: CallbackBlock, file: CallbackFile) -> list[str]:
     from syncblocks.callbacks.kwargs import RESERVED
     from syncblocks.callbacks.unknown_names import unknown_names
@@ -305,11 +316,12 @@ def _misspelt(pipeline: Pipeline, block: CallbackBlock, file: CallbackFile) -> l
 
 
 def _flag_warnings(pipeline: Pipeline, block: CallbackBlock, file: CallbackFile, parents: Sequence[str]) -> list[str]:
-    """Warn of a function that uses `is_last_block_run` but may not be called for the event that has it."""
-    for function in file.functions:
-        if _asks_for_flag(function, file) and (why := _may_miss(pipeline, block, function.statuses, parents)):
-            return [_flag_warning(block, f"function {function.name!r}", why)]
-    return []
+    """Warn of functions that use `is_last_block_run` but may not be called for the event that has it."""
+    return [
+        _flag_warning(block, f"function {function.name!r}", why)
+        for function in _asking_for_flag(file)
+        if (why := _may_miss(pipeline, block, function.statuses, parents))
+    ]
 
 
 def _hook_warnings(pipeline: Pipeline, block: CallbackBlock, parents: Sequence[str]) -> list[str]:
@@ -341,7 +353,11 @@ def _may_miss(pipeline: Pipeline, block: CallbackBlock, statuses: frozenset[str]
     return "; ".join(reasons)
 
 
-def _asks_for_flag(function: CallbackFunction, file: CallbackFile) -> bool:
-    return FLAG in function.binding.named or (
-        function.binding.takes_kwargs and FLAG in file.path.read_text(encoding="utf-8", errors="replace")
-    )
+def _asking_for_flag(file: CallbackFile) -> list[CallbackFunction]:
+    """Return the functions that use the flag, or those that may pass it on if only other code of the file names it."""
+    if FLAG not in file.path.read_text(encoding="utf-8", errors="replace"):
+        return []
+    from syncblocks.callbacks.unknown_names import mentions
+
+    users = [each for each in file.functions if FLAG in each.binding.named or mentions(file.path, each, FLAG)]
+    return users or [each for each in file.functions if each.binding.takes_kwargs]

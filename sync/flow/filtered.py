@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from msgspec import Struct
 
-from syncblocks.connectors.capabilities import Capabilities
+from syncblocks.connectors.capabilities import OF_DESTINATIONS, Adaptation, Capabilities
 from syncblocks.connectors.protocols import ReadsRanges, Source
 from syncblocks.connectors.ranges import OpenRanges, Range
 from syncblocks.connectors.read_spec import Condition, ReplicationMethod
@@ -17,6 +17,38 @@ from syncblocks.connectors.stream import Block, Bookmark, Event, Stream
 from syncblocks.connectors.struct_helpers import replace
 
 _WHOLE = ReplicationMethod.FULL_TABLE
+
+
+#: A capability whose methods read records must be wrapped, unless its source filters them itself.
+ADAPTATION = Adaptation(
+    passed_on=frozenset(
+        {
+            "bounds_records",
+            "filters_records",
+            "finds_streams",
+            "finds_types",
+            "flattens_objects",
+            "has_former_names",
+            "holds_memory",
+            "knows_limits",
+            "knows_place",
+            "listed",
+            "lists_streams",
+            "lists_unreadable",
+            "looks_at_times",
+            "prepares",
+            "reads_log",
+            "reads_queries",
+            "runs_statements",
+            "shows_address",
+            "skips_late",
+            "tracks_files",
+            "verifies_server",
+        }
+    ),
+    wrapped=frozenset({"computes_checksums", "reads_ranges"}),
+    dropped=OF_DESTINATIONS,
+)
 
 
 class FilteredSource:
@@ -28,12 +60,12 @@ class FilteredSource:
 
     def adapted(self) -> Capabilities:
         """Return the source's capabilities, adapted."""
-        ranges, checksums = self._can.reads_ranges, self._can.computes_checksums
-        return replace(
+        is_filtering = self._can.filters_records is not None
+        return ADAPTATION.of(
             self._can,
-            reads_ranges=None if ranges is None else _FilteredRanges(self, ranges),
+            reads_ranges=lambda ranges: _FilteredRanges(self, ranges),
             # A source that computes checksums filters itself.
-            computes_checksums=checksums if self._can.filters_records is not None else None,
+            computes_checksums=lambda checksums: checksums if is_filtering else None,
         )
 
     def left(self, stream: Stream) -> tuple[Condition, ...]:
@@ -49,9 +81,8 @@ class FilteredSource:
         known = stream.schema.names
         added = {each.field.name: each.field for each in left if each.field.name not in known}
         where = tuple(each for each in stream.read.where if each not in left)
-        return replace(
-            stream, read=replace(stream.read, where=where), schema=pa.schema([*stream.schema, *added.values()])
-        )
+        read = replace(stream.read, where=where, engine_where=left)
+        return replace(stream, read=read, schema=pa.schema([*stream.schema, *added.values()]))
 
     # ---------------------------------------------------------------- protocol
     def identity(self) -> str:
@@ -157,9 +188,8 @@ class RecordFilter(Struct, frozen=True):
 
             return self._wanted(event.filter(matches(event, self.conditions)))
         if isinstance(event, Stream):
-            return replace(
-                event, read=replace(event.read, where=self.stream.read.where), schema=self._columns(event.schema)
-            )
+            read = replace(event.read, where=self.stream.read.where, engine_where=())
+            return replace(event, read=read, schema=self._columns(event.schema))
         return event
 
     def _wanted(self, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from syncblocks.connectors.arrow.masking import masked, masked_stream, rule_of, unmasked_stream
-from syncblocks.connectors.capabilities import Capabilities
+from syncblocks.connectors.capabilities import OF_DESTINATIONS, Adaptation, Capabilities
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.log_based import (
     OLD_KEY,
@@ -42,9 +42,46 @@ from syncblocks.connectors.read_spec import NULL, Masks
 from syncblocks.connectors.stream import Block, Bookmark, Ended, Event, FileRead, LedgerRow, Rejected, Stream
 from syncblocks.connectors.struct_helpers import replace
 
-from .masked_errors import hidden_error, hidden_rejected, hidden_text
+from .masked_errors import hidden_error, hidden_rejected, hidden_text, names_in
 
 T = TypeVar("T")
+
+
+#: A capability whose methods read records, or get a planned stream, must be wrapped.
+ADAPTATION = Adaptation(
+    passed_on=frozenset(
+        {
+            "bounds_records",
+            "computes_checksums",
+            "filters_records",
+            "flattens_objects",
+            "has_former_names",
+            "holds_memory",
+            "knows_limits",
+            "knows_place",
+            "listed",
+            "lists_unreadable",
+            "prepares",
+            "runs_statements",
+            "shows_address",
+            "verifies_server",
+        }
+    ),
+    wrapped=frozenset(
+        {
+            "finds_streams",
+            "finds_types",
+            "lists_streams",
+            "looks_at_times",
+            "reads_log",
+            "reads_queries",
+            "reads_ranges",
+            "skips_late",
+            "tracks_files",
+        }
+    ),
+    dropped=OF_DESTINATIONS,
+)
 
 
 class MaskedSource:
@@ -56,18 +93,17 @@ class MaskedSource:
 
     def adapted(self) -> Capabilities:
         """Return the source's capabilities; methods that get a planned stream pass the source's own stream on."""
-        can = self._can
-        return replace(
-            can,
-            lists_streams=None if can.lists_streams is None else _MaskedLists(can.lists_streams),
-            finds_streams=None if can.finds_streams is None else _MaskedFinds(can.finds_streams),
-            tracks_files=None if can.tracks_files is None else _MaskedFiles(can.tracks_files),
-            reads_queries=None if can.reads_queries is None else _MaskedQueries(can.reads_queries),
-            finds_types=None if can.finds_types is None else _MaskedTypes(can.finds_types),
-            looks_at_times=None if can.looks_at_times is None else _MaskedTimes(can.looks_at_times),
-            skips_late=None if can.skips_late is None else _MaskedLate(can.skips_late),
-            reads_ranges=None if can.reads_ranges is None else _MaskedRanges(can.reads_ranges),
-            reads_log=None if can.reads_log is None else _MaskedLog(can.reads_log),
+        return ADAPTATION.of(
+            self._can,
+            lists_streams=_MaskedLists,
+            finds_streams=_MaskedFinds,
+            tracks_files=_MaskedFiles,
+            reads_queries=_MaskedQueries,
+            finds_types=_MaskedTypes,
+            looks_at_times=_MaskedTimes,
+            skips_late=_MaskedLate,
+            reads_ranges=_MaskedRanges,
+            reads_log=_MaskedLog,
         )
 
     # ---------------------------------------------------------------- protocol
@@ -123,7 +159,8 @@ class MaskedSource:
         def events() -> Iterator[tuple[str, Event | Block]]:
             return iter(self._source.read([unmasked_stream(stream) for stream in group], bookmarks, wire))
 
-        yield from _told(events, columns, lambda each: (each[0], masks[each[0]].applied(each[1])))
+        names = _names(group)
+        yield from _told(events, columns, names, lambda each: (each[0], masks[each[0]].applied(each[1])))
 
 
 class _Mask(Struct):
@@ -134,7 +171,7 @@ class _Mask(Struct):
     def applied(self, event: Event | Block) -> Event | Block:
         """Return an event with masked values; checkpoints as they are."""
         if isinstance(event, Ended) and event.error is not None:
-            hidden = hidden_error(event.error, self.stream.schema.names)
+            hidden = hidden_error(event.error, self.stream.schema.names, _names([self.stream]))
             return Ended(error=cast("ConnectorError", hidden))
         masks = self.stream.read.masks
         if masks is None:
@@ -149,7 +186,14 @@ class _Mask(Struct):
         return event
 
 
-def _told(make: Callable[[], Iterator[Any]], columns: Collection[str], apply: Callable[[Any], T]) -> Generator[T]:
+def _names(streams: Iterable[Stream]) -> set[str]:
+    """Return the names of streams and of their queries, which no error needs to hide."""
+    return {name for stream in streams for name in (*stream.name.split("."), *names_in(stream.query))}
+
+
+def _told(
+    make: Callable[[], Iterator[Any]], columns: Collection[str], names: Collection[str], apply: Callable[[Any], T]
+) -> Generator[T]:
     """Yield masked events; an error while reading or masking shows no value of a record."""
     events: Any = None
     try:
@@ -163,7 +207,7 @@ def _told(make: Callable[[], Iterator[Any]], columns: Collection[str], apply: Ca
             except StopIteration:
                 return
             except Exception as error:
-                failure = hidden_error(error, columns)
+                failure = hidden_error(error, columns, names)
             if failure is not None:  # outside of the handler: otherwise the error would carry the hidden one as context
                 raise failure
             del event
@@ -182,7 +226,7 @@ def _asked(ask: Callable[[], T], *streams: Stream) -> T:
     except Exception as error:
         if streams and all(stream.read.masks is None for stream in streams):
             raise
-        failure = hidden_error(error, {name for stream in streams for name in stream.schema.names})
+        failure = hidden_error(error, {name for stream in streams for name in stream.schema.names}, _names(streams))
     raise failure
 
 
@@ -306,10 +350,11 @@ class _MaskedLog(Struct, frozen=True):
         note: Callable[[str, Mapping[str, Any]], None],
         held: Callable[[], Sequence[Bookmark]],
         ended: Sequence[Bookmark] = (),
+        reader: str = "",
     ) -> Iterator[OpenLog]:
         """See `ReadsLog`."""
         own = [_unmasked_changes(stream) for stream in streams]
-        with self.inner.open_log(name, own, rows, note, held, ended) as opened:
+        with self.inner.open_log(name, own, rows, note, held, ended, reader) as opened:
             yield opened if all(stream.read.masks is None for stream in streams) else _MaskedOpenLog(opened)
 
     def open_moment(
@@ -354,7 +399,7 @@ class _MaskedOpenLog(Struct, frozen=True):
             return name, pa.RecordBatch.from_arrays(arrays, schema=stream.schema)
 
         own = [_unmasked_changes(stream) for stream in group]
-        yield from _told(lambda: iter(self.inner.read(own, bookmarks, wire)), columns, applied)
+        yield from _told(lambda: iter(self.inner.read(own, bookmarks, wire)), columns, _names(own), applied)
 
     def confirm(self, streams: Collection[str]) -> None:
         """See `OpenLog`."""
@@ -432,7 +477,7 @@ class _MaskedOpenRanges(Struct, frozen=True):
 
 
 def _masked_range(read: Callable[[], Iterator[Event | Block]], stream: Stream) -> Generator[Event | Block, None, None]:
-    with closing(_told(lambda: iter(read()), stream.schema.names, _Mask(stream).applied)) as events:
+    with closing(_told(lambda: iter(read()), stream.schema.names, _names([stream]), _Mask(stream).applied)) as events:
         yield from events
 
 

@@ -1,8 +1,9 @@
 """The parts of errors and rejected records that may be shown if columns are masked: no values of records.
 
 A connector's error has the part of its message without values (`without_values`). Reasons of rejected records and
-unreadable streams have it too. A driver's message may contain values anywhere. So only known phrases of such a message
-are shown, with the place and the classes of the errors.
+unreadable streams have it too. A driver's message may contain values anywhere, whatever its SQLSTATE. A
+statement can look up a value as the name of a table, or raise any error itself. So only known phrases of such a message
+are shown, with the place, the names that the stream or its query has, and the classes of the errors.
 """
 
 from __future__ import annotations
@@ -24,25 +25,29 @@ from syncblocks.connectors.errors import (
 from syncblocks.connectors.read_spec import Masks
 from syncblocks.connectors.stream import Rejected, RejectedRecord
 
-#: Errors of settings, connections and stops: their messages contain no record.
+#: Errors of settings, connections and stops. Their messages contain no record unless a server wrote them.
 _PLAIN = (ConnectorConfigError, Interrupted, RetriableError, TakenOver)
 
 _SUFFIXES = "csv|tsv|txt|jsonl?|ndjson|parquet|zip|gz|bz2|xz|zst|lz4|snappy"
 _PLACE = re.compile(rf"([\w./ +-]+\.(?:{_SUFFIXES}):\d+|tap [\w.-]+(?:, stream '[\w.-]+')?: line \d+)(?:: | )?")
 
-#: Beginnings of drivers' messages that contain no value.
+#: Beginnings of drivers' messages that are shown if the name in them is not a value.
 _KNOWN = re.compile(
     "|".join(
         (
-            r"(ERROR: +)?permission denied for \w+ \"?[\w.]+\"?",
-            r"(ERROR: +)?(relation|schema|column) \"[\w.]+\" does not exist",
-            r"no such table: [\w.]+",
+            r"(?:ERROR: +)?permission denied for (?:table|view|schema|column|sequence) \"?(?P<denied>[\w.]+)\"?",
+            r"(?:ERROR: +)?(?:relation|schema|column) \"(?P<missing>[\w.]+)\" does not exist",
+            r"no such table: (?P<table>[\w.]+)",
             r"unable to open database file",
         )
     )
 )
-#: SQLSTATE classes about a connection, a user, a server or the statement: missing objects or privileges.
-_OF_STATEMENTS = ("08", "28", "42", "53", "57")
+#: Names of the base classes of the errors that drivers make from a server's messages.
+_OF_SERVERS = frozenset({"DatabaseError", "DBAPIError", "PostgresError"})
+_REPORTED = re.compile(r"\(SQLSTATE \w{5}\)|\(error \d+\)")
+_NOT_CONNECTED = "cannot connect to "
+_QUOTED_NAME = re.compile(r"\"([^\"]+)\"|'([^']+)'|`([^`]+)`")
+_WORD = re.compile(r"[^\W\d][\w$]*")
 _COLUMN = re.compile(r"column '([^']*)'")
 _HIDDEN = "the rest of the message is not shown: it may hold values of masked columns"
 
@@ -50,20 +55,48 @@ _HIDDEN = "the rest of the message is not shown: it may hold values of masked co
 _LEAST, _BEGINNING = 3, 12
 
 
-def hidden_error(error: Exception, columns: Collection[str]) -> Exception:
+def hidden_error(error: Exception, columns: Collection[str], names: Collection[str] = ()) -> Exception:
     """Return an error of the same class without values of a record, and without its causes.
 
     Args:
         error: the error of the read.
         columns: names of the read columns.
+        names: further names that may be shown, such as those of the streams and of their queries.
     """
     clear = error.without_values if isinstance(error, ConnectorError) else ""
-    if isinstance(error, _PLAIN) or (clear and clear == str(error)):
+    is_of_server = _is_of_server(error)
+    if (isinstance(error, _PLAIN) and not is_of_server) or (clear and clear == str(error)):
         return _alone(error, str(error))
-    if any(code.startswith(_OF_STATEMENTS) for code in _codes(error)):
-        return _alone(error, str(error).partition("\n")[0])
+    known = {*columns, *names}
+    text = clear or hidden_text(str(error), columns, known)
+    if is_of_server and not clear and (named := _named(str(error), known)):
+        text += f"; the message names {', '.join(map(repr, named))}"
     kinds = " from ".join(dict.fromkeys(_kinds(error)))
-    return _alone(error, f"{clear or hidden_text(str(error), columns)} ({kinds}; {_HIDDEN})")
+    return _alone(error, f"{text} ({kinds}; {_HIDDEN})")
+
+
+def names_in(text: str) -> set[str]:
+    """Return the names that a statement may have, without the contents of its literals."""
+    return set(_WORD.findall(re.sub("'[^']*'", " ", text)))
+
+
+def _is_of_server(error: Exception) -> bool:
+    """Return true if a server wrote the message, or a part of it, in answer to a statement."""
+    if str(error).startswith(_NOT_CONNECTED):
+        return False
+    return bool(_REPORTED.search(str(error)) or _codes(error)) or any(
+        base.__name__ in _OF_SERVERS for each in _chain(error) for base in type(each).__mro__
+    )
+
+
+def _named(text: str, known: Collection[str]) -> list[str]:
+    """Return the known names that a message has in quotes."""
+    quoted = ("".join(match.groups(default="")) for match in _QUOTED_NAME.finditer(text))
+    return [name for name in dict.fromkeys(quoted) if _is_known(name, known)]
+
+
+def _is_known(name: str, known: Collection[str]) -> bool:
+    return name in known or all(part in known for part in name.split("."))
 
 
 def _alone(error: Exception, text: str) -> Exception:
@@ -94,13 +127,22 @@ def _kinds(error: BaseException) -> Iterator[str]:
     """Yield the class names of an error and of its causes, then the error codes of databases."""
     yield from (type(each).__name__ for each in _chain(error))
     yield from (f"SQLSTATE {code}" for code in _codes(error))
+    for each in _chain(error):
+        position = getattr(each, "position", None) or getattr(getattr(each, "diag", None), "statement_position", None)
+        if str(position or "").isdigit():
+            yield f"character {position} of the statement"
+        number = each.args[0] if each.args else None
+        if isinstance(number, int) and type(each).__module__.startswith("pymysql"):
+            yield f"error {number}"
 
 
-def hidden_text(text: str, columns: Collection[str]) -> str:
+def hidden_text(text: str, columns: Collection[str], names: Collection[str] = ()) -> str:
     """Return the part of an unmarked message that may be shown: place, known phrase, columns."""
     place = _PLACE.match(text)
     rest = text if place is None else text[place.end() :]
     known = _KNOWN.match(rest)
+    if known is not None and not all(_is_known(name, names) for name in known.groups() if name):
+        known = None
     parts = [] if place is None else [place[1]]
     parts.append(_about(rest, columns) if known is None else known[0])
     return ": ".join(parts)
@@ -148,4 +190,4 @@ def _is_clear(reason: str, masked: Collection[str], values: Collection[Any], col
     return not any(text[:_BEGINNING] in reason or repr(text)[1:-1][:_BEGINNING] in reason for text in texts)
 
 
-__all__ = ["hidden_error", "hidden_rejected", "hidden_text"]
+__all__ = ["hidden_error", "hidden_rejected", "hidden_text", "names_in"]

@@ -10,7 +10,7 @@ from msgspec import Struct
 from ..schedules import Schedule, next_times
 from ..schedules.expect import Expect, Volume
 from ..store.alerts import Finding
-from ..store.facts import Facts, StreamFacts, Subject
+from ..store.freshness_facts import Facts, StreamFacts, Subject
 from ..store.model import SUCCESS
 
 LATE, VOLUME = "late", "volume"

@@ -21,7 +21,7 @@ from ..schedules import Schedule, next_times
 from ..secrets import Redactor
 from ..store import Store
 from ..store.alerts import Finding
-from ..store.facts import Asked, FactReads, Facts
+from ..store.freshness_facts import Asked, FactReads, Facts
 from ..store.model import SUCCESS
 from ..store.schedules import Pause
 from .judge import FAILED, Judgement, expected, judge, last_success

@@ -15,8 +15,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from syncblocks.callbacks.plain_text import plain_text
+
 from ..config import Pipeline
+from ..delivery.masked_output import masked
 from ..errors import NothingToRetry, NotLatest
+from ..run.callback_output import outcome_text, output_lines
 from ..run.mapped.opening import HeldRun
 from ..run.mapped.recorded import recorded_result
 from ..run.orchestrator_run import ordered_run, patterns_of_unfinished
@@ -260,7 +264,7 @@ class Told(Progress):
         """See `Progress`."""
         self._run, self._planned = run, {planned.name: planned for planned in plan.streams}
         text = f"run {run.id}, attempt {run.attempt}: {len(plan.streams)} stream{'s' * (len(plan.streams) != 1)}"
-        self._events.put(Said(text=text))
+        self._say(text)
 
     def committed(self, stream: str, *, records: int, bookmark: dict[str, Any] | None) -> None:
         """See `Progress`."""
@@ -270,7 +274,7 @@ class Told(Progress):
     def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
         """See `Progress`."""
         text = f"{stream}: try {attempt} failed, the next one begins in {delay_s:g} s: {error}"
-        self._events.put(Said(text=text, level=logging.WARNING))
+        self._say(text, logging.WARNING)
 
     def stream_result(self, result: StreamResult) -> None:
         """See `Progress`."""
@@ -278,7 +282,7 @@ class Told(Progress):
         planned = self._planned[result.stream]
         level = logging.INFO if result.status == SUCCESS else logging.ERROR
         text = f"{result.stream}: {result.status or 'not ended'}, {result.records or 0:,} records"
-        self._events.put(Said(text=f"{text}: {result.error}" if result.error else text, level=level))
+        self._say(f"{text}: {result.error}" if result.error else text, level)
         is_known = planned.is_schema_decided and result.status == SUCCESS
         self.tell(
             Ended(
@@ -292,14 +296,19 @@ class Told(Progress):
         )
 
     def delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
-        """See `Progress`."""
-        if mark != "done":
-            error = "" if outcome.error is None else f": {outcome.error.splitlines()[0]}"
-            self._events.put(Said(text=f"callback {delivery.label}: {mark}{error}", level=logging.WARNING))
+        """Log what the callback printed, then its error."""
+        for line in output_lines(delivery, outcome):
+            self._say(line)
+        if text := outcome_text(delivery, outcome, mark):
+            self._say(text, logging.WARNING)
 
     def message(self, text: str, *, level: str = "info") -> None:
         """See `Progress`."""
-        self._events.put(Said(text=text, level=_LEVELS[level]))
+        self._say(text, _LEVELS[level])
+
+    def _say(self, text: str, level: int = logging.INFO) -> None:
+        """Send a message to the orchestrator's log, whose readers must not see the run's secrets."""
+        self._events.put(Said(text=masked(plain_text(text)), level=level))
 
 
 def _sources(planned: PlannedStream) -> dict[str, str]:
@@ -328,6 +337,8 @@ def figures_of(result: StreamResult) -> dict[str, Any]:
         "records": result.records,
         "records_rejected": result.records_rejected,
         "records_deleted": result.records_deleted,
+        "records_replaced": result.records_replaced,
+        "warnings": None if result.warnings is None else dict(result.warnings),
         "size_bytes": result.size_bytes,
         "duration_s": None if result.duration_s is None else round(result.duration_s, 3),
         "bookmark": None if result.bookmark is None else dict(result.bookmark),

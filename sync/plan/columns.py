@@ -14,7 +14,7 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.declared_types import decoded, is_readable, read_as
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, cut, fidelity, plain
 from syncblocks.connectors.arrow.type_names import yaml_text
-from syncblocks.connectors.field_facts import Precision, facts_of, with_facts
+from syncblocks.connectors.field_facts import Precision, TypeOrigin, facts_of, with_facts
 from syncblocks.connectors.protocols import StatesTypes
 from syncblocks.connectors.stream import VALID_FROM, VALID_TO, Stream, TableState
 from syncblocks.connectors.struct_helpers import replace
@@ -153,6 +153,8 @@ def map_columns(stream: Stream, rules: Rules) -> ColumnMapping:
         )
         if facts_of(field).precision is Precision.LOOK:
             undecided = replace(one, type=_LATER, note="a decimal that holds every number, else text")
+            if facts_of(field).origin is TypeOrigin.TABLE:  # integers that get fractions
+                undecided = replace(one, type="a decimal", note="numbers that no decimal stores are rejected")
             column = replace(column, kept=undecided, fidelity=Fidelity.EXACT)
         if field.name in rules.left_out and one.held is None:
             columns.append(replace(column, is_left_out=True))
@@ -275,14 +277,14 @@ def _refusal(column: ColumnPlan, kept: Kept, rules: Rules, *, has_text: bool, wi
     if kept.arrow is None:
         why = f" ({kept.note})" if kept.note else ""
         return f"column {column.name!r} is {column.type}, for which {rules.connector} has no type{why}; " + _any_of(
-            f"say {rules.ways.lossy_as_text} to keep it as text", *exclude
+            *([f"say {rules.ways.lossy_as_text} to keep it as text"] if has_text else []), *exclude
         )
     return (
         f"column {column.name!r} is {column.type}, which {rules.connector} keeps as {kept.type}, and that changes some "
         "values; "
         + _any_of(
-            f"say {rules.ways.lossy_as_text} to keep them in full as text",
-            f"{rules.ways.lossy_cast} to cut off what does not fit",
+            *([f"say {rules.ways.lossy_as_text} to keep them in full as text"] if has_text else []),
+            f"say {rules.ways.lossy_cast} to cut off what does not fit",
             *exclude,
         )
     )

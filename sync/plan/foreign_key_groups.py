@@ -12,13 +12,15 @@ def joined(plan: Plan) -> Plan:
 
     The group stands where its first stream does. Its streams are read one by one, whatever one read could yield.
     """
-    chains = {planned.chain for planned in plan.streams if planned.chain and planned.deletes_records}
+    chains = {
+        planned.placement.chain for planned in plan.streams if planned.placement.chain and planned.may_remove_records
+    }
     if not chains:
         return plan
     members: dict[str, list[str]] = {}
     for planned in plan.streams:  # parents come first
-        if planned.chain in chains:
-            members.setdefault(planned.chain, []).append(planned.name)
+        if planned.placement.chain in chains:
+            members.setdefault(planned.placement.chain, []).append(planned.name)
     chain_of = {name: chain for chain, names in members.items() for name in names}
     groups: list[tuple[str, ...]] = []
     for group in plan.groups:
@@ -28,7 +30,8 @@ def joined(plan: Plan) -> Plan:
         if others := tuple(name for name in group if name not in chain_of):
             groups.append(others)
     streams = tuple(
-        replace(planned, is_joined=True) if planned.name in chain_of else planned for planned in plan.streams
+        replace(planned, placement=replace(planned.placement, is_joined=True)) if planned.name in chain_of else planned
+        for planned in plan.streams
     )
     return replace(plan, streams=streams, groups=tuple(groups))
 

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from syncblocks.connectors.arrow.digits import MOST_EXACT
 from syncblocks.connectors.arrow.fidelity import Kept, is_text_of_something, plain
 from syncblocks.connectors.arrow.flatten import marked, path_of
 from syncblocks.connectors.field_facts import Precision, TypeOrigin, facts_of, with_facts
-from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.stream import LedgerRow, Stream
 from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition
 
-from .columns import Rules
+from .columns import ColumnMapping, Rules
+
+#: A decimal of integers and fractions, with as many digits as there are.
+_DECIMAL = pa.decimal128(38, 1)
+
+#: Bits of the integers that a double stores exactly.
+_EXACT_BITS = 53
+
+#: Column of the table -> its least and its greatest value. `None` if the values are all NULL, or unknown.
+Limits = Callable[[str], tuple[Any, Any] | None]
 
 
-def decided(stream: Stream, names: Mapping[str, str], rules: Rules, movable: Collection[str] = ()) -> Stream:
+def decided(
+    stream: Stream,
+    names: Mapping[str, str],
+    rules: Rules,
+    changeable: Collection[str] = (),
+    movable: Collection[str] = (),
+    limits: Limits = lambda _: None,
+    untyped: Collection[str] = (),
+) -> Stream:
     """Return a stream whose guessed columns have the types of the table's columns, where the table does not hold them.
 
     The source checks each value: one that the type does not hold exactly is refused with its place.
@@ -26,7 +44,10 @@ def decided(stream: Stream, names: Mapping[str, str], rules: Rules, movable: Col
         stream: as the source offers it.
         names: column of the source -> what it is called after the transformers, which have no function.
         rules: of the table.
-        movable: columns of the source whose dates become times where such come.
+        changeable: columns of the source that may get another kind of values. Keys and bookmarks are not among them.
+        movable: columns of `changeable` whose dates become times where such come.
+        limits: returns the least and the greatest value of a column of the table, or `None` if there are none.
+        untyped: columns of the table that get a type with their first values.
     """
     schema = rules.table.schema
     if schema is None or rules.types is None or not any(map(_is_guessed, stream.schema)):
@@ -40,8 +61,20 @@ def decided(stream: Stream, names: Mapping[str, str], rules: Rules, movable: Col
         _decided(field, kept, schema, widens=widens and field.name not in compared)
         for field, kept in zip(stream.schema, found, strict=True)
     ]
+    for place, (field, kept) in enumerate(zip(stream.schema, found, strict=True)):
+        if kept.column in untyped and field.name in changeable and _is_typed_now(field, kept, schema):
+            made = with_facts(field, first_values=True)
+            if limits(kept.column) is None and _is_retyped(made.with_name(names[field.name]), renamed, rules):
+                fields[place] = made
+    fractions = set()
+    for place, (field, kept) in enumerate(zip(stream.schema, found, strict=True)):
+        if _gets_fractions(field, kept, schema) and not facts_of(field).is_undecided:
+            made = _with_fractions(field, kept, names[field.name], renamed, rules, changeable, limits)
+            if made is not None:
+                fields[place] = made
+                fractions.add(field.name)
     for place, (field, kept) in enumerate(zip(stream.schema, found, strict=True) if widens else ()):
-        if field.name not in compared and _outgrows(field, kept, schema):
+        if field.name not in compared | fractions and _outgrows(field, kept, schema):
             fields[place] = _as_text(field, names[field.name], renamed, rules) or fields[place]
     for place, (field, kept) in enumerate(zip(stream.schema, found, strict=True)):
         if field.name in movable and _gets_times(field, kept, schema):
@@ -141,6 +174,51 @@ def _is_kept(field: pa.Field, stream: Stream, rules: Rules) -> bool:
     return kept.arrow is not None
 
 
+def _is_typed_now(field: pa.Field, kept: Kept, table: pa.Schema) -> bool:
+    """Return true if a text column of the table gets its first values, which have another type."""
+    place = -1 if kept.held is None else table.get_field_index(kept.column)
+    is_text = place >= 0 and pa.types.is_string(plain(table.field(place).type))
+    facts = facts_of(field)
+    is_guessed = facts.origin is TypeOrigin.GUESSED and not facts.unseen
+    return is_text and is_guessed and not pa.types.is_string(plain(field.type))
+
+
+def _is_retyped(field: pa.Field, stream: Stream, rules: Rules) -> bool:
+    """Return true if the destination changes its text column to the type of a column."""
+    assert rules.types is not None, "asked for by `decided`"
+    (kept,) = rules.types.keeps(replace(stream, schema=pa.schema([field])), rules.table, rules.disposition)
+    return kept.arrow is not None and kept.held != kept.type and not pa.types.is_string(plain(kept.arrow))
+
+
+def untyped_columns(
+    mapping: ColumnMapping, row: LedgerRow | None, rules: Rules, *, full_refresh: bool
+) -> tuple[str, ...]:
+    """Return the columns of a table that the load leaves as texts because no value has arrived.
+
+    Args:
+        mapping: of the stream. Its columns without a value are texts.
+        row: the ledger's row, with the columns that had no value before.
+        rules: of the table.
+        full_refresh: the table is made again, whatever types it has.
+    """
+    schema = pa.schema([]) if rules.table.schema is None else rules.table.schema
+    texts = {field.name for field in schema if pa.types.is_string(plain(field.type))}
+    known = texts.intersection(() if row is None or full_refresh else row.untyped)
+    found, fields = set(known), {field.name: field for field in mapping.arriving.schema}
+    for column in mapping.columns:
+        if column.kept is None or column.is_left_out:
+            continue
+        facts, name = facts_of(fields[column.name]), column.kept.column
+        if not facts.unseen:
+            found.discard(name)
+        elif column.kept.held is None or full_refresh:
+            is_text = column.kept.arrow is not None and pa.types.is_string(plain(column.kept.arrow))
+            found |= {name} if is_text and column.name not in rules.said else set()
+        if name in known and facts.first_values and (rules.disposition is not WriteDisposition.REPLACE):
+            found.add(name)  # until the load has changed its type
+    return tuple(sorted(found))
+
+
 def _typed(field: pa.Field, kind: pa.DataType, **facts: Any) -> pa.Field:
     """Return a column with another type and other facts, from the same place of the record."""
     return marked(with_facts(pa.field(field.name, kind, field.nullable), **facts), path_of(field))
@@ -159,24 +237,59 @@ def _decided(field: pa.Field, kept: Kept, table: pa.Schema, *, widens: bool) -> 
         return _typed(field, pa.string(), origin=TypeOrigin.DECLARED)
     if is_text_of_something(table.field(place)) or not _may_hold(held, guessed):
         return field
-    if _gets_fractions(guessed, held, is_whole=facts.whole):
+    if facts.is_undecided and _gets_fractions(field, kept, table):
         return field
     if facts.is_undecided and pa.types.is_decimal128(held):
         return _typed(field, held, precision=Precision.WIDENS)
     return _typed(field, held, origin=TypeOrigin.TABLE, unseen=facts.unseen)
 
 
-def _gets_fractions(guessed: pa.DataType, held: pa.DataType, *, is_whole: bool) -> bool:
-    """Tell whether a column of integers gets other numbers, which make it wider."""
-    types = pa.types
-    return bool(types.is_integer(held) and types.is_floating(guessed) and not is_whole)
+def _gets_fractions(field: pa.Field, kept: Kept, table: pa.Schema) -> bool:
+    """Return true if numbers with fractions arrive for a column of integers."""
+    facts, types = facts_of(field), pa.types
+    place = -1 if kept.held is None or kept.is_computed else table.get_field_index(kept.column)
+    if facts.origin is not TypeOrigin.GUESSED or facts.whole or place < 0:
+        return False
+    guessed = plain(field.type)
+    is_fraction = types.is_floating(guessed) or (types.is_decimal(guessed) and guessed.scale > 0)
+    return bool(is_fraction and types.is_integer(table.field(place).type))
+
+
+def _with_fractions(
+    field: pa.Field,
+    kept: Kept,
+    name: str,
+    stream: Stream,
+    rules: Rules,
+    changeable: Collection[str],
+    limits: Limits,
+) -> pa.Field | None:
+    """Return a column of integers as doubles or decimals. Return `None` if the integers stay."""
+    assert rules.table.schema is not None, "it has the integers"
+    held = rules.table.schema.field(kept.column).type
+    is_replaced = rules.disposition is WriteDisposition.REPLACE
+    is_double = pa.types.is_floating(field.type)
+    if is_double and _is_kept(field.with_name(name), stream, rules):
+        found = () if is_replaced or held.bit_width < _EXACT_BITS else limits(kept.column) or ()
+        if all(abs(int(each)) <= MOST_EXACT for each in found):
+            return field
+    decimal = pa.field(name, _DECIMAL if is_double else field.type)
+    if field.name not in changeable or not _is_kept(decimal, stream, rules):
+        return None
+    return _typed(field, held, origin=TypeOrigin.TABLE, precision=Precision.LOOK) if is_double else field
 
 
 def _may_hold(held: pa.DataType, guessed: pa.DataType) -> bool:
-    """Tell whether a column may hold some of the values; else the plan refuses it, before a file is read."""
-    kind = _kind(held)
-    # JSON is what unlike values of one column have in common: a number and a text.
-    return kind is not None and (kind == "text" or guessed == pa.json_() or _kind(guessed) in ("text", kind))
+    """Return true if the source can read the values as the type of the table's column, and check each of them."""
+    # JSON is the common type of unlike values of one column, such as a number and a text.
+    return _kind(held) is not None and (guessed == pa.json_() or _kind(guessed) is not None)
+
+
+def is_unlike(field: pa.Field, held: pa.DataType) -> bool:
+    """Return true if all values of a column with a guessed type are of another kind than the type of the table."""
+    if not _is_guessed(field) or facts_of(field).unseen or field.type == pa.json_():
+        return False
+    return _kind(plain(held)) not in (None, "text") and _kind(plain(field.type)) not in ("text", _kind(plain(held)))
 
 
 def _kind(kind: pa.DataType) -> str | None:

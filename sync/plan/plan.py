@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct, field
 
 from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.log_based import GivenUp, LogLook
 from syncblocks.connectors.protocols import Destination, Source
-from syncblocks.connectors.read_spec import Condition, ReplicationMethod
+from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.stream import LedgerKey, Stream, TableState, Trigger
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 
 from ..config.before_statements import BeforeStatement
-from .columns import ColumnMapping, Rules
-from .deletes import PlannedDeletes
+from .columns import ColumnMapping
+from .groups import Placement, RecordChecks, Replacing, SchemaPlan, Texts, Verdict
 from .policy import Policy
 from .reading import Resumption, StreamReading
-from .schema_snapshots import Change, Shape
 from .start import Start
+from .steps import PlannedStep, in_order
 
 if TYPE_CHECKING:
     from .planned_repair import Repair
+
+Step = TypeVar("Step", bound=PlannedStep)
 
 
 class Connectors(Struct, frozen=True, kw_only=True):
@@ -43,67 +46,35 @@ class Connectors(Struct, frozen=True, kw_only=True):
 class PlannedStream(Struct, frozen=True, kw_only=True):
     """The plan of one stream."""
 
-    #: As it is read: without excluded columns; keys and bookmark properties as configured.
+    #: The stream as it is read: without excluded columns, with keys and bookmark properties as configured.
     stream: Stream
     key: LedgerKey
     table: TableState
     start: Start
-    #: How it is written in this run: a full refresh replaces, whatever the file says. Columns as they arrive.
+    #: How the stream is written in this run. A full refresh replaces, whatever the file says. Columns as they arrive.
     write: WriteSpec
     policy: Policy
     wire: str
     #: Transformer blocks that apply, in order.
     transformers: tuple[str, ...]
-    #: The stream as the destination gets it, as far as it is declared: a transformer's function may change its columns.
+    #: The stream as the destination gets it, as far as it is declared. A transformer's function may change its columns.
     arriving: Stream
     is_schema_decided: bool
     reading: StreamReading
-    #: None if not INCREMENTAL.
+    #: `None` if the stream is not INCREMENTAL.
     resumption: Resumption | None
-    #: Columns as the destination keeps them; of the declared columns, if a transformer may still change them.
+    #: Columns as the destination stores them. The declared columns if a transformer may still change them.
     mapping: ColumnMapping
-    rules: Rules
-    #: What the run will do to the destination's table, in words.
-    changes: tuple[str, ...]
-    #: The stream's columns and keys at its source, and their changes since it was last written.
-    shape: Shape
-    source_changes: tuple[Change, ...]
-    #: The keys by which the table was last written, if they have changed.
-    former_key: tuple[str, ...] | None
-    #: Why the stream will fail before anything is written; empty if it will not.
-    refusal: str
-    #: Whether the destination is why, and not a change at the source: its block fails.
-    is_refused_by_destination: bool
-    #: Whether the file must change first: without `allow_blocks_to_fail` nothing is run.
-    needs_decision: bool
-    #: Conditions that its records must meet as they would be written.
-    checks: tuple[Condition, ...] = ()
-    #: The same, of records that are written all the same.
-    warn_checks: tuple[Condition, ...] = ()
-    #: Blocks whose output is kept for callbacks.
-    data_blocks: frozenset[str]
-    #: Columns that `on_schema_change: ignore` leaves out; None if the setting is another.
-    ignored: tuple[str, ...] | None
-    #: Streams whose tables its table refers to by foreign keys; they come before it.
-    parents: tuple[str, ...] = ()
-    #: Streams of one chain, whose tables foreign keys connect, run one after another; empty: there are none.
-    chain: str = ""
-    #: Whether its deletes wait for the other streams of its group, see `joined`.
-    is_joined: bool = False
-    #: What a person should know of the columns, in sentences; a run shows them too.
-    notices: tuple[str, ...] = ()
-    #: Of columns that are not what a person may expect; for `plan` only.
-    warnings: tuple[str, ...] = ()
-    #: Whether this is a full refresh of a stream that otherwise appends.
-    is_appended_anew: bool = False
-    #: Whether the history in the table is dropped (`--drop-history`).
-    drops_history: bool = False
-    #: A repair reads and merges only its own ranges; None: a usual run.
+    schema: SchemaPlan
+    verdict: Verdict = Verdict()
+    texts: Texts = Texts()
+    placement: Placement = Placement()
+    record_checks: RecordChecks = RecordChecks()
+    replacing: Replacing = Replacing()
+    #: A repair reads and merges only its own ranges. `None` for a usual run.
     repair: Repair | None = None
-    #: Of records that the source no longer has; None: they stay.
-    deletes: PlannedDeletes | None = None
-    #: Columns, by the source's names, that records get that are there already, before the load.
-    fills: tuple[str, ...] = ()
+    #: The steps before and after the load.
+    steps: tuple[PlannedStep, ...] = ()
 
     @property
     def name(self) -> str:
@@ -122,18 +93,26 @@ class PlannedStream(Struct, frozen=True, kw_only=True):
 
     @property
     def tries(self) -> int:
-        """Most attempts at the stream; one more for ranges that the source refuses, and for a table that is lost."""
+        """Most attempts at the stream: one more for ranges that the source refuses, and one for a loss."""
         return self.policy.retries + (3 if self.reading.readers > 1 else 2)
 
-    @property
-    def compares_keys(self) -> bool:
-        """Whether a transaction after the load deletes what the source no longer has, and completes the stream."""
-        return self.deletes is not None and self.deletes.is_due and self.repair is None
+    def step(self, kind: type[Step]) -> Step | None:
+        """Return the step of a kind, or `None` if the stream does not have it."""
+        return next((step for step in self.steps if isinstance(step, kind)), None)
+
+    def with_step(self, step: PlannedStep) -> PlannedStream:
+        """Return the plan with a step in place of the one of its kind."""
+        return replace(self, steps=in_order([step, *(each for each in self.steps if each.name != step.name)]))
 
     @property
-    def deletes_records(self) -> bool:
-        """Whether that transaction takes records out of the table, which foreign keys may refuse."""
-        return self.compares_keys and self.deletes is not None and not self.deletes.setting.is_soft
+    def completing_step(self) -> PlannedStep | None:
+        """The step whose transaction after the load completes the stream. `None` if the load completes it."""
+        return None if self.repair is not None else next((step for step in self.steps if step.completes), None)
+
+    @property
+    def may_remove_records(self) -> bool:
+        """True if a step takes records out of the table, which foreign keys may refuse."""
+        return self.repair is None and any(step.may_remove_records for step in self.steps)
 
     @property
     def commits_once(self) -> bool:

@@ -11,19 +11,10 @@ from syncblocks.connectors.struct_helpers import replace
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode
 from ..errors import ConfigError, Mistake, mistakes
-from .checks import (
-    Unplannable,
-    check_cycle,
-    check_own_source,
-    forgetting_warnings,
-    rejected_warnings,
-    server_warnings,
-    shared_tables,
-    sharing_streams,
-    stream_error,
-)
 from .columns import computed_warnings
+from .features.deletes import PlannedDeletes
 from .foreign_key_order import StreamOrder, cycle_warnings, in_order
+from .groups import Placement
 from .placement import checked_placement
 from .plan import Connectors, Plan, PlannedStream
 from .reading import (
@@ -34,7 +25,19 @@ from .reading import (
     unknown_type_warnings,
     unused_warnings,
 )
+from .refusals import (
+    Unplannable,
+    check_cycle,
+    check_own_source,
+    forgetting_warnings,
+    rejected_warnings,
+    server_warnings,
+    shared_tables,
+    sharing_streams,
+    stream_error,
+)
 from .replaced_settings import replaced_warnings
+from .run_options import NO_OPTIONS, RunOptions
 from .schema_snapshots import Shape
 from .selected_stream import SelectedStream
 from .stream_planning import StreamPlanning, plan_stream, refused_stream
@@ -55,9 +58,7 @@ def plan_streams(
     *,
     connectors: Connectors,
     now: datetime,
-    full_refresh: bool = False,
-    drop_history: bool = False,
-    may_be_late: bool = False,
+    options: RunOptions = NO_OPTIONS,
     in_turn: bool = False,
     part: WorkerPlan | None = None,
 ) -> Plan:
@@ -71,9 +72,7 @@ def plan_streams(
         code: the user's functions.
         connectors: gives groups, wires and capabilities.
         now: by the clock of this machine.
-        full_refresh: replace every table and ignore every bookmark.
-        drop_history: with `full_refresh`, the histories as well.
-        may_be_late: the run may take a later time than its execution date, see `timed`.
+        options: of the run.
         in_turn: a stream that source or destination refuse fails in its turn.
         part: of the plan of which these streams are a part; None: they are the whole plan.
 
@@ -82,10 +81,11 @@ def plan_streams(
             a table is its own source.
     """
     can = connectors.destination_can
-    shared = shared_tables(pipeline, selected, tables, can, full_refresh=full_refresh)
+    shared = shared_tables(pipeline, selected, tables, can, full_refresh=options.full_refresh)
     if shared and not in_turn:
         raise next(iter(shared.values()))
     sharing = sharing_streams(selected, can, part)
+    by_name = {stream.name: stream for stream in selected}
     order = in_order(selected, tables, can.names_tables)
     streams = []
     for stream in order.streams:
@@ -97,12 +97,10 @@ def plan_streams(
             is_known=place in known,
             before=known.get(place),
             sharing=sharing[stream.name],
-            beside=tuple(other for other in selected if other.name in sharing[stream.name]),
+            beside=tuple(by_name[name] for name in sharing[stream.name] if name in by_name),
             code=code,
             connectors=connectors,
-            full_refresh=full_refresh,
-            drop_history=drop_history,
-            may_be_late=may_be_late,
+            options=options,
             now=now,
         )
         try:
@@ -110,7 +108,8 @@ def plan_streams(
                 raise shared[stream.name]
             check_own_source(pipeline, stream, planning.table, connectors.source, connectors.destination)
             planned = plan_stream(planning, stream)
-            if planned.deletes is not None and not planned.deletes.setting.is_soft and not full_refresh:
+            deletes = planned.step(PlannedDeletes)
+            if deletes is not None and not deletes.setting.is_soft and not options.full_refresh:
                 check_cycle(pipeline, stream, order.parents)
         except ConfigError as error:
             is_spared = in_turn or (isinstance(error, Unplannable) and pipeline.allow_blocks_to_fail)
@@ -118,7 +117,7 @@ def plan_streams(
                 raise
             planned = refused_stream(planning, stream, error)
         parents, chain = order.parents.get(stream.name, ()), order.chains.get(stream.name, "")
-        streams.append(replace(planned, parents=parents, chain=chain))
+        streams.append(replace(planned, placement=Placement(parents=parents, chain=chain)))
     groups = tuple(
         tuple(stream.name for stream in group)
         for group in connectors.source.groups([stream.stream for stream in order.streams])
@@ -133,7 +132,7 @@ def plan_streams(
             pipeline,
             connectors.source_can,
             can,
-            {planned.name: planned.data_blocks for planned in streams},
+            {planned.name: planned.record_checks.data_blocks for planned in streams},
             has_ledger=connectors.destination.has_ledger,
         )
     return Plan(
@@ -168,8 +167,8 @@ def _warnings(
     warnings += query_warnings(selected, connectors.source_can)
     warnings += unknown_type_warnings(selected)
     warnings += unused_warnings(pipeline, selected)
-    warnings += [f"{planned.name}: {notice}" for planned in streams for notice in planned.notices]
-    warnings += [warning for planned in streams for warning in planned.warnings]
+    warnings += [f"{planned.name}: {notice}" for planned in streams for notice in planned.texts.notices]
+    warnings += [warning for planned in streams for warning in planned.texts.warnings]
     return (*warnings, *late_warnings({planned.name: planned.resumption for planned in streams}))
 
 
@@ -178,12 +177,12 @@ def refuse_undecided(pipeline: Pipeline, plan: Plan) -> None:
 
     With `allow_blocks_to_fail` these streams fail, each in its turn, and the others run.
     """
-    found = [planned for planned in plan.streams if planned.needs_decision]
+    found = [planned for planned in plan.streams if planned.verdict.needs_decision]
     if not found or pipeline.allow_blocks_to_fail:
         return
     if len(found) == 1:
-        raise stream_error(pipeline, found[0], found[0].refusal)
-    listed = "".join(f"\n  stream {planned.name!r}: {planned.refusal}" for planned in found)
+        raise stream_error(pipeline, found[0], found[0].verdict.refusal)
+    listed = "".join(f"\n  stream {planned.name!r}: {planned.verdict.refusal}" for planned in found)
     raise pipeline.error(
         found[0].policy.location,
         f"{len(found)} streams have columns that {pipeline.destination.connector} cannot keep:{listed}\n"

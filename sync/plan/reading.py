@@ -18,6 +18,7 @@ from syncblocks.connectors.stream import Stream
 from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..config import Pipeline
+from ..config.filters import UNIQUE
 from ..config.globs import exact_name
 from .policy import Configured
 from .selected_stream import SelectedStream
@@ -229,6 +230,8 @@ def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: 
         return "only its first records are read"
     if selected.stream.read.names_files:
         return "it tells which files it has read"
+    if any(check.operator == UNIQUE for check in selected.policy.checks):
+        return "`unique` compares all records of a commit"
     if selected.write.max_rejected is not None:
         return "rejected records are kept one by one"
     is_by_key = disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)

@@ -8,7 +8,7 @@ from syncblocks.connectors.stream import TableState
 
 from ..config import Pipeline
 from ..errors import Mistake
-from .checks import stream_error
+from .refusals import stream_error
 from .selected_stream import SelectedStream
 
 

@@ -9,14 +9,13 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from syncblocks.connectors.incremental.bookmarks import BOUNDARY
-from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.read_spec import RANGE, ReplicationMethod
 from syncblocks.connectors.stream import FILE_MODIFIED, Bookmark, LedgerKey, LedgerRow, Stream, TableState
 from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition
 
 from ..config.naming import KEEP
 from .columns import start_over
 from .policy import Configured
-from .written_range import RANGE
 
 
 class Start(NamedTuple):
@@ -158,12 +157,51 @@ def starting_point(
         return not_ours(stream, is_adoptable=table.is_adoptable)
     if full_refresh:
         return Start(bookmark=None, reason="full refresh")
+    if row is not None and row.key in table.rolled_back and (refusal := _rolled_back(stream, table, row)):
+        return refusal
     written = _rows_of_stream(stream, table, sources)
     if written and (refusal := _other_naming(stream, _naming_of(written[-1].source))):
         return refusal
     if committed is not None:
         return _refused_row(stream, committed, sources) or _from_row(stream, committed)
     return _without_row(stream, written, is_known=is_known)
+
+
+def _rolled_back(stream: Configured, table: TableState, row: LedgerRow) -> str:
+    """Return why a stream must not continue in a table that is older than its ledger row, or "" if it may."""
+    read, disposition = stream.stream.read, stream.write.disposition
+    is_append, is_full = disposition is WriteDisposition.APPEND, read.method is ReplicationMethod.FULL_TABLE
+    if disposition is WriteDisposition.REPLACE or (not is_append if is_full else row.bookmark is None):
+        return ""  # it reads all records
+    reset = f"`syncblocks state reset {stream.name}`"
+    if is_full:
+        ways = [f"To append to the table as it is, run {reset}"]
+    elif read.method is ReplicationMethod.LOG_BASED:
+        ways = [] if is_append else [f"To copy the table again, run {reset}"]
+    elif stream.stream.keeps_own_bookmark:
+        ways = [f"To continue after run N, run `syncblocks state rewind {stream.name} --run N`"]
+    elif table.is_empty:
+        ways = [f"To read all records again, run {reset}"]
+    else:
+        named = " ".join(f"--to {name}=VALUE" for name in read.bookmark_properties)
+        ways = [f"To continue at the newest record of the table, run `syncblocks state rewind {stream.name} {named}`"]
+        ways += [] if is_append else [f"To read all records again, run {reset}"]
+    ways += [f"To write the table from scratch, run `syncblocks run {start_over(disposition)}`"]
+    return (
+        f"table {stream.destination_table!r} was rolled back by RESTORE after the last commit of this stream, but its "
+        f"ledger was not, so records may be missing. {'. '.join(ways)}"
+    )
+
+
+def restored_notices(stream: Configured, table: TableState, row: LedgerRow | None, start: Start) -> list[str]:
+    """Warn of a merge into a restored table, which continues because it reads all records."""
+    is_merge = stream.write.disposition is WriteDisposition.MERGE
+    if not is_merge or start.bookmark is not None or row is None or row.key not in table.rolled_back:
+        return []
+    return [
+        f"table {stream.destination_table!r} was rolled back by RESTORE after the last commit of this stream. The run "
+        "reads all records and merges them into the table"
+    ]
 
 
 def _without_table(stream: Configured, row: LedgerRow | None) -> Start | str:

@@ -18,23 +18,10 @@ from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec, WrittenRange
 
 from ..config import Pipeline
+from ..config.filters import UNIQUE
 from ..delivery.subscriptions import UserCode, data_blocks
 from ..errors import ConfigError
-from .checks import (
-    Unplannable,
-    check_added,
-    check_least,
-    check_nested,
-    check_ranges,
-    check_rejected,
-    check_tracked,
-    check_unique,
-    check_updates_only,
-    stream_error,
-)
 from .columns import ColumnMapping, Rules, map_columns, other_names, table_changes
-from .deleted import check_deleted_when
-from .deletes import other_writers, plan_deletes, unordered_key, why_no_deletes
 from .evolution import (
     Ignored,
     former_key,
@@ -48,23 +35,42 @@ from .evolution import (
     unless_left_out,
     without_columns,
 )
-from .filling import columns_to_fill, why_no_filling
-from .guessed_types import decided, in_common
-from .history import check_history, not_yet, timed
-from .latest import check_latest
-from .log_based import check_arrival, check_log, is_logged, with_whole_records
-from .masks import folder_columns, refuse_masked_folders
+from .features.before import plan_before
+from .features.checks import length_checks, value_checks
+from .features.deleted_when import check_deleted_when
+from .features.deletes import plan_deletes, unordered_key, why_no_deletes
+from .features.fill_new_columns import PlannedFill, columns_to_fill, why_no_filling
+from .features.history import check_history, holds_history, not_yet, timed
+from .features.latest_by import check_latest
+from .features.log_based import check_arrival, check_log, is_logged, with_whole_records
+from .features.masks import folder_columns, refuse_masked_folders
+from .features.replace_range import arriving_range
+from .groups import RecordChecks, Replacing, SchemaPlan, Texts, Verdict
+from .guessed_types import Limits, decided, in_common, untyped_columns
 from .nanoseconds import in_microseconds
 from .plan import Connectors, PlannedStream
 from .reading import StreamReading, plan_reading, plan_resumption
+from .refusals import (
+    Unplannable,
+    check_added,
+    check_least,
+    check_nested,
+    check_ranges,
+    check_rejected,
+    check_tracked,
+    check_unique,
+    check_updates_only,
+    stream_error,
+)
+from .run_options import RunOptions
 from .schema_snapshots import Change, Shape, differences, shape_of
 from .selected_stream import OfSource, SelectedStream
-from .start import Start, emptied_warnings, ledger_row, not_ours, starting_point
+from .start import Start, emptied_warnings, ledger_row, not_ours, restored_notices, starting_point
+from .steps import in_order
 from .stream_transformers import transformers_of
+from .table_writers import other_writers
 from .transfer_formats import ARROW, chosen_wire
 from .unbounded_numerics import is_undecided, settled, text_warnings, turned_to_text
-from .value_checks import length_checks, value_checks
-from .written_range import arriving_range
 
 
 class StreamPlanning(Struct, frozen=True, kw_only=True):
@@ -83,15 +89,13 @@ class StreamPlanning(Struct, frozen=True, kw_only=True):
     beside: Sequence[SelectedStream]
     code: UserCode
     connectors: Connectors
-    full_refresh: bool
-    drop_history: bool
-    may_be_late: bool
+    options: RunOptions
     #: By the clock of this machine.
     now: datetime
 
     def disposition(self, stream: SelectedStream) -> WriteDisposition:
         """Return the disposition of this run: a full refresh replaces."""
-        return WriteDisposition.REPLACE if self.full_refresh else stream.write.disposition
+        return WriteDisposition.REPLACE if self.options.full_refresh else stream.write.disposition
 
 
 class _Arrival(Struct, frozen=True, kw_only=True):
@@ -153,7 +157,7 @@ def plan_stream(planning: StreamPlanning, stream: SelectedStream) -> PlannedStre
         planning = replace(planning, table=replace(planning.table, columns=row.columns))
     if is_logged(stream.stream):
         others = other_writers(planning.key, planning.table, planning.sharing)
-        check_log(planning.pipeline, stream, row, planning.connectors, others, is_anew=planning.full_refresh)
+        check_log(planning.pipeline, stream, row, planning.connectors, others, is_anew=planning.options.full_refresh)
         if any(planning.code.transformers[block.block] for block in transformers_of(planning.pipeline, stream)):
             stream = with_whole_records(planning.pipeline, stream)
         elif stream.write.disposition is WriteDisposition.MERGE and (
@@ -165,8 +169,8 @@ def plan_stream(planning: StreamPlanning, stream: SelectedStream) -> PlannedStre
     start = _start(planning, stream, row)
     if is_logged(stream.stream) and stream.write.disposition is WriteDisposition.MERGE:
         if start.bookmark is None:  # a copy takes the place of whatever is there
-            planning = replace(planning, full_refresh=True)
-        elif not planning.full_refresh:
+            planning = replace(planning, options=planning.options._replace(full_refresh=True))
+        elif not planning.options.full_refresh:
             stream = replace(stream, write=replace(stream.write, changes=True))
     arrival = _arrival(planning, stream, row, start)
     if is_logged(stream.stream):
@@ -174,14 +178,16 @@ def plan_stream(planning: StreamPlanning, stream: SelectedStream) -> PlannedStre
     before = planning.before if planning.table.schema is not None else None
     mapped = _mapped(planning, arrival, before)
     selected = mapped.arrival.selected
-    if reason := unordered_key(selected, mapped.mapping, planning.table, planning.connectors):
+    if selected.policy.deletes is not None and (
+        reason := unordered_key(selected, mapped.mapping, planning.table, planning.connectors)
+    ):
         raise stream_error(planning.pipeline, selected, f"`deletes` {reason}")
     return _planned(planning, mapped, row, start, before)
 
 
 def refused_stream(planning: StreamPlanning, stream: SelectedStream, why: ConfigError) -> PlannedStream:
     """Plan a stream that will fail in its turn: source or destination cannot serve it."""
-    planning = replace(planning, full_refresh=False)
+    planning = replace(planning, options=planning.options._replace(full_refresh=False))
     return PlannedStream(
         stream=stream.stream,
         policy=stream.policy,
@@ -196,16 +202,13 @@ def refused_stream(planning: StreamPlanning, stream: SelectedStream, why: Config
         reading=StreamReading(readers=1, loaders=1, ranges=1, why=""),
         resumption=None,
         mapping=ColumnMapping(declared=stream.stream, arriving=stream.stream, columns=()),
-        rules=_rules(planning, stream),
-        changes=(),
-        shape=shape_of(stream.stream),
-        source_changes=(),
-        former_key=None,
-        refusal=why.message,
-        is_refused_by_destination=not (stream.stream.unreadable or isinstance(why, OfSource)),
-        needs_decision=False,
-        data_blocks=_data_blocks(planning, stream),
-        ignored=None,
+        schema=SchemaPlan(shape=shape_of(stream.stream), rules=_rules(planning, stream)),
+        verdict=Verdict(
+            refusal=why.message,
+            is_refused_by_destination=not (stream.stream.unreadable or isinstance(why, OfSource)),
+        ),
+        record_checks=RecordChecks(data_blocks=_data_blocks(planning, stream)),
+        steps=() if (before := plan_before(stream.policy)) is None else (before,),
     )
 
 
@@ -221,15 +224,16 @@ def _ledger_row(planning: StreamPlanning, stream: SelectedStream) -> LedgerRow |
     if refusal:
         raise stream_error(pipeline, stream, refusal, kind=Unplannable)
     row = ledger_row(planning.table, planning.key)
-    check_history(
-        pipeline,
-        stream,
-        planning.table,
-        row,
-        can,
-        full_refresh=planning.full_refresh,
-        drop_history=planning.drop_history,
-    )
+    if stream.write.disposition is WriteDisposition.HISTORY or holds_history(planning.table, row):
+        check_history(
+            pipeline,
+            stream,
+            planning.table,
+            row,
+            can,
+            full_refresh=planning.options.full_refresh,
+            drop_history=planning.options.drop_history,
+        )
     return row
 
 
@@ -241,7 +245,7 @@ def _start(planning: StreamPlanning, stream: SelectedStream, row: LedgerRow | No
         row,
         is_known=planning.is_known,
         sources=(connectors.source_name, connectors.source.identity()),
-        full_refresh=planning.full_refresh,
+        full_refresh=planning.options.full_refresh,
     )
     if isinstance(start, str):
         raise stream_error(planning.pipeline, stream, start)
@@ -253,7 +257,7 @@ def _start(planning: StreamPlanning, stream: SelectedStream, row: LedgerRow | No
 
 def _arrival(planning: StreamPlanning, stream: SelectedStream, row: LedgerRow | None, start: Start) -> _Arrival:
     """Decide the types that the pipeline file, the table and earlier records decide."""
-    pipeline, connectors, full_refresh = planning.pipeline, planning.connectors, planning.full_refresh
+    pipeline, connectors, full_refresh = planning.pipeline, planning.connectors, planning.options.full_refresh
     read, types = stream.stream, connectors.source_can.finds_types
     if types is not None and not full_refresh:
         stream = replace(stream, stream=types.as_known(stream.stream, start.bookmark))
@@ -262,12 +266,16 @@ def _arrival(planning: StreamPlanning, stream: SelectedStream, row: LedgerRow | 
     check_nested(pipeline, stream)
     check_added(pipeline, stream, declared, connectors.destination_can)
     writers = other_writers(planning.key, planning.table, planning.sharing)
-    if reason := why_no_deletes(stream, declared, planning.table, writers, connectors):
+    if (setting := stream.policy.deletes) is not None and (
+        reason := why_no_deletes(stream, setting, declared, planning.table, writers, connectors)
+    ):
         raise stream_error(pipeline, stream, f"`deletes` {reason}")
     names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
     rules = _rules(planning, stream)
     is_anew = full_refresh or planning.table.schema is None
-    stream = timed(pipeline, stream, row, names, drop_history=is_anew, may_be_late=planning.may_be_late)
+    if (history := stream.policy.added.history) is not None:
+        is_late = planning.options.is_late
+        stream = timed(pipeline, stream, history, row, names, drop_history=is_anew, may_be_late=is_late)
     rules = replace(
         rules,
         said={names[name]: kind for name, kind in stream.said.items() if name in names},
@@ -276,7 +284,12 @@ def _arrival(planning: StreamPlanning, stream: SelectedStream, row: LedgerRow | 
         deciding=stream.write.renamed(names.__getitem__).deciding,
     )
     if is_decided and not full_refresh:  # what a function makes of a value is not known
-        stream = replace(stream, stream=decided(stream.stream, names, rules, _movable(pipeline, stream, names, row)))
+        changeable = _changeable(pipeline, stream, names)
+        is_ours = row is not None and row.committed_at is not None and stream.on_schema_change != "freeze"
+        movable = changeable if is_ours else frozenset()
+        untyped = row.untyped if row is not None and is_ours and not writers else ()
+        found = decided(stream.stream, names, rules, changeable, movable, _limits(planning), untyped)
+        stream = replace(stream, stream=found)
         if planning.table.schema is None and planning.beside:
             stream = replace(stream, stream=in_common(stream.stream, names, _beside(planning)))
         read = stream.stream
@@ -301,12 +314,14 @@ def _beside(planning: StreamPlanning) -> list[pa.Schema]:
     return [declared.schema for declared, is_decided in found if is_decided]
 
 
-def _movable(
-    pipeline: Pipeline, stream: SelectedStream, names: Mapping[str, str], row: LedgerRow | None
-) -> frozenset[str]:
-    """Return the columns of a table that the stream has written in which times may come in place of dates."""
-    if row is None or row.committed_at is None or stream.on_schema_change == "freeze":
-        return frozenset()
+def _limits(planning: StreamPlanning) -> Limits:
+    """Return a function that reads the least and the greatest value of a column of the table."""
+    reads, table = planning.connectors.destination_can.reads_limits, planning.key.destination_table
+    return lambda column: None if reads is None else reads.limits(table, [column]).get(column)
+
+
+def _changeable(pipeline: Pipeline, stream: SelectedStream, names: Mapping[str, str]) -> frozenset[str]:
+    """Return the columns that may get another kind of values, since no order of records depends on them."""
     read, written = stream.stream, stream.write.written_range
     fixed = {*read.key_properties, *read.unique_properties, *read.read.bookmark_properties}
     fixed |= set() if written is None else {written.column}
@@ -319,7 +334,7 @@ def _mapped(planning: StreamPlanning, arrival: _Arrival, before: Shape | None) -
     pipeline, names, is_decided = planning.pipeline, arrival.names, arrival.is_decided
     required = arrival.required if is_decided else ()
     arrival = arrival.again(
-        planning, relaxed(arrival.selected.stream, before, required, full_refresh=planning.full_refresh)
+        planning, relaxed(arrival.selected.stream, before, required, full_refresh=planning.options.full_refresh)
     )
     stream, rules, left = arrival.selected, arrival.rules, Ignored()
     try:
@@ -338,7 +353,7 @@ def _mapped(planning: StreamPlanning, arrival: _Arrival, before: Shape | None) -
 
 
 def _ignores_new_columns(planning: StreamPlanning, stream: SelectedStream) -> bool:
-    is_held = planning.table.schema is not None and not planning.full_refresh
+    is_held = planning.table.schema is not None and not planning.options.full_refresh
     return is_held and stream.on_schema_change == "ignore"
 
 
@@ -381,7 +396,7 @@ def _demand_said_types(pipeline: Pipeline, stream: SelectedStream, offered: Stre
 
 def _rules(planning: StreamPlanning, stream: SelectedStream) -> Rules:
     # A full refresh accepts the source as it is now.
-    is_held = planning.table.schema is not None and not planning.full_refresh
+    is_held = planning.table.schema is not None and not planning.options.full_refresh
     widens = is_held and stream.on_schema_change == "widen"
     return Rules(
         types=planning.connectors.destination_can.states_types,
@@ -421,7 +436,7 @@ def _planned(
     planning: StreamPlanning, mapped: _Mapped, row: LedgerRow | None, start: Start, before: Shape | None
 ) -> PlannedStream:
     """Decide the rest about a stream whose columns are mapped."""
-    pipeline, connectors, full_refresh = planning.pipeline, planning.connectors, planning.full_refresh
+    pipeline, connectors, full_refresh = planning.pipeline, planning.connectors, planning.options.full_refresh
     arrival, mapping, left = mapped.arrival, mapped.mapping, mapped.left
     names, is_decided, rules = arrival.names, arrival.is_decided, arrival.rules
     stream, disposition = arrival.selected, planning.disposition(arrival.selected)
@@ -447,9 +462,12 @@ def _planned(
     written = _checked(planning, arrival, mapping)
     reading, wire = _reading(planning, arrival, mapping, arriving)
     fills = _fills(planning, arrival, mapping, row, start)
-    deletes = plan_deletes(
-        stream, row, connectors, pipeline.execution_date, full_refresh=full_refresh, now=planning.now
-    )
+    deletes = None
+    if (setting := stream.policy.deletes) is not None:
+        date, now = pipeline.execution_date, planning.now
+        deletes = plan_deletes(stream, setting, row, connectors, date, full_refresh=full_refresh, now=now)
+    steps = in_order(filter(None, [plan_before(stream.policy), fills, deletes]))
+    history = stream.policy.added.history
     return PlannedStream(
         stream=stream.stream,
         policy=stream.policy,
@@ -459,50 +477,74 @@ def _planned(
         # A history begins anew by itself: versions of one key may arrive.
         write=replace(
             arrival.write,
-            disposition=disposition if stream.policy.added.history is None else WriteDisposition.HISTORY,
+            disposition=disposition if history is None else WriteDisposition.HISTORY,
             written_range=written,
             kept=stream.policy.added.kept,
         ),
-        is_appended_anew=full_refresh and stream.write.disposition is WriteDisposition.APPEND,
         wire=wire,
         transformers=tuple(block.block for block in arrival.blocks),
         arriving=arriving,
         is_schema_decided=is_decided,
-        checks=(
-            *value_checks(pipeline, stream, mapping, names, is_decided=is_decided),
-            *length_checks(mapping, rules.lengths, is_decided=is_decided),
-        ),
-        warn_checks=value_checks(pipeline, stream, mapping, names, is_decided=is_decided, setting="warn_checks"),
+        record_checks=_record_checks(planning, arrival, mapping),
         mapping=replace(mapping, declared=declared),
-        rules=replace(rules, left_out=mapped.unsure),
-        changes=(*planned_changes(mapping, planning.table, disposition, is_decided=is_decided), *of_source(changes)),
-        shape=shape,
-        source_changes=changes,
-        ignored=left_out if _ignores_new_columns(planning, stream) else None,
-        former_key=former_key(
-            before, shape, [planning.code.renames[block.block] for block in arrival.blocks], stream.policy.naming
+        schema=SchemaPlan(
+            shape=shape,
+            source_changes=changes,
+            ignored=left_out if _ignores_new_columns(planning, stream) else None,
+            untyped=untyped_columns(mapping, row, rules, full_refresh=full_refresh) if is_decided else (),
+            rules=replace(rules, left_out=mapped.unsure),
         ),
-        refusal="; ".join([*refused, *lossy]),
-        is_refused_by_destination=not refused,
-        needs_decision=bool(lossy) and not changes,
-        data_blocks=_data_blocks(planning, stream),
+        verdict=Verdict(
+            refusal="; ".join([*refused, *lossy]),
+            is_refused_by_destination=not refused,
+            needs_decision=bool(lossy) and not changes,
+        ),
+        replacing=Replacing(
+            is_appended_anew=full_refresh and stream.write.disposition is WriteDisposition.APPEND,
+            drops_history=full_refresh and history is not None,
+            former_key=former_key(
+                before, shape, [planning.code.renames[block.block] for block in arrival.blocks], stream.policy.naming
+            ),
+        ),
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
-        drops_history=full_refresh and stream.policy.added.history is not None,
-        deletes=deletes,
-        fills=fills,
-        notices=(
-            *notices_of(stream.stream.schema),
-            *turned_to_text(mapping, planning.table),
-            *other_names(mapping),
-            *not_yet(stream, planning.now),
-            *(() if deletes is None else deletes.notices),
+        steps=steps,
+        texts=Texts(
+            changes=(
+                *planned_changes(mapping, planning.table, disposition, is_decided=is_decided),
+                *of_source(changes),
+            ),
+            notices=(
+                *notices_of(stream.stream.schema),
+                *turned_to_text(mapping, planning.table),
+                *other_names(mapping),
+                *(() if history is None else not_yet(history, planning.now)),
+                *restored_notices(stream, planning.table, row, start),
+                *(notice for step in steps for notice in step.notices),
+            ),
+            warnings=(
+                *(f"{stream.name}: {each}" for each in stream.differences),
+                *text_warnings(arrival.offered, names, mapping, is_decided=is_decided),
+                *emptied_warnings(stream, planning.table, row, start),
+            ),
         ),
-        warnings=(
-            *(f"{stream.name}: {each}" for each in stream.differences),
-            *text_warnings(arrival.offered, names, mapping, is_decided=is_decided),
-            *emptied_warnings(stream, planning.table, row, start),
-        ),
+    )
+
+
+def _record_checks(planning: StreamPlanning, arrival: _Arrival, mapping: ColumnMapping) -> RecordChecks:
+    """Return what is done with each record between source and destination."""
+    pipeline, stream, names, is_decided = planning.pipeline, arrival.selected, arrival.names, arrival.is_decided
+    said = {"checks": stream.policy.checks, "warn_checks": stream.policy.warn_checks}
+    checks, warn_checks = (
+        value_checks(pipeline, stream, each, mapping, names, is_decided=is_decided, setting=setting) if each else ()
+        for setting, each in said.items()
+    )
+    lengths = length_checks(mapping, arrival.rules.lengths, is_decided=is_decided)
+    return RecordChecks(
+        checks=(*(check for check in checks if check.operator != UNIQUE), *lengths),
+        unique=tuple(check.field.name for check in checks if check.operator == UNIQUE),
+        warn_checks=warn_checks,
+        data_blocks=_data_blocks(planning, stream),
     )
 
 
@@ -523,26 +565,29 @@ def _refused_changes(
     """Return the changes of the source, or of the table, that the stream must not take over, in words."""
     rules = mapped.arrival.rules
     found = [frozen(changes, before, mapped.mapping, rules)]
-    if not planning.full_refresh:
+    if not planning.options.full_refresh:
         found.append(rekeyed(changes, rules) or lost_keys(mapped.arrival.declared, row, rules))
     return [text for text in found if text]
 
 
 def _checked(planning: StreamPlanning, arrival: _Arrival, mapping: ColumnMapping) -> WrittenRange | None:
     """Refuse settings that its columns or the connectors cannot serve; return the range that `replace_range` writes."""
-    pipeline, connectors, full_refresh = planning.pipeline, planning.connectors, planning.full_refresh
+    pipeline, connectors, full_refresh = planning.pipeline, planning.connectors, planning.options.full_refresh
     stream, table, is_decided, can = arrival.selected, planning.table, arrival.is_decided, connectors.destination_can
     check_rejected(pipeline, stream, can)
     check_least(pipeline, stream, has_ledger=planning.connectors.destination.has_ledger)
     check_updates_only(pipeline, stream, table, can, full_refresh=full_refresh)
     check_tracked(pipeline, stream, can)
     check_ranges(pipeline, stream, can)
+    written = stream.write.written_range
     try:
-        written = arriving_range(stream, arrival.names, mapping, table, full_refresh=full_refresh)
+        if written is not None:
+            written = arriving_range(stream, written, arrival.names, mapping, table, full_refresh=full_refresh)
     except ValueError as error:
         raise stream_error(pipeline, stream, str(error)) from error
     check_unique(pipeline, stream, can, full_refresh=full_refresh)
-    refuse_masked_folders(pipeline, stream, arrival.names)
+    if (masks := stream.stream.read.masks) is not None:
+        refuse_masked_folders(pipeline, stream, masks, arrival.names)
     check_latest(pipeline, stream, arrival.write, mapping, table, connectors, is_decided=is_decided)
     check_deleted_when(pipeline, stream, arrival.write, mapping, connectors, is_decided=is_decided)
     return written
@@ -581,15 +626,16 @@ def _reading(
 
 def _fills(
     planning: StreamPlanning, arrival: _Arrival, mapping: ColumnMapping, row: LedgerRow | None, start: Start
-) -> tuple[str, ...]:
-    """Return the columns that records get that are there already."""
+) -> PlannedFill | None:
+    """Return the columns to fill, or `None` if the run does not fill any."""
     stream, can = arrival.selected, planning.connectors.destination_can
     no_filling = why_no_filling(stream, can, is_decided=arrival.is_decided)
     if stream.fills_new_columns and no_filling:
         raise stream_error(planning.pipeline, stream, f"`fill_new_columns` {no_filling}")
-    if no_filling or planning.full_refresh:
-        return ()
-    return columns_to_fill(stream, arrival.names, mapping, row, start)
+    if no_filling or planning.options.full_refresh:
+        return None
+    columns = columns_to_fill(stream, arrival.names, mapping, row, start)
+    return PlannedFill(columns=columns) if columns else None
 
 
 def _data_blocks(planning: StreamPlanning, stream: SelectedStream) -> frozenset[str]:

@@ -20,11 +20,11 @@ from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition, W
 from ..config import Pipeline, matches_any, render_destination_table
 from ..config.added_columns import Added, mage_columns
 from ..config.deletes import Deletes
-from ..config.filters import FilterCondition
+from ..config.filters import UNIQUE, FilterCondition
 from ..config.globs import exact_name
 from ..config.naming import name_by
 from ..config.nested import nested_levels
-from ..config.value_types import Moment
+from ..config.value_types import MOST_REJECTED, Moment, percent_of
 from ..errors import mistakes
 from ..flow.added_columns import AddedColumn, AddedColumns
 from .bookmark_settings import (
@@ -38,16 +38,17 @@ from .bookmark_settings import (
 )
 from .catalog import catalog_differences, with_catalog
 from .declared_types import with_types
-from .deleted import deleted_when_of
-from .history import history_of
-from .latest import latest_of
+from .features.deleted_when import deleted_when_of
+from .features.history import history_of
+from .features.latest_by import latest_of
+from .features.log_settings import check_settings
+from .features.masks import is_masked, masks_of
+from .features.replace_range import range_conditions, written_range_of
+from .interval_filters import check_interval_filters, may_filter_by_interval, refuse_without_times
 from .lengths import length_of
-from .log_settings import check_settings
-from .masks import is_masked, masks_of
-from .options import OPTIONS, check_options
+from .options import OPTIONS, check_restrictions
 from .policy import Policy
 from .selected_stream import Failer, SelectedStream, failer, is_disposition_said
-from .written_range import range_conditions, written_range_of
 
 if TYPE_CHECKING:
     from ..config.catalog_file import CatalogFile
@@ -85,12 +86,16 @@ def configure(
     said = {**said, **dict.fromkeys(decode, pa.binary())}
     stream, settings, chosen = _chosen(pipeline, stream, settings, fail)
     method, disposition, kept = chosen.method, chosen.disposition, chosen.kept
-    masks = masks_of(pipeline, stream, own_settings, chosen.keys, fail)
+    masks, columns = None, own_settings.get("columns")
+    if columns is not None and columns.mask:
+        masks = masks_of(pipeline, stream, own_settings, chosen.keys, fail)
     if method is ReplicationMethod.LOG_BASED:
         check_settings(stream, settings, disposition, fail)
     write = _write(stream, settings, chosen, fail)
     read = _read(pipeline, stream, settings, chosen, masks, write.max_rejected, fail)
     _check_alone(read, fail)
+    if method is ReplicationMethod.INCREMENTAL and may_filter_by_interval(pipeline, read):
+        check_interval_filters(pipeline, read, fail)
     if method is ReplicationMethod.LOG_BASED:
         read = logged_stream(read, stream.key_properties)
     if masks is not None:
@@ -118,13 +123,13 @@ def configure(
             naming=pipeline.destination.naming,
             added=replace(
                 _added(pipeline, settings, fail),
-                history=history_of(pipeline, stream, settings, kept, disposition, fail),
+                history=history_of(pipeline, stream, settings, kept, fail) if disposition == "history" else None,
             ),
             checks=tuple(settings.get("checks") or ()),
             warn_checks=tuple(settings.get("warn_checks") or ()),
             # What the log says is gone goes by itself.
             deletes=None if method is ReplicationMethod.LOG_BASED else _deletes(settings),
-            min_records=_min_records(settings, method, fail),
+            min_records=settings.get("min_records"),
             before=tuple(settings.get("before") or ()),
             location=location,
             query_said=_query_said(pipeline, stream, settings, method, fail),
@@ -180,7 +185,9 @@ def _chosen(
         disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
     _check_disposition(settings, method, disposition, keys, unique, kept, fail)
     _check_one_file(pipeline, settings, method, disposition, fail)
-    written = written_range_of(pipeline, stream, settings, kept, method, fail)
+    written = None
+    if disposition == WriteDisposition.REPLACE_RANGE or settings.get("range_column") is not None:
+        written = written_range_of(pipeline, stream, settings, kept, method, fail)
     return stream, settings, _Chosen(kept, method, disposition, keys, unique, bookmarks, written)
 
 
@@ -210,8 +217,11 @@ def _read(
             lookback=lookback,
             bookmark_start=bookmark_start_of(stream, settings, bookmarks, fail),
             is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
-            where=(*_conditions(pipeline, stream, settings, masks, fail), *range_conditions(stream, written)),
-            limit=_limit(stream, settings, method, disposition, lookback, fail),
+            where=(
+                *_conditions(pipeline, stream, settings, masks, fail),
+                *(() if written is None else range_conditions(stream, written)),
+            ),
+            limit=_limit(stream, settings, method, lookback, fail),
             masks=masks,
             may_repeat=disposition in ("merge", "history"),
             changed_files=changed_files_of(stream, settings, disposition, fail),
@@ -226,6 +236,7 @@ def _read(
 def _write(stream: Stream, settings: Mapping[str, Any], chosen: _Chosen, fail: Failer) -> WriteSpec:
     """Return how the stream is written."""
     latest, is_lowest = latest_of(stream, settings, chosen.kept, chosen.keys, fail)
+    max_rejected, percent = _max_rejected(stream, settings, fail)
     return WriteSpec(
         disposition=WriteDisposition(chosen.disposition),
         conflict_method=ConflictMethod(settings.get("unique_conflict_method") or ConflictMethod.UPDATE),
@@ -233,7 +244,8 @@ def _write(stream: Stream, settings: Mapping[str, Any], chosen: _Chosen, fail: F
         latest_is_lowest=is_lowest,
         deleted_when=deleted_when_of(stream, settings, chosen.kept, fail),
         written_range=chosen.written,
-        max_rejected=_max_rejected(stream, settings, fail),
+        max_rejected=max_rejected,
+        max_rejected_percent=percent,
     )
 
 
@@ -260,7 +272,22 @@ def _check_disposition(
             ["append", "merge", "history"],
             alone=True,
         )
-    check_options({**settings, "unique_constraints": unique}, disposition, method, fail)
+    own = {**settings, "unique_constraints": unique, "deletes": _deletes(settings)}
+    check_restrictions(own, disposition, method, fail)
+    if any(check.operator == UNIQUE for check in settings.get("checks") or ()):
+        if method is ReplicationMethod.LOG_BASED:
+            raise fail(
+                "checks",
+                "`unique` compares records, but LOG_BASED reads each change of a record: leave it out",
+                alone=True,
+            )
+        if method is ReplicationMethod.INCREMENTAL and disposition == "append":
+            raise fail(
+                "checks",
+                "`unique` looks only into the records of one commit, and this append commits at each checkpoint, so "
+                "the table would get the same values from two commits: use merge with key_properties, or FULL_TABLE",
+                alone=is_disposition_said(settings, method),
+            )
     if settings.get("unique_conflict_method") == ConflictMethod.UPDATE_ONLY and disposition != "merge":
         raise fail(
             "unique_conflict_method",
@@ -396,23 +423,15 @@ def _limit(
     stream: Stream,
     settings: Mapping[str, Any],
     method: ReplicationMethod,
-    disposition: str,
     lookback: float | None,
     fail: Failer,
 ) -> int | None:
-    """Return how many records are read at most; of what has no order, or compares all keys, none may be missing."""
+    """Return how many records are read at most. Refuse a limit for a read that cannot continue behind it."""
     limit: int | None = settings.get("limit")
     if limit is None:
         return None
     if method is not ReplicationMethod.FULL_TABLE and (why := _why_all(stream, lookback)):
         raise fail("limit", f"{why}: the next run would not go on behind the limit; leave `limit` out", alone=True)
-    if disposition in ("history", "replace_range") or _deletes(settings) is not None:
-        said = "deletes" if _deletes(settings) is not None else f"write_disposition: {disposition}"
-        raise fail(
-            "limit",
-            f"`limit` and `{said}` exclude each other: records that are not read would count as gone",
-            alone=True,
-        )
     return limit
 
 
@@ -425,18 +444,6 @@ def _why_all(stream: Stream, lookback: float | None) -> str:
     if stream.has_files:
         return "files have no order by a column (`bookmark_properties: [_file_modified]` reads new files)"
     return "each run reads `lookback` once more" if lookback is not None else ""
-
-
-def _min_records(settings: Mapping[str, Any], method: ReplicationMethod, fail: Failer) -> int | None:
-    """Return how many records must be read at least, of what commits once they all are."""
-    least: int | None = settings.get("min_records")
-    if least is not None and method is not ReplicationMethod.FULL_TABLE:
-        raise fail(
-            "min_records",
-            f"is for FULL_TABLE: {method} reads what is new, which may be nothing, and commits on the way",
-            alone=True,
-        )
-    return least
 
 
 def _replaces_existing(settings: Mapping[str, Any], method: ReplicationMethod, disposition: str, fail: Failer) -> bool:
@@ -504,7 +511,7 @@ def _conditions(
     if not comparisons:
         return ()
     from syncblocks.connectors.arrow.type_names import type_text
-    from syncblocks.connectors.filters import condition_of  # a pipeline without filters spares the import
+    from syncblocks.connectors.filters import condition_of, moment_in  # a pipeline without filters spares the import
 
     place = next(number for number, entry in enumerate(pipeline.streams) if entry.where is comparisons)
     found: list[Condition] = []
@@ -512,23 +519,26 @@ def _conditions(
         if column not in stream.schema.names:
             raise fail("where", f"{column!r} is no column of the stream", stream.schema.names, column)
         field = stream.schema.field(column)
-        values = tuple(_without_zone(value, field.type) for value in values)
+        values = tuple(moment_in(value, field.type) if isinstance(value, Moment) else value for value in values)
+        of_interval = pipeline.said_of_interval(("streams", place, "where", column))
+        if of_interval:
+            refuse_without_times(field, fail)
         try:
             condition = condition_of(field, operator, values)
         except ValueError as error:
             facts = facts_of(field)
-            if facts.origin is TypeOrigin.GUESSED and not facts.unseen:
+            if facts.origin is TypeOrigin.GUESSED and not (facts.unseen or of_interval):
                 # The table may decide for text; else the plan refuses it, when it is known.
                 text = pa.field(column, pa.string())
                 found.append(condition_of(text, operator, [str(value) for value in values]))
                 continue
-            shown = "***" if is_masked(masks, column) else ", ".join(map(repr, values))
-            raise fail(
-                "where", f"column {column!r} is {type_text(field.type)}, and {shown} does not fit: {error}"
-            ) from error
+            is_hidden = is_masked(masks, column)
+            shown = "***" if is_hidden else ", ".join(map(repr, values))
+            wrong = fail("where", f"column {column!r} is {type_text(field.type)}, and {shown} does not fit: {error}")
+            # The cause's message has the value.
+            raise wrong from (None if is_hidden else error)
         if operator in ("=", "!=", "in"):
             _demand_labels(field, values, fail, is_hidden=is_masked(masks, column))
-        of_interval = pipeline.said_of_interval(("streams", place, "where", column))
         found.append(replace(condition, of_interval=of_interval))
     return tuple(found)
 
@@ -544,17 +554,6 @@ def _demand_labels(field: pa.Field, values: Sequence[Any], fail: Failer, *, is_h
             shown, allowed = ("***", ()) if is_hidden else (repr(str(value)), labels)
             got = None if is_hidden else str(value)
             raise fail("where", f"column {field.name!r} is an enum without the value {shown}", allowed, got)
-
-
-def _without_zone(value: Any, kind: pa.DataType) -> Any:
-    """Return a time of a template as a column without a zone has it: in UTC; a date only at midnight."""
-    if not isinstance(value, Moment):
-        return value
-    if pa.types.is_timestamp(kind) and kind.tz is None:
-        return str(value.removesuffix("+00:00"))
-    if pa.types.is_date(kind) and value.endswith("T00:00:00+00:00"):
-        return str(value[:10])
-    return str(value)
 
 
 def said_columns(pipeline: Pipeline, settings: Mapping[str, Any]) -> list[Added]:
@@ -594,12 +593,15 @@ def _deletes(settings: Mapping[str, Any]) -> Deletes | None:
     return None if found is None or found.mode == "ignore" else found
 
 
-def _max_rejected(stream: Stream, settings: Mapping[str, Any], fail: Failer) -> int | None:
+def _max_rejected(stream: Stream, settings: Mapping[str, Any], fail: Failer) -> tuple[int | None, float | None]:
+    """Return the largest number of rejected records, and their largest share of a commit in percent."""
     if settings.get("on_rejected") != "keep":
-        return None
+        return None, None
     if rows := next((field.name for field in stream.schema if facts_of(field).is_row), ""):
         raise fail("on_rejected", f"`keep` and {rows!r} (`file_rows`) exclude each other: the numbers would have gaps")
-    return int(_first(settings.get("max_rejected"), MAX_REJECTED))
+    most = _first(settings.get("max_rejected"), MAX_REJECTED)
+    percent = percent_of(most)
+    return (int(most), None) if percent is None else (MOST_REJECTED, percent)
 
 
 def _keys_not_null(schema: pa.Schema, keys: Sequence[str], disposition: str) -> pa.Schema:

@@ -35,7 +35,7 @@ def settled(stream: Stream, names: Mapping[str, str], rules: Rules, *, is_decide
     fields = []
     for field in stream.schema:
         facts = facts_of(field)
-        if facts.is_undecided:
+        if facts.is_undecided and facts.origin is not TypeOrigin.TABLE:
             name = names[field.name]
             is_of_file = facts.origin is TypeOrigin.GUESSED
             types = rules.types if name not in rules.said and (is_decided or is_of_file) else None
@@ -105,7 +105,8 @@ def _settled(field: pa.Field, name: str, stream: Stream, rules: Rules, types: St
     own, schema = kept(field.with_name(name)), rules.table.schema
     if own.is_native:
         return field
-    place = -1 if schema is None or own.held is None or is_new else schema.get_field_index(own.column)
+    gets_type = facts_of(field).first_values
+    place = -1 if schema is None or own.held is None or is_new or gets_type else schema.get_field_index(own.column)
     if schema is not None and place >= 0:
         held = plain(schema.field(place).type)
         if pa.types.is_decimal128(held):
@@ -113,7 +114,7 @@ def _settled(field: pa.Field, name: str, stream: Stream, rules: Rules, types: St
         # Integers of a file that get fractions.
         is_wider = facts_of(field).origin is TypeOrigin.GUESSED and pa.types.is_integer(held)
         return with_facts(field, precision=Precision.LOOK) if is_wider else field
-    number = kept(pa.field(name, _DECIMAL))
+    number = kept(with_facts(pa.field(name, _DECIMAL), first_values=gets_type))
     is_text = number.arrow is None or number.is_text or compare(_DECIMAL, number.arrow) is Fidelity.TEXT
     return _as_written(field) if is_text else with_facts(field, precision=Precision.LOOK)
 

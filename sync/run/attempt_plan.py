@@ -42,8 +42,8 @@ def attempt_plan(
         allow_blocks_to_fail=pipeline.allow_blocks_to_fail,
         # A path may contain a secret.
         extra={
-            "source": session.redactor.redact(session.source.identity()),
-            "destination": session.redactor.redact(session.destination.identity()),
+            "source": session.source_address,
+            "destination": session.destination_address,
             **({} if order is None else {"order": dict(order)}),
             **({"order_key": order_key} if order_key else {}),
             **({"is_partial": True} if is_partial else {}),
@@ -70,8 +70,12 @@ def stream_plans(pipeline: Pipeline, plan: Plan, *, has_workers: bool = False) -
             config={
                 "wire": planned.wire,
                 "tries": tries(planned),
-                "shape": planned.shape,
-                **({"refusal": [planned.refusal, planned.is_refused_by_destination]} if planned.refusal else {}),
+                "shape": planned.schema.shape,
+                **(
+                    {"refusal": [planned.verdict.refusal, planned.verdict.is_refused_by_destination]}
+                    if planned.verdict.refusal
+                    else {}
+                ),
             },
         )
         for planned in plan.streams

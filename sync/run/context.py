@@ -40,9 +40,9 @@ class StreamContext(Struct, frozen=True, kw_only=True):
     #: Creates the transformers of a stream, new ones for each attempt.
     transformers: Callable[[PlannedStream], list[Transformer]]
     #: Ends a stream in the run store; called once for each stream.
-    close: Callable[[StreamOutcome], None]
+    close_stream: Callable[[StreamOutcome], None]
     #: Tells callbacks that a stream is retried. Arguments: stream, block, error.
-    tell_retry: Callable[[str, str, ErrorInfo], None]
+    report_retry: Callable[[str, str, ErrorInfo], None]
     #: Records a schema change before its commit. Arguments: stream, changes, mark of the commit.
     #: Returns False if no callback listens.
     announce_change: Callable[[str, Sequence[Mapping[str, Any]], Mapping[str, Any]], bool]
@@ -50,5 +50,8 @@ class StreamContext(Struct, frozen=True, kw_only=True):
     resolve_change: Callable[[str, bool], None]
     #: Whether this process still owns the run.
     is_owner: Callable[[], bool]
+    #: Returns true if no other run has taken over the first stream of the plan. Of two runs that take streams from each
+    #: other, only one has it.
+    leads: Callable[[], bool]
     #: The place at which a read of the log ends; None: where the log ends as the read begins.
     log_until: Bookmark | None = None

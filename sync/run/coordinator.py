@@ -19,14 +19,14 @@ from ..plan.plan import Plan, PlannedStream
 from ..session.session import PipelineSession
 from ..store import Store
 from ..store.model import LostRun, PipelineRun, StreamOutcome
-from .block_runs import CANCELLED, FAILURE
-from .executors.protocol import MakeExecutor, Member, Reference
+from .executors.protocol import MakeExecutor, Reference, RunningStream
 from .executors.threads import Threads, in_thread
 from .lease import RunLease
 from .limits import most_at_once
 from .progress import Progress
 from .signals import STOP_S
 from .store_calls import StoreCalls
+from .stream_blocks import CANCELLED, FAILURE
 from .stream_result import stream_result
 
 #: Seconds that a stopped stream has to end by itself; after that, the coordinator closes it.
@@ -73,14 +73,14 @@ class Coordinator:
         self._choosing = threading.Lock()
         #: Groups claimed in the transaction that closed another stream, not started yet.
         self._claimed: deque[Sequence[PlannedStream]] = deque()
-        self._active: dict[Future[None], Sequence[Member]] = {}
+        self._active: dict[Future[None], Sequence[RunningStream]] = {}
         #: Names of streams that the coordinator is ending itself.
         self._abandoned: dict[str, Future[None]] = {}
-        self.runs: list[Member] = []
+        self.runs: list[RunningStream] = []
         #: Names of streams with a reported result.
         self._told: set[str] = set()
         calls = StoreCalls(session, store, run, notify=notify, lose=lease.lose)
-        context = calls.context(progress, budget, close=self._close, is_owner=lambda: store.is_owner(run.id))
+        context = calls.context(progress, budget, close_stream=self._close, is_owner=lambda: store.is_owner(run.id))
         self._executor = make_executor(context, planned)
         #: Whether other processes run the streams: then only the coordinator claims, apart from any close.
         self._is_remote = not isinstance(self._executor, Threads)
@@ -129,9 +129,9 @@ class Coordinator:
         with self._choosing:
             members = [run.planned for run in self._members() if not run.has_ended and run.name != ended]
             members += [planned for group in self._chosen for planned in group]
-            busy = {planned.chain for planned in members if planned.chain}
+            busy = {planned.placement.chain for planned in members if planned.placement.chain}
             for group in list(self._waiting):
-                if busy.isdisjoint(planned.chain for planned in group):
+                if busy.isdisjoint(planned.placement.chain for planned in group):
                     self._waiting.remove(group)
                     self._chosen.append(group)
                     return group
@@ -162,7 +162,7 @@ class Coordinator:
         for group in claimed:
             self._chosen.remove(group)
 
-    def _announce(self, member: Member) -> None:
+    def _announce(self, member: RunningStream) -> None:
         self.runs.append(member)
         table = member.planned.key.destination_table
         self._progress.stream_started(member.name, table, values(member.planned.start.bookmark))
@@ -234,7 +234,7 @@ class Coordinator:
             self._abandon(member)
         wait(self._abandoned.values(), timeout=STOP_S - GRACE_S)
 
-    def _open_members(self) -> list[Member]:
+    def _open_members(self) -> list[RunningStream]:
         return [member for member in self.runs if not member.has_ended]
 
     def _give_up(self) -> None:
@@ -254,7 +254,7 @@ class Coordinator:
                 return
             self._collect(0.02)
 
-    def _abandon(self, member: Member) -> None:
+    def _abandon(self, member: RunningStream) -> None:
         """End a stream without its thread or worker; in the background, since the destination may not answer."""
         if member.name not in self._abandoned:
             self._abandoned[member.name] = in_thread(member.abandon, f"stream-{member.name}")
@@ -270,7 +270,7 @@ class Coordinator:
             if late_s > GRACE_S:
                 self._abandon(member)
 
-    def _members(self) -> list[Member]:
+    def _members(self) -> list[RunningStream]:
         # A copy, made in one step: the threads of streams call this too.
         return [member for group in list(self._active.values()) for member in group]
 
@@ -290,6 +290,6 @@ class Coordinator:
         self._notify()
 
 
-def _has_failed(runs: Iterable[Member]) -> bool:
+def _has_failed(runs: Iterable[RunningStream]) -> bool:
     """Whether a stream has failed. Only counts streams closed in the store: only then are the others cancelled."""
     return any(member.has_ended and member.status in (FAILURE, CANCELLED) for member in runs)

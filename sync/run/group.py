@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from syncblocks.connectors.stream import Bookmark
 
 from ..flow.feed import Feed, Readable, start_reading
-from ..plan.log_based import is_logged
+from ..plan.features.log_based import is_logged
 from .errors import LedgerUnreadable
 from .stream import StreamRun
 
@@ -47,19 +47,17 @@ def _run(runs: Sequence[StreamRun], attempt: int, errors: dict[str, BaseExceptio
                 if run.begins_anew(error):
                     delay_s = 0.0
                     continue
-                run.tell_retry(error)
+                run.report_retry(error)
                 run.context.progress.retrying(run.name, attempt=attempt, delay_s=delay_s, error=run.shown(error))
             pending[0].wait_for_retry(delay_s)
         errors = {}
 
 
 def _is_pending(run: StreamRun, error: BaseException | None, attempt: int) -> bool:
-    try:
+    with suppress(LedgerUnreadable):  # `end` reads the ledger again, and its message names the error before that
         if error is not None and run.wants_retry(error, attempt):
             return True
-    except LedgerUnreadable as unreadable:
-        error = unreadable
-    if error is not None or not run.awaits_deletes:
+    if error is not None or not run.awaits_completion:
         run.end(error)
     return False
 
@@ -70,13 +68,13 @@ def _try_group(runs: Sequence[StreamRun], attempt: int, ended: Sequence[StreamRu
     for run in runs:
         try:
             bookmarks[run.name] = run.begin(attempt)
-            run.fill()
+            run.before_read()
         except BaseException as error:  # an error of a connector ends this stream only
             errors[run.name] = error
     ready = [run for run in runs if run.name not in errors]
     if not ready:
         return errors
-    if len(ready) == 1 and ready[0].reads_ranges and _try_ranges(ready[0], errors):
+    if len(ready) == 1 and ready[0].retries.reads_ranges and _try_ranges(ready[0], errors):
         return errors
     if is_logged(ready[0].planned.stream):
         _try_log(ready, ended, bookmarks, errors)

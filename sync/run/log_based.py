@@ -11,12 +11,13 @@ from syncblocks.connectors.stream import Bookmark, LedgerRow
 from syncblocks.connectors.struct_helpers import replace
 
 from ..failpoints import failpoint
-from ..plan.log_based import holds_log, is_logged, log_name, log_rows
+from ..plan.features.log_based import holds_log, is_logged, log_name, log_rows
 from ..plan.plan import Plan
 from ..session.session import PipelineSession
-from .block_runs import SUCCESS
+from .recovery.fencing import owner_text
 from .recovery.unfinished_runs import forget_bookmarks
 from .stream import StreamRun
+from .stream_blocks import SUCCESS
 
 
 @contextmanager
@@ -31,16 +32,17 @@ def opened_log(runs: Sequence[StreamRun], ended: Sequence[StreamRun]) -> Iterato
     others = [row.bookmark for row in rows if row.bookmark and row.key.stream not in by_name]
 
     def note(stream: str, log: Mapping[str, Any]) -> None:
-        by_name[stream].note_log(log)
+        by_name[stream].position.note_log(log)
 
     def held() -> Sequence[Bookmark]:
-        found = [*others, *(run.log_bookmark for run in runs)]
+        found = [*others, *(run.position.log_bookmark for run in runs)]
         return [bookmark for bookmark in found if bookmark and LOG_POSITION in bookmark]
 
     name = log_name(context.pipeline.pipeline, context.source_name, context.destination.identity())
-    done = [context.log_until, *(run.log_bookmark for run in ended if run.status == SUCCESS)]
+    done = [context.log_until, *(run.position.log_bookmark for run in ended if run.status == SUCCESS)]
     stands = [each for each in done if each and LOG_POSITION in each]
-    with reads.open_log(name, [run.read_stream for run in runs], rows, note, held, stands) as opened:
+    reader, streams = owner_text(context.run), [run.read_stream for run in runs]
+    with reads.open_log(name, streams, rows, note, held, stands, reader) as opened:
         yield opened
 
 
@@ -79,7 +81,9 @@ def moment_of_run(session: PipelineSession, plan: Plan) -> Iterator[LogMoment | 
         ConnectorError: the source cannot be reached, or a transaction holds up the moment.
     """
     reads, logged = session.source_can.reads_log, [each for each in plan.streams if is_logged(each.stream)]
-    compared = [each.stream for each in logged if each.policy.verify and each.write.changes and not each.refusal]
+    compared = [
+        each.stream for each in logged if each.policy.verify and each.write.changes and not each.verdict.refusal
+    ]
     if reads is None or not compared or any(each.start.bookmark is None for each in logged):
         yield None
         return

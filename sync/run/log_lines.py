@@ -66,6 +66,10 @@ class LogLines(Lines):
     every_s = 10.0
 
     @abstractmethod
+    def _masked(self, text: str) -> str:
+        """Return a text without secrets."""
+
+    @abstractmethod
     def _write(self, text: str) -> None:
         """Write a line; the traceback of a debug message takes several."""
 
@@ -135,10 +139,19 @@ class LogLines(Lines):
         self._line("run_ended", "info" if run.status == "success" else "error", run=run.id, status=run.status)
 
     def _line(self, event: str, level: str = "info", /, **facts: Any) -> None:
-        pairs = [f"{key}={_value(value)}" for key, value in facts.items() if value not in (None, {})]
+        # Masked before it is quoted, because a cut at the end of a text would no longer be at its end.
+        pairs = [f"{key}={_value(self._clear(value))}" for key, value in facts.items() if value not in (None, {})]
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         with self.lock:
             self._write(" ".join([now, f"level={level}", f"event={event}", *pairs]))
+
+    def _clear(self, value: Any) -> Any:
+        """Return a value with all its texts masked."""
+        if isinstance(value, str):
+            return self._masked(value)
+        if isinstance(value, dict):
+            return {key: self._clear(item) for key, item in value.items()}
+        return value
 
 
 def _value(value: Any) -> str:

@@ -9,7 +9,7 @@ from syncblocks.connectors.log_based import LogMoment, position_of
 from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..config import Pipeline, exact_pattern
-from ..plan.log_based import is_logged, log_name, log_rows
+from ..plan.features.log_based import is_logged, log_name, log_rows
 from ..plan.plan import PlannedStream
 from ..plan.start import ledger_row
 from ..session.inspection import existing_store, opened, placed_errors
@@ -52,7 +52,11 @@ def _stands(planned: PlannedStream) -> bool:
     row = ledger_row(planned.table, planned.key)
     is_merged = planned.write.disposition is WriteDisposition.MERGE
     return (
-        is_logged(planned.stream) and is_merged and not planned.refusal and row is not None and bool(position_of(row))
+        is_logged(planned.stream)
+        and is_merged
+        and not planned.verdict.refusal
+        and row is not None
+        and bool(position_of(row))
     )
 
 

@@ -9,12 +9,12 @@ from ..config import Pipeline, exact_pattern, load_pipeline
 from ..config.arguments import AnyPipeline, JsonObject, checks_arguments
 from ..config.executor import THREADS
 from ..errors import ConfigError, NotLatest, SyncError, mistakes
+from ..plan.run_options import RunOptions
 from ..store import Store
 from ..store.model import PipelineRun
 from .executors.opening import with_executor
 from .progress import Progress
 from .results import RunResult
-from .run_options.options import RunOptions
 from .runner import PipelineRunner, RunnerOptions
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from ..errors import ConfigError
 from ..flow.naming import naming_steps
 from ..flow.transform import Transformer, declared_stream
 from ..plan.columns import Rules, map_columns
-from ..plan.log_based import is_logged
+from ..plan.features.log_based import is_logged
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import left_out_by_when, one_stream, select_streams
 from ..plan.stream_transformers import transformers_of

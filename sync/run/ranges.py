@@ -104,7 +104,7 @@ def load_ranges(run: StreamRun, opened: OpenRanges) -> None:
         if reads.is_from_source(error):
             run.blocks.fail_in_source()
         raise
-    run.remove_missing(load.stream)
+    run.arrive(load.stream)
 
 
 class StreamRanges:
@@ -243,7 +243,7 @@ class StreamRanges:
 
     def _note_all(self) -> None:
         rows, size_bytes = map(sum, zip(*self._read.values(), strict=True))
-        self._run.note_read(rows, size_bytes, is_whole=len(self._whole) == len(self._opened.ranges))
+        self._run.blocks.note_read(rows, size_bytes, is_whole=len(self._whole) == len(self._opened.ranges))
 
     def _ahead(self, part: Range) -> Iterator[tuple[Any, bool]]:
         """Read one event ahead; yield each event, and whether it is the last one."""

@@ -81,6 +81,9 @@ class Recorder(LogLines):
             cut = [b"... what came before is not kept\n"] if self._is_cut else []
             return b"".join([*cut, *self._entries]).decode()
 
+    def _masked(self, text: str) -> str:
+        return masked(text)
+
     def _write(self, text: str) -> None:
         entry = masked(plain_text(text)).replace("\n", "\n  ").encode()
         if len(entry) > ENTRY_BYTES:

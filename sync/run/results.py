@@ -25,6 +25,12 @@ class StreamResult:
     records_rejected: int | None = None
     #: Records missing in the source: deleted, marked or ended (`deletes`); None: not checked.
     records_deleted: int | None = None
+    #: Records that another record of the same commit replaced, because both have the same key (merge). `None` if they
+    #: were not counted.
+    records_replaced: int | None = None
+    #: Numbers of lines in the connector's log while it read the stream: `warn`, `error`. `None` if there were none, or
+    #: if the connector has no such log.
+    warnings: Mapping[str, int] | None = None
     size_bytes: int | None = None
     duration_s: float | None = None
     bookmark: Mapping[str, Any] | None = None

@@ -26,27 +26,28 @@ from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
 from ..plan.foreign_key_groups import joined
 from ..plan.plan import Plan, PlannedStream, missing_warnings
+from ..plan.run_options import RunOptions
 from ..plan.selection import left_out_by_when, matching_names
 from ..session.session import open_session, role_of
 from ..store import Store
 from ..store.model import ErrorInfo, PipelineRun
 from ..store.outbox import StoreOutbox
 from .attempt_plan import attempt_plan
-from .block_runs import CANCELLED, FAILURE
 from .context import StreamContext
 from .coordinator import Coordinator
 from .errors import LedgerUnreadable, error_info
 from .executors.opening import import_ahead, open_engine
-from .executors.protocol import Executor, MakeExecutor, Member
+from .executors.protocol import Executor, MakeExecutor, RunningStream
 from .executors.threads import Threads
 from .lease import RunLease
 from .progress import GuardedProgress, Progress
 from .recorder import Recorder
-from .recovery.takeover import ASK_AGAIN_S, owner_text
+from .recovery.fencing import ASK_AGAIN_S, owner_text
 from .recovery.unfinished_runs import clear_leftovers, close_left_streams, leave, recover
 from .results import RunResult, StreamResult, StreamResults
-from .run_options.options import RunOptions, plan_with_options
+from .run_options.options import plan_with_options
 from .signals import CLOSE_S, LAST_S, Watch, caught_signals
+from .stream_blocks import CANCELLED, FAILURE
 from .stream_result import stream_result
 from .verify_after_run import verified
 
@@ -396,8 +397,8 @@ class PipelineRunner:
             for name, when in plan.left_out.items():
                 self.progress.message(left_out_by_when(name, when))
             for planned in plan.streams:
-                if planned.ignored:
-                    self.progress.message(left_out_text(planned.name, planned.ignored))
+                if planned.schema.ignored:
+                    self.progress.message(left_out_text(planned.name, planned.schema.ignored))
             if self.order.repairs is None:
                 return plan
             from ..verify.repair import repairing
@@ -493,7 +494,7 @@ class PipelineRunner:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def _finish(self, run: PipelineRun, runs: Sequence[Member], lease: RunLease) -> RunResult:
+    def _finish(self, run: PipelineRun, runs: Sequence[RunningStream], lease: RunLease) -> RunResult:
         results = tuple(stream_result(member) for member in runs)
         if any(member.outcome is None or not member.has_ended for member in runs):
             reason = "some streams could not be ended in time" if self.is_stopping() else _UNREADABLE

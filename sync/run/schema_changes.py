@@ -8,7 +8,7 @@ from typing import Any
 from syncblocks.connectors.stream import Checkpoint, LedgerRow
 
 from .context import StreamContext
-from .recovery.takeover import commit_mark, was_made
+from .recovery.fencing import commit_mark, was_made
 
 
 class SchemaChanges:

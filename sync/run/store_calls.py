@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from syncblocks.callbacks.kwargs import with_variables
+from syncblocks.connectors.stream import LedgerKey
 
 from ..config import resolve_references
 from ..flow.feed import Budget
@@ -16,6 +17,7 @@ from ..store import Store
 from ..store.model import RETRY, ErrorInfo, LostRun, PipelineRun, StreamOutcome
 from .context import StreamContext
 from .progress import Progress
+from .recovery.fencing import is_of_run, present_row
 from .transformers import make_transformers, why_keys_are_kept
 
 
@@ -51,10 +53,10 @@ class StoreCalls:
         progress: Progress,
         budget: Budget,
         *,
-        close: Callable[[StreamOutcome], None],
+        close_stream: Callable[[StreamOutcome], None],
         is_owner: Callable[[], bool],
     ) -> StreamContext:
-        """Return the streams' shared state; `close` and `is_owner`: see `StreamContext`."""
+        """Return the streams' shared state; `close_stream` and `is_owner`: see `StreamContext`."""
         session = self._session
         return StreamContext(
             pipeline=session.pipeline,
@@ -69,15 +71,16 @@ class StoreCalls:
             spool_folder=session.pipeline.spool_folder,
             budget=budget,
             transformers=self._transformers,
-            close=close,
-            tell_retry=self._tell_retry,
+            close_stream=close_stream,
+            report_retry=self._report_retry,
             announce_change=self._announce_change,
             resolve_change=self._resolve_change,
             is_owner=is_owner,
+            leads=self._leads,
             log_until=session.log_until,
         )
 
-    def _tell_retry(self, stream: str, block: str, error: ErrorInfo) -> None:
+    def _report_retry(self, stream: str, block: str, error: ErrorInfo) -> None:
         try:
             self._store.tell(self._run.id, stream, block, RETRY, error=error)
         except LostRun:
@@ -94,6 +97,15 @@ class StoreCalls:
         except LostRun:
             self._lose()
         self._notify()
+
+    def _leads(self) -> bool:
+        plan = self._store.attempt_plan(self._run.id, self._run.attempt)
+        if plan is None:
+            return False
+        first = plan.streams[0]
+        key = LedgerKey(pipeline=self._run.pipeline, stream=first.stream, destination_table=first.destination_table)
+        row = present_row(self._session.destination, key)
+        return row is not None and is_of_run(row, self._run, int(first.config["tries"]))
 
     def _transformers(self, planned: PlannedStream) -> list[Transformer]:
         if not planned.transformers:

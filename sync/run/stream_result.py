@@ -6,11 +6,11 @@ import time
 
 from syncblocks.connectors.errors import RetriableError
 
-from .executors.protocol import Member
+from .executors.protocol import RunningStream
 from .results import StreamResult
 
 
-def stream_result(member: Member) -> StreamResult:
+def stream_result(member: RunningStream) -> StreamResult:
     """Return how one stream run ended."""
     blocks = member.outcome.blocks if member.outcome is not None else ()
     last = blocks[-1] if blocks else None
@@ -21,6 +21,8 @@ def stream_result(member: Member) -> StreamResult:
         records=last.rows if last else None,
         records_rejected=last.rows_rejected if last else None,
         records_deleted=last.rows_deleted if last else None,
+        records_replaced=last.rows_replaced if last else None,
+        warnings=last.warnings if last else None,
         size_bytes=blocks[0].size_bytes if blocks else None,
         duration_s=(time.monotonic() if member.ended is None else member.ended) - member.started,
         bookmark=last.bookmark_after if last else None,

@@ -11,13 +11,15 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
+from syncblocks.connectors.errors import RetriableError
+
 from ..config import Pipeline
 from ..detached_process import start_detached
-from ..errors import AlreadyRunning, Mistake, NothingToRetry, NotLatest, StoreUnreachable
+from ..errors import AlreadyRunning, ExecutorError, StoreUnreachable
 from ..store import Store
 from ..store.ticks import LostTick, Tick
 from .lease import HEARTBEAT_S
-from .recovery.takeover import ASK_AGAIN_S
+from .recovery.fencing import ASK_AGAIN_S
 from .signals import caught_signals
 
 log = logging.getLogger("syncblocks")
@@ -84,19 +86,18 @@ class TickClaim:
         return tick
 
     def end(self, error: BaseException | None) -> None:
-        """Give the claim back, or refuse the tick. Idempotent; a tick whose run has begun stays unchanged.
+        """Give the claim back, or refuse the tick. Idempotent. A tick whose run has begun stays unchanged.
 
-        `error`: reason why no run has begun; None: the process was stopped.
+        `error`: reason why no run has begun. `None` if the process was stopped.
         """
         self._ended.set()
         for wait_s in (*ASK_AGAIN_S, None):
             try:
-                if isinstance(error, Mistake | NotLatest | NothingToRetry):
-                    self._store.refuse_tick(self._number, self._redact(str(error)))
-                elif isinstance(error, Exception) and not isinstance(error, AlreadyRunning | LostTick):
-                    self._store.give_back_tick(self._number, self._redact(str(error) or type(error).__name__))
-                else:
+                if not isinstance(error, Exception) or isinstance(error, AlreadyRunning | LostTick):
                     self._store.give_back_tick(self._number)
+                else:
+                    end = self._store.give_back_tick if _can_pass(error) else self._store.refuse_tick
+                    end(self._number, self._redact(str(error) or type(error).__name__))
             except StoreUnreachable as unreachable:
                 if wait_s is None:
                     log.warning("tick %s stays claimed until its lease ends: %s", self._number, unreachable)
@@ -120,6 +121,13 @@ class TickClaim:
                     return
             except Exception as error:  # the claim lasts until its lease expires
                 log.warning("tick %s: the run store does not answer: %s", self._number, type(error).__name__)
+
+
+def _can_pass(error: BaseException) -> bool:
+    """Return true if the same start may succeed later, because something did not answer."""
+    cause = error.__cause__
+    silent = RetriableError | StoreUnreachable | ExecutorError | ConnectionError | TimeoutError
+    return isinstance(error, silent) or (cause is not None and _can_pass(cause))
 
 
 def _leave(number: int) -> None:

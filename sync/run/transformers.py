@@ -11,7 +11,7 @@ from syncblocks.connectors.stream import Stream
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode
 from ..flow.transform import Transformer
-from ..plan.log_based import is_logged
+from ..plan.features.log_based import is_logged
 from ..plan.policy import Policy
 
 

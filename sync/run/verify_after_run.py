@@ -11,15 +11,15 @@ from syncblocks.connectors.struct_helpers import replace
 from ..errors import SyncError
 from ..session.session import PipelineSession, make_plan
 from ..store import Store
-from .block_runs import SUCCESS
-from .executors.protocol import Member
+from .executors.protocol import RunningStream
 from .progress import Progress
 from .results import StreamResult
+from .stream_blocks import SUCCESS
 
 
 def verified(
     results: tuple[StreamResult, ...],
-    runs: Sequence[Member],
+    runs: Sequence[RunningStream],
     session: PipelineSession,
     store: Store,
     progress: Progress,

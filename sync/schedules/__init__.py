@@ -2,12 +2,13 @@
 
 from .cron import CronMistake, parse_cron
 from .due import Schedule, due, next_times, previous_time
-from .looks import LATE_S, MOST_MISSED, NEWER, Look, NewTick, Skipped, look, skip_all
+from .looks import LATE_S, MOST_MISSED, NEWER, TOO_MANY, Look, NewTick, Skipped, look, skip_all
 
 __all__ = [
     "LATE_S",
     "MOST_MISSED",
     "NEWER",
+    "TOO_MANY",
     "CronMistake",
     "Look",
     "NewTick",

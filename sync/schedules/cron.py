@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import re
 from contextlib import suppress
 from datetime import date
@@ -38,6 +39,10 @@ _FIELDS = (
     _Field("weekday", 0, 7, "", _WEEKDAYS),
 )
 _TERM = re.compile(r"(\*|([0-9A-Za-z]{1,9})(?:-([0-9A-Za-z]{1,9}))?)(?:/([0-9]{1,9}))?")
+#: Stands for `L`, the last day of a month, among the days.
+_LAST_DAY = 0
+#: What other programs write for the weekday nearest to a day, and for a weekday of a week of the month.
+_NEAR_DAY, _NTH_WEEKDAY = re.compile(r"([0-9]{1,2}|L)W", re.IGNORECASE), re.compile(r"([0-9A-Za-z]{1,9})#([1-5])")
 #: Most days of each month, in any year.
 _MOST_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
@@ -55,6 +60,7 @@ class Cron(Struct, frozen=True):
 
     #: Seconds after midnight by the wall clock, ascending.
     times: tuple[int, ...]
+    #: `_LAST_DAY` stands for the last day of each month.
     days: frozenset[int]
     months: frozenset[int]
     #: 0 is Sunday.
@@ -68,13 +74,16 @@ class Cron(Struct, frozen=True):
         """Tell whether it has times on a day."""
         if day.month not in self.months:
             return False
-        is_day, is_weekday = day.day in self.days, day.isoweekday() % 7 in self.weekdays
+        is_last = _LAST_DAY in self.days and day.day == calendar.monthrange(day.year, day.month)[1]
+        is_day, is_weekday = is_last or day.day in self.days, day.isoweekday() % 7 in self.weekdays
         return is_day and is_weekday if self.needs_both else is_day or is_weekday
 
 
 @lru_cache(maxsize=65_536)
 def parse_cron(text: str) -> Cron:
-    """Read an expression: five fields of `*`, `a`, `a-b`, each with `/n` but `a`, and lists of them; or a word.
+    """Read an expression of five fields or a word.
+
+    A field is `*`, `a`, `a-b`, `*/n`, `a-b/n` or a list of these. The day can also be `L`, the last day of the month.
 
     Raises:
         CronMistake: it is wrong, or never has a time.
@@ -127,6 +136,9 @@ def _values(place: int, field: _Field, fields: list[str]) -> set[int]:
 
 
 def _values_of_term(term: str, field: _Field) -> range:
+    if field.name == "day" and term.upper() == "L":
+        return range(_LAST_DAY, _LAST_DAY + 1)
+    _refuse_extension(term, field)
     parts = _TERM.fullmatch(term)
     if parts is None:
         raise CronMistake(f"{term!r} is none of *, a, a-b, */n, a-b/n")
@@ -144,6 +156,17 @@ def _values_of_term(term: str, field: _Field) -> range:
         more = f"; `every: {size}{field.unit}` in place of `cron` counts on" if size and field.unit else ""
         raise CronMistake(f"a step is from 1 to {field.high - field.low}{more}")
     return range(low, high + 1, size)
+
+
+def _refuse_extension(term: str, field: _Field) -> None:
+    """Refuse what only other programs understand, with what to write instead."""
+    if field.name == "day" and (near := _NEAR_DAY.fullmatch(term)):
+        raise CronMistake("`W`, the nearest weekday, is not supported. Set the day itself", near[1].upper())
+    if field.name == "weekday" and (nth := _NTH_WEEKDAY.fullmatch(term)):
+        weekday, week = _value(nth[1], nth[1], field), int(nth[2])
+        days = f"{week * 7 - 6}-{min(week * 7, 31)}"
+        line = rf"{days} * * [ $(date +\%u) = {weekday % 7 or 7} ] && syncblocks run FILE"
+        raise CronMistake(f"`#` is not supported. Remove `schedule`, and write into the system's crontab `0 6 {line}`")
 
 
 def _value(text: str, term: str, field: _Field) -> int:

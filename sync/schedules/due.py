@@ -20,6 +20,8 @@ _FIRST_DAY = _EPOCH.toordinal()
 _FARTHEST_S = 41 * 366 * _DAY_S
 #: Python knows no year 10000, nor the zones of the days before it.
 _LAST_S = (datetime(9999, 12, 1, tzinfo=UTC) - _EPOCH) // _SECOND
+#: First second of schedules. Zones need dates before it.
+_FIRST_S = (datetime(2, 1, 1, tzinfo=UTC) - _EPOCH) // _SECOND
 #: The first span in which it is looked for, then four times as long: most schedules are due soon.
 _FIRST_SPAN_S = 3600
 
@@ -67,7 +69,7 @@ def previous_time(schedule: Schedule, before: datetime) -> datetime | None:
 
 def due_s(schedule: Schedule, after: int, until: int) -> list[int]:
     """Return the times after one second and up to another, as seconds since 1970; none near the end of the calendar."""
-    until = min(until, _LAST_S)
+    after, until = max(after, _FIRST_S), min(until, _LAST_S)
     if schedule.every_s is not None:
         return list(range((after // schedule.every_s + 1) * schedule.every_s, until + 1, schedule.every_s))
     assert schedule.cron is not None

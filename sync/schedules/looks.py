@@ -1,8 +1,8 @@
-"""What a look at a schedule finds: the ticks to make, and the times that get none, with the reason."""
+"""What a check of a schedule decides: the ticks to make, and the times that get none, with the reason."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -10,12 +10,14 @@ from msgspec import Struct
 
 from .due import Schedule, due_s, moment, second
 
-#: A time that is first seen so long after it was missed: no server looked.
+#: Seconds after which a time counts as missed if no server checked the schedule before.
 LATE_S = 60
-#: Most missed times of one look that become ticks.
+#: Most ticks of a schedule that wait where missed times queue.
 MOST_MISSED = 100
 
 NO_SERVER = "no server looked"
+NO_STORE = "the run store did not answer"
+TOO_MANY = f"{MOST_MISSED} newer times wait"
 STILL_GOES = "the former run still goes, or has not begun"
 NEWER = "a newer time has taken its place"
 
@@ -26,7 +28,7 @@ class NewTick(Struct, frozen=True):
     due_at: datetime
     #: Whether it waits for the former run (`overlap: wait`): a newer one takes its place.
     waits: bool = False
-    #: Whether no server looked at its time.
+    #: True if its time was missed.
     is_missed: bool = False
 
 
@@ -47,14 +49,23 @@ class Look(Struct, frozen=True, kw_only=True):
     skipped: tuple[Skipped, ...] = ()
     #: Whether a tick that waited by `overlap: wait` loses its place (`NEWER`).
     replaces_waiting: bool = False
+    #: Number of the oldest waiting ticks that are skipped to make room for newer ones (`TOO_MANY`).
+    displaced: int = 0
 
 
 def look(
-    schedule: Schedule, looked_at: datetime, now: datetime, *, is_busy: bool, is_catching_up: bool = False
+    schedule: Schedule,
+    looked_at: datetime,
+    now: datetime,
+    *,
+    is_busy: bool,
+    waiting: int = 0,
+    silent_since: datetime | None = None,
 ) -> Look:
     """Decide on the times of a schedule since it was last looked at.
 
-    First `missed` decides which of the missed times are kept. Then `overlap` decides which of these get a tick.
+    First `missed` decides which of the missed times are kept. Then `overlap` decides which of these get a tick. With
+    `missed: all` each kept time gets a tick, whatever `overlap` is.
 
     Args:
         schedule: the schedule in force.
@@ -62,20 +73,27 @@ def look(
         now: the store's time.
         is_busy: whether an attempt of the pipeline runs, or an earlier tick of the schedule has not begun its run. Not
             while a run only delivers callbacks: then a tick waits.
-        is_catching_up: whether it is busy with ticks of missed times only. With `missed: all` further missed times
-            queue behind them.
+        waiting: number of ticks of the schedule that wait.
+        silent_since: when the store last answered before it failed to answer. All times since then are missed. `None`
+            if the store has answered each time.
     """
     times = due_s(schedule, second(looked_at), second(now))
     late = bisect_left(times, (now - timedelta(seconds=LATE_S)).timestamp())
-    if late and schedule.missed == "all":
-        late = len(times)  # those of the last minute queue behind the missed ones
+    if silent_since is not None or (late and schedule.missed == "all"):
+        late = len(times)  # with `all`, times of the last minute queue behind the missed ones
     missed, in_time = times[:late], times[late:]
-    # The run of a time that was not missed covers the missed ones, too.
-    most = {"skip": 0, "latest": 0 if in_time else 1, "all": MOST_MISSED}[schedule.missed]
+    displaced = 0
+    if schedule.missed == "all":
+        room = MOST_MISSED - waiting
+        displaced = min(waiting, max(len(missed) - room, 0)) if missed else 0
+        most = room + displaced
+    else:
+        # The run of a time that was not missed covers the missed ones, too.
+        most = 1 if schedule.missed == "latest" and not in_time else 0
     split = max(len(missed) - most, 0)
     left_out, kept = missed[:split], missed[split:]
     # Missed times that are kept run one after another; others are judged one by one.
-    starts = kept if schedule.missed == "all" and is_catching_up else [] if is_busy else kept or in_time[:1]
+    starts = kept if schedule.missed == "all" and kept else [] if is_busy else kept or in_time[:1]
     others = (kept + in_time)[len(starts) :]
     waits = others[-1:] if schedule.overlap == "wait" else []
     passed = others[: len(others) - len(waits)]
@@ -84,14 +102,26 @@ def look(
             *(NewTick(moment(each), is_missed=bool(kept)) for each in starts),
             *(NewTick(moment(each), waits=True) for each in waits),
         ),
-        skipped=(*_stretch(left_out, NO_SERVER), *_stretch(passed, NEWER if waits else STILL_GOES)),
+        skipped=(
+            *_left_out(left_out, schedule, silent_since),
+            *_stretch(passed, NEWER if waits else STILL_GOES),
+        ),
         replaces_waiting=bool(waits),
+        displaced=displaced,
     )
 
 
 def skip_all(schedule: Schedule, looked_at: datetime, now: datetime, why: str) -> tuple[Skipped, ...]:
     """Return the stretch of all times of a schedule that was replaced or paused; empty: there were none."""
     return _stretch(due_s(schedule, second(looked_at), second(now)), why)
+
+
+def _left_out(times: Sequence[int], schedule: Schedule, silent_since: datetime | None) -> tuple[Skipped, ...]:
+    """Return the stretches of missed times that are not kept."""
+    if schedule.missed == "all":
+        return _stretch(times, TOO_MANY)
+    split = len(times) if silent_since is None else bisect_right(times, second(silent_since))
+    return (*_stretch(times[:split], NO_SERVER), *_stretch(times[split:], NO_STORE))
 
 
 def _stretch(times: Sequence[int], why: str) -> tuple[Skipped, ...]:

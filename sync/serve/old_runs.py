@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..clock import Clock
 from ..config.head import Head
-from ..config.run_history import HistorySettings
+from ..config.run_retention import HistorySettings
 from ..store import Store
 
 #: A pipeline is looked at once in so long; most that one turn looks at.

@@ -12,14 +12,12 @@ from ..freshness import alert, heartbeat
 from ..freshness.look import FolderLook, StoreLook, look_at_files
 from ..store import Store
 from .files import PipelineFiles
-from .server import Server
+from .server import LIVES_S, Server
 
 #: Seconds between two looks, of which each is at most one message, and between two heartbeats.
 ALERT_S, HEARTBEAT_S = 30.0, 60.0
 #: No server has looked if this one has not for so long; what came of it has so long to catch up.
 GAP_S, CATCH_UP_S = 90.0, 600.0
-#: A server lives whose last turn was at most so long ago.
-LIVES_S = 120.0
 
 Say = Callable[[str, str], None]
 

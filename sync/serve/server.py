@@ -12,9 +12,10 @@ from typing import Protocol
 
 from ..clock import Clock
 from ..errors import StateError, StoreUnreachable
-from ..schedules import Look, next_times
+from ..schedules import TOO_MANY, Look, next_times
 from ..store import Store
 from ..store.owner import Owner
+from ..store.schedules import SILENT_S
 from ..store.servers import OpenTick, OrderedTick, Standing, is_ahead
 from .files import PipelineFiles, ServedFile, Taken
 from .late_runs import LateRuns
@@ -23,6 +24,8 @@ from .versions import own_version
 
 #: Seconds between two looks at the folder, at due deliveries, between two signs of life, and two looks for late runs.
 FILES_S, DELIVERIES_S, HEARTBEAT_S, LATE_S = 2.0, 5.0, 10.0, 10.0
+#: A server whose last complete turn is older starts nothing.
+LIVES_S = 30.0
 #: A process has so long to claim its tick before another one is started.
 CLAIM_S = 30.0
 #: `recover` is started again after so long, doubling.
@@ -33,6 +36,9 @@ _SIGNAL = 128
 _READ_BYTES = 100_000
 #: Most characters of an error of a process.
 _MOST_ERROR = 500
+
+#: Parts of what a database reports about a full disk.
+_FULL = ("disk is full", "No space left on device")
 
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -103,6 +109,10 @@ class Server:
         #: Pipeline -> when its schedule is due next, by the store's clock.
         self._due_at: dict[str, datetime] = {}
         self._now = _START
+        #: The store's time of the last turn that has decided on all times up to it; at first the time of the start.
+        self._decided_at = clock.now()
+        #: True if the store has failed to answer since then.
+        self._was_silent = False
         #: Whether the store and the log have what the files say.
         self._is_told = True
         #: Pipeline -> its file, whose schedule the store has.
@@ -116,17 +126,34 @@ class Server:
         self._old_runs = OldRuns(store, clock)
         #: What the files said when the last turn ended, for other threads; None: no turn has come to its end.
         self.taken: Taken | None = None
-        #: Monotonic time of the end of the last turn.
+        #: Monotonic time of the end of the last complete turn.
         self.turned_at = -math.inf
+        #: Why the last turn has failed, without names and addresses. `None` if it has not.
+        self._failure: str | None = None
 
     def turn(self) -> None:
         """Do what is to be done now. A store that does not answer is told once, and asked again at the next turn."""
         try:
             self._turn()
         except StoreUnreachable as error:
+            self._was_silent = True
+            self._next_at["heartbeat"] = 0.0  # the next turn must write, because reading works on a full disk
             self._tell("store", f"{error}; nothing starts until it answers")
+            is_full = any(words in str(error) for words in _FULL)
+            self._failure = "the run store is full" if is_full else "the run store does not answer"
         else:
+            self._failure = None
             self._tell("store", None)
+
+    def why_not_ready(self) -> str | None:
+        """Return why this server starts nothing, or `None` if it does. Thread-safe, and public."""
+        if self._failure is not None:
+            return self._failure
+        late_s = self._clock.monotonic() - self.turned_at
+        if late_s <= LIVES_S:
+            return None
+        is_first = math.isinf(late_s)
+        return "the first turn has not ended" if is_first else f"no turn has ended for {late_s:.0f} s"
 
     def leave(self) -> None:
         """Tell the other servers that this one starts nothing any more; else its lease tells them."""
@@ -134,8 +161,9 @@ class Server:
             self._store.leave_server()
 
     def _turn(self) -> None:
+        asked_at = self._clock.monotonic()
         if self._is_time("files", FILES_S):
-            self._read_files()
+            asked_at = self._read_files()
         if self._is_time("heartbeat", HEARTBEAT_S) and not self._store.renew_server():
             self._report()
         for tick, (file, code) in self._processes.reap().items():
@@ -143,22 +171,33 @@ class Server:
         if self._is_time("late", LATE_S):
             self._late_runs.end(self._store.late_runs())
         standing = self._store.standing()
-        if self._look(standing):
+        self._was_silent |= self._is_late(asked_at)
+        asked_at = self._clock.monotonic()
+        has_new = self._look(standing)
+        self._decided_at = standing.now
+        if has_new:
             standing = self._store.standing()
         self._recover(standing)
         self._start(standing)
         self._prune()
+        self._was_silent = self._is_late(asked_at)
         self.taken = Taken(self._files.heads, self._files.broken)
         self.turned_at = self._clock.monotonic()
 
+    def _is_late(self, asked_at: float) -> bool:
+        """Return true if the store has answered so late after a monotonic time that it did not answer in between."""
+        return self._clock.monotonic() - asked_at > SILENT_S
+
     # -- files ---------------------------------------------------------------------------------------------------
 
-    def _read_files(self) -> None:
+    def _read_files(self) -> float:
+        """Read the files that have changed; return the monotonic time at which only the store was left to ask."""
         try:
             is_changed = self._files.look()
         except OSError as error:
             self._tell("folder", f"{self._folder} cannot be read: {error.strerror or error}")
-            return
+            return self._clock.monotonic()
+        asked_at = self._clock.monotonic()
         self._tell("folder", None)
         usable = self._files.usable
         self._is_told &= not is_changed
@@ -180,6 +219,7 @@ class Server:
             other = conflicts.get(name)
             said = f"{name}: another server reports another schedule of it, which counts until it has this one: {other}"
             self._tell(f"conflict {name}", said if other else None)
+        return asked_at
 
     def _report(self) -> None:
         schedules = {name: file.schedule for name, file in self._files.usable.items()}
@@ -227,7 +267,9 @@ class Server:
         schedules = {name: schedule for name, schedule in due.items() if schedule is not None}
         if not schedules:
             return False
-        looks = self._store.schedules.look(schedules)
+        looks = self._store.schedules.look(
+            schedules, decided_at=self._decided_at, answered_at=None if self._was_silent else now
+        )
         for name, schedule in schedules.items():
             self._due_at[name] = next(iter(next_times(schedule, now, 1)), datetime.max.replace(tzinfo=UTC))
         for name, found in looks.items():
@@ -242,6 +284,8 @@ class Server:
                 text = f"{each.first:%Y-%m-%d %H:%M:%SZ}{last} skipped ({each.count}): {each.why}"
                 self._say(f"{name}: {text}", "info")
             self._skips[name] = each.why
+        if found.displaced:
+            self._say(f"{name}: the oldest waiting ticks skipped ({found.displaced}): {TOO_MANY}", "info")
         if found.ticks:
             self._skips.pop(name, None)
 
@@ -377,4 +421,5 @@ def _last_error(log: Path) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    return next((f": {line[:_MOST_ERROR]}" for line in reversed(lines) if line.startswith("error")), "")
+    found = next((line for line in reversed(lines) if line.startswith("error")), "")
+    return f": {found[:_MOST_ERROR]}{'...' if len(found) > _MOST_ERROR else ''}" if found else ""

@@ -7,15 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
-from syncblocks.connectors.stream import Stream, TableState
+from syncblocks.connectors.stream import LedgerKey, LedgerRow, Stream, TableState
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WrittenRange
 
 from ..config import Pipeline, config_error_from_connector, put_at_its_place
 from ..delivery.masked_output import masked_output
+from ..plan.plan import PlannedStream
+from ..plan.planning import plan_streams
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import select_streams
 from ..store import Store
-from .reader import copy_of, destination_reader, live_records, offered_streams, within
+from .destination_reader import copy_of, destination_reader, live_records, offered_streams, within
 from .session import PipelineSession, open_session, role_of
 
 
@@ -125,6 +128,15 @@ def count_streams(session: PipelineSession, globs: Sequence[str] = (), tags: Seq
         left_out=selection.left_out,
         absent=selection.absent,
     )
+
+
+def plan_alone(session: PipelineSession, selected: SelectedStream, table: TableState, key: LedgerKey) -> PlannedStream:
+    """Plan one stream as if its table had a ledger row without a bookmark."""
+    row = LedgerRow(key=key, source=session.source_name, token="")
+    tables = {selected.destination_table: replace(table, ledger=(row,), rolled_back=frozenset())}
+    now = session.clock.now()
+    plan = plan_streams(session.pipeline, [selected], tables, {}, session.code, connectors=session.connectors, now=now)
+    return plan.streams[0]
 
 
 def _count_tables(session: PipelineSession, selected: Sequence[SelectedStream]) -> dict[str, int]:

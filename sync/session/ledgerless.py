@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from syncblocks.connectors.capabilities import Capabilities
+from syncblocks.connectors.capabilities import Adaptation, Capabilities
 from syncblocks.connectors.errors import ConnectorError, TakenOver
 from syncblocks.connectors.protocols import Capability, Destination, LoadsRanges
 from syncblocks.connectors.ranges import RangeReads
@@ -18,6 +18,56 @@ from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..store import Store
 from ..store.model import LostRun, StateCopy
+
+ADAPTATION = Adaptation(
+    passed_on=frozenset(
+        {
+            "bounds_records",
+            "computes_checksums",
+            "drops_deleted",
+            "filters_records",
+            "finds_streams",
+            "finds_types",
+            "flattens_objects",
+            "forgets_runs",
+            "has_former_names",
+            "holds_memory",
+            "keeps_latest",
+            "keeps_rejected",
+            "knows_limits",
+            "knows_place",
+            "lists_leftovers",
+            "lists_streams",
+            "lists_unreadable",
+            "looks_at_times",
+            "names_columns",
+            "names_tables",
+            "prepares",
+            "reads_limits",
+            "reads_log",
+            "reads_queries",
+            "reads_ranges",
+            "runs_statements",
+            "shows_address",
+            "skips_late",
+            "states_types",
+            "tracks_files",
+            "verifies_server",
+        }
+    ),
+    wrapped=frozenset({"listed", "loads_ranges"}),
+    dropped=frozenset(
+        {
+            "examines_tables",
+            "fences_statements",
+            "keeps_files",
+            "knows_privileges",
+            "lists_ledger",
+            "notes_log",
+            "refuses_keys",
+        }
+    ),
+)
 
 
 class Ledgerless:
@@ -90,18 +140,10 @@ class Ledgerless:
 
     def adapted(self, inner: Capabilities) -> Capabilities:
         """Return the destination's capabilities, without those that need a ledger in the destination."""
-        ranges = inner.loads_ranges
-        return replace(
+        return ADAPTATION.of(
             inner,
-            examines_tables=None,
-            fences_statements=None,
-            keeps_files=None,
-            knows_privileges=None,
-            lists_ledger=None,
-            notes_log=None,
-            refuses_keys=None,
-            listed=inner.listed - {Capability.KEEPS_HISTORY},
-            loads_ranges=None if ranges is None else _KeptRanges(self, ranges),
+            listed=lambda listed: listed - {Capability.KEEPS_HISTORY},
+            loads_ranges=lambda ranges: _KeptRanges(self, ranges),
         )
 
     def kept(self, load: Load, commits: Iterator[Commit]) -> Iterator[Commit]:
@@ -157,54 +199,6 @@ class Ledgerless:
             )
             for state in self._store.states(self._pipeline)
         ]
-
-
-#: Every capability of the inner destination: passed on unchanged, wrapped, or dropped.
-PASSED_ON = frozenset(
-    {
-        "bounds_records",
-        "computes_checksums",
-        "drops_deleted",
-        "filters_records",
-        "finds_streams",
-        "finds_types",
-        "flattens_objects",
-        "forgets_runs",
-        "has_former_names",
-        "holds_memory",
-        "keeps_latest",
-        "keeps_rejected",
-        "knows_limits",
-        "knows_place",
-        "lists_leftovers",
-        "lists_streams",
-        "lists_unreadable",
-        "looks_at_times",
-        "names_columns",
-        "names_tables",
-        "prepares",
-        "reads_log",
-        "reads_queries",
-        "reads_ranges",
-        "runs_statements",
-        "skips_late",
-        "states_types",
-        "tracks_files",
-        "verifies_server",
-    }
-)
-WRAPPED = frozenset({"listed", "loads_ranges"})
-DROPPED = frozenset(
-    {
-        "examines_tables",
-        "fences_statements",
-        "keeps_files",
-        "knows_privileges",
-        "lists_ledger",
-        "notes_log",
-        "refuses_keys",
-    }
-)
 
 
 class _KeptRanges:

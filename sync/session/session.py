@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from msgspec import Struct, field
 
-from syncblocks.connectors.capabilities import Capabilities, capabilities_of
+from syncblocks.connectors.capabilities import Capabilities, capabilities_of, shown_address
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
 from syncblocks.connectors.log_based import GivenUp
 from syncblocks.connectors.protocols import Destination, ListsStreams, Source
@@ -28,11 +29,13 @@ from ..delivery.masked_output import masked_output
 from ..delivery.subscriptions import UserCode, check_stream_filters, check_stream_names, load_user_code
 from ..errors import ConfigError
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
-from ..plan.checks import check_renames, nameable
-from ..plan.log_based import look_at_log, overdue_log, refuse_apart, without_positions
-from ..plan.plan import Connectors, Missing, Plan, missing_warnings
+from ..plan.features.log_based import look_at_log, overdue_log, refuse_apart, with_unlogged, without_positions
+from ..plan.features.replace_range import demand_interval
+from ..plan.plan import MAX_SAID, Connectors, Missing, Plan, missing_warnings
 from ..plan.planning import plan_streams, refuse_undecided
+from ..plan.refusals import check_name, check_renames, nameable
 from ..plan.replace_existing import without_existing
+from ..plan.run_options import NO_OPTIONS, RunOptions
 from ..plan.selection import (
     NoStream,
     NoSuchStream,
@@ -51,7 +54,6 @@ from ..plan.selection import (
 )
 from ..plan.start import ledger_row, place_mark, renamed_warnings
 from ..plan.worker_plan import WorkerPlan
-from ..plan.written_range import demand_interval
 from ..secrets import Redactor
 from ..store import Store
 from .missing_streams import look_for_missing
@@ -101,6 +103,16 @@ class PipelineSession(Struct, kw_only=True):
             destination_can=self.destination_can,
             read_back=self.read_back,
         )
+
+    @property
+    def source_address(self) -> str:
+        """The source's address for output."""
+        return self.redactor.redact(shown_address(self.source, self.source_can))
+
+    @property
+    def destination_address(self) -> str:
+        """The destination's address for output."""
+        return self.redactor.redact(shown_address(self.destination, self.destination_can))
 
     def use_store(self, store: Store | None, run_id: int | None = None) -> None:
         """Keep the state of a destination without a ledger in this store; `run_id`: the run that may change it."""
@@ -211,7 +223,10 @@ class PipelineSession(Struct, kw_only=True):
         if lists is None or any(entry.query for entry in self.pipeline.streams):
             found = self.discover()
             gone = gone_streams(self.pipeline, [stream.name for stream in found]) if in_turn else []
-            return select_names(self.pipeline, [*found, *gone], globs, only, tags, is_of_run=is_of_run)
+            try:
+                return select_names(self.pipeline, [*found, *gone], globs, only, tags, is_of_run=is_of_run)
+            except NoStream as error:
+                raise self._with_grants(error) from error.__cause__
         try:
             names = self._waited(lists.list_streams)
             if self._goes_on_under_former_names():
@@ -229,6 +244,18 @@ class PipelineSession(Struct, kw_only=True):
         emptied = self._emptied(replace(selection, catalog=catalog))
         catalog = tuple(emptied.get(stream.name, stream) for stream in catalog)
         return without_absent(self.pipeline, replace(selection, catalog=catalog), read)
+
+    def _with_grants(self, error: NoStream) -> NoStream:
+        """Add the grants for tables that the entries match and the source's user may not read."""
+        if (lists := self.source_can.lists_unreadable) is not None:
+            entries = self.pipeline.streams
+            matched = [
+                name for name in lists.unreadable_tables() if any(glob_matches(one.stream, name) for one in entries)
+            ]
+            if matched:
+                statements = "; ".join(lists.read_grants(matched[:MAX_SAID]))
+                error.message += f". To let the user read them, run `{statements}`"
+        return error
 
     def _emptied(self, selection: Selection) -> dict[str, Stream]:
         """Return the streams of files that have no columns any more, with those of the tables written before."""
@@ -401,9 +428,7 @@ def make_plan(
     *,
     streams: Sequence[str] = (),
     tags: Sequence[str] = (),
-    full_refresh: bool = False,
-    drop_history: bool = False,
-    may_be_late: bool = False,
+    options: RunOptions = NO_OPTIONS,
     only: Sequence[str] | None = None,
     is_of_run: bool = True,
     limits_log: bool | None = None,
@@ -416,9 +441,8 @@ def make_plan(
         store: the run store, for bookmarks that the destination may have lost; None if there is none yet.
         streams: globs of `--stream`; empty: all selected streams.
         tags: of `--tag`; empty: all selected streams.
-        full_refresh: replace every table and ignore every bookmark.
-        drop_history: with `full_refresh`, the histories as well.
-        may_be_late: the run may take a later time than its execution date, see `timed`.
+        options: of the run. This function leaves out `bookmarks`, `deletes`, `allow_deletes` and `fills`, which
+            `plan_with_options` adds to the plan.
         only: exact names of streams (`runs retry`).
         is_of_run: False: nothing is to be written by it, so that no interval is needed.
         limits_log: whether streams that hold too much of the source's log are given up, as a run does; None: as
@@ -451,7 +475,7 @@ def make_plan(
         if part is None:
             known = _known_states(store, pipeline.pipeline)
             try:
-                selection = session.select(streams, only, tags=tags, is_anew=full_refresh, in_turn=in_turn)
+                selection = session.select(streams, only, tags=tags, is_anew=options.full_refresh, in_turn=in_turn)
             except NoSuchStream as error:
                 if any(glob_matches(error.given, name) for name, _ in known):  # it was synced before
                     raise NoStream(error.message, key=error.key, nearest=error.nearest) from error
@@ -477,12 +501,14 @@ def make_plan(
         selected = tuple(replace(each, stream=refusals.refused(each.stream)) for each in selected)
         selected, unnamed = nameable(pipeline, selected, session.destination_can)
         tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
+        if part is None:
+            unnamed = (*check_name(pipeline, tables.values(), is_known=bool(known)), *unnamed)
         given_up = GivenUp()
         if part is None and session.log_until is None and (is_of_run if limits_log is None else limits_log):
             given_up = overdue_log(pipeline, selected, session.connectors, store)
             tables = without_positions(tables, given_up)
         existing: tuple[str, ...] = ()
-        if is_of_run and not full_refresh:
+        if is_of_run and not options.full_refresh:
             selected, existing = without_existing(pipeline, selected, tables)
         plan = plan_streams(
             pipeline,
@@ -491,27 +517,28 @@ def make_plan(
             known,
             session.code,
             connectors=session.connectors,
-            full_refresh=full_refresh,
-            drop_history=drop_history,
+            options=options._replace(is_late=options.is_late or not (is_of_run and pipeline.is_dated)),
             now=session.clock.now(),
-            may_be_late=may_be_late or not (is_of_run and pipeline.is_dated),
             in_turn=in_turn,
             part=part,
         )
     except ConnectorConfigError as error:
         raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
-    if is_of_run and not full_refresh:
+    if is_of_run and not options.full_refresh:
         demand_interval(pipeline, selected)
     refuse_undecided(pipeline, plan)
     if part is None:
-        of_log = look_at_log(pipeline, plan.streams, session.connectors, given_up)
+        with _placed_source_errors(pipeline):
+            of_log = look_at_log(pipeline, plan.streams, session.connectors, given_up)
+        planned, unlogged = with_unlogged(plan.streams, of_log)
+        plan, of_log = replace(plan, streams=planned), replace(of_log, warnings=(*of_log.warnings, *unlogged))
     else:
         of_log = refuse_apart(plan.streams)
     if streams or tags or only is not None:
         skipped = ()
     texts = tuple(f"stream {name!r} is skipped: {reasons[name]}" for name in skipped)
     texts += (*unnamed, *existing, *of_log.warnings)
-    if selection.is_whole and not full_refresh:
+    if selection.is_whole and not options.full_refresh:
         texts += _renamed(session, selection, plan)
     texts += tuple(f"stream {name!r} is skipped: {reason}" for name, reason in selection.absent.items())
     warnings = (
@@ -542,6 +569,15 @@ def _renamed(session: PipelineSession, selection: Selection, plan: Plan) -> tupl
         renamed_warnings(each, each.table, each.key, each.start, source=source, names=names) for each in plan.streams
     )
     return tuple(chain.from_iterable(found))
+
+
+@contextmanager
+def _placed_source_errors(pipeline: Pipeline) -> Iterator[None]:
+    """Raise wrong settings of the source as a ConfigError with their place in the file."""
+    try:
+        yield
+    except ConnectorConfigError as error:
+        raise config_error_from_connector(pipeline, "source", error) from error
 
 
 def _make_both(pipeline: Pipeline) -> tuple[Any, Any]:

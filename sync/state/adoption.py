@@ -16,17 +16,16 @@ from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.field_facts import TypeOrigin, facts_of
 from syncblocks.connectors.incremental.bookmarks import from_json, to_json
 from syncblocks.connectors.read_spec import ReplicationMethod
-from syncblocks.connectors.stream import LedgerRow, TableRecords, TableState
-from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.stream import TableRecords, TableState
 from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..errors import StateError
+from ..plan.guessed_types import is_unlike
 from ..plan.plan import PlannedStream
-from ..plan.planning import plan_streams
 from ..plan.policy import Configured
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import one_stream
-from ..session.inspection import selected_streams
+from ..session.inspection import plan_alone, selected_streams
 from ..session.session import PipelineSession
 from ..store import Store
 from ..store.model import StateCopy, StateVersion
@@ -64,8 +63,8 @@ def adopt_table(session: PipelineSession, store: Store | None, name: str, texts:
     if store is not None and (appended := _appended(session, store, selected, table)) is not None:
         return _merge_appended(session, store, selected, table, appended, texts)
     _refuse_unfit(selected, table)
-    planned = _planned(session, selected, table)
-    if planned.is_schema_decided and (differs := _renamed(planned) or _unfit(planned)):
+    planned = plan_alone(session, selected, table, key_of(session, selected))
+    if planned.is_schema_decided and (differs := _renamed(planned) or _unfit(planned) or _unlike(selected, planned)):
         raise StateError(differs)
     records = _examined(session, planned, wants_bookmark=not texts)
     if records is not None:
@@ -103,7 +102,7 @@ def _merge_appended(
     """Let a merge continue a table that the stream has appended to, if no two of its records have one key."""
     if texts:
         raise StateError("the stream goes on from its bookmark; `syncblocks state set` sets another one")
-    planned = _planned(session, selected, table)
+    planned = plan_alone(session, selected, table, key_of(session, selected))
     records = _examined(session, planned, wants_bookmark=False)
     assert records is not None, "a merge has a key"
     _refuse_keys(planned, records, needs_index=False)
@@ -143,15 +142,6 @@ def _refuse_unfit(selected: SelectedStream, table: TableState) -> None:
         raise StateError(f"{shown} is in the ledger already ({owners}); `syncblocks state set` changes a bookmark")
 
 
-def _planned(session: PipelineSession, selected: SelectedStream, table: TableState) -> PlannedStream:
-    """Plan the stream as if its table had a ledger row."""
-    row = LedgerRow(key=key_of(session, selected), source=session.source_name, token="")
-    tables = {selected.destination_table: replace(table, ledger=(row,))}
-    now = session.clock.now()
-    plan = plan_streams(session.pipeline, [selected], tables, {}, session.code, connectors=session.connectors, now=now)
-    return plan.streams[0]
-
-
 def _renamed(planned: PlannedStream) -> str:
     """Say before which names Mage has put `_` in the table, for which words depends on the database; empty: none."""
     assert planned.table.schema is not None
@@ -188,6 +178,24 @@ def _unfit(planned: PlannedStream) -> str:
     reasons = "; ".join(planned.mapping.refusals)
     line = f"; or copy into the stream's entry under `streams`: types: {{{', '.join(types)}}}" if types else ""
     return f"stream {planned.name!r} does not fit table {planned.key.destination_table!r}: {reasons}{line}"
+
+
+def _unlike(selected: SelectedStream, planned: PlannedStream) -> str:
+    """Describe columns whose values are of another kind than the table's, with `types` to copy, or return ""."""
+    guessed, schema = selected.stream.schema, planned.stream.schema
+    found = [
+        (name, guessed.field(name).type, schema.field(name).type)
+        for name in schema.names
+        if name in guessed.names and is_unlike(guessed.field(name), schema.field(name).type)
+    ]
+    if not found:
+        return ""
+    reasons = "; ".join(f"column {name!r} has {own} values, but the table has {kind}" for name, own, kind in found)
+    types = ", ".join(f"{yaml_text(name)}: {_type_text(kind)}" for name, _, kind in found)
+    return (
+        f"stream {planned.name!r} does not fit table {planned.key.destination_table!r}: {reasons}. To read the values "
+        f"as the table's type, copy into the stream's entry under `streams`: types: {{{types}}}"
+    )
 
 
 def _is_of_text(field: pa.Field) -> bool:
@@ -326,7 +334,7 @@ def _json_of(value: Any, kind: pa.DataType) -> Any:
 
 
 def _notes(planned: PlannedStream, unique: Sequence[str]) -> list[str]:
-    changes = [change for change in planned.changes if change != "replace table"]
+    changes = [change for change in planned.texts.changes if change != "replace table"]
     notes = [f"the next run changes the table: {'; '.join(changes)}"] if changes else []
     if not planned.is_schema_decided:
         differing = [text for text in (_renamed(planned), _unfit(planned)) if text]

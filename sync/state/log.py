@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 
 from ..errors import ConfigError
-from ..plan.log_based import log_rows
+from ..plan.features.log_based import log_rows
 from ..session.inspection import selected_streams
 from ..session.session import PipelineSession
 from ..store import Store

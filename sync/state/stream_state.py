@@ -32,7 +32,7 @@ from syncblocks.connectors.struct_helpers import replace
 
 from ..config.value_types import span_s
 from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match
-from ..plan.log_based import is_logged, log_name
+from ..plan.features.log_based import is_logged, log_name
 from ..plan.policy import Configured
 from ..plan.selection import one_stream
 from ..plan.start import ledger_row, source_of, unmarked
@@ -40,6 +40,7 @@ from ..session.inspection import selected_streams
 from ..session.session import PipelineSession
 from ..store import Store
 from ..store.model import StateCopy
+from .restored import in_restored_table
 
 #: A date without a time; of a column with a zone it means midnight in UTC.
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -60,6 +61,8 @@ class StreamState:
     completed_by: str | None = None
     #: The row says from which log the stream is, or was, read.
     is_logged: bool = False
+    #: The bookmark has hashes of the records at it, so that an append does not write these again.
+    knows_records: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +181,7 @@ def rewind_state(
 
     Raises:
         ConfigError: no such stream, no bookmark yet, a value of another type, or a value past the current bookmark.
+        StateError: the table was restored to an older version, and an append cannot recognize the records in it.
         AlreadyRunning: the pipeline is running.
     """
     refuse_while_running(session, store)
@@ -200,7 +204,12 @@ def rewind_state(
             "`syncblocks state set` sets it nevertheless",
             key="STREAM",
         )
-    return write_bookmark(session, store, selected, wanted), present
+    key = key_of(session, selected)
+    table, _ = _table_and_row(session, key)
+    if key not in table.rolled_back or stream.keeps_own_bookmark:
+        return write_bookmark(session, store, selected, wanted), present
+    wanted = in_restored_table(session, selected, table, key, wanted)
+    return replace(write_bookmark(session, store, selected, wanted), knows_records=BOUNDARY in wanted), present
 
 
 def _place_in_log(session: PipelineSession, selected: Configured, texts: Mapping[str, str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from .connection import Row, StoreConnection, value_of
-from .facts import Subject
+from .freshness_facts import Subject
 from .statements import insert, update
 from .table_names import ALERT
 from .transactions import Transactions

@@ -10,8 +10,8 @@ from syncblocks.connectors.struct_helpers import replace
 from ..errors import StateError
 from ..failpoints import failpoint
 from .connection import Row, StoreConnection
-from .counters import TypeCounter, ask_counters, decide, save_counters, stop_claims
 from .event_rows import EventRow, write_events
+from .last_block_run import TypeCounter, ask_counters, decide, save_counters, stop_claims
 from .model import (
     CANCELLED,
     CRASHED,

@@ -12,8 +12,8 @@ from ..failpoints import failpoint
 from .attempts import ask_streams, claim_streams, end, set_streams
 from .claims import ask_claim, ask_take, check_claim
 from .connection import Answer, StoreConnection
-from .counters import ask_counters, save_counters, stop_claims
 from .event_rows import EventRow, write_events
+from .last_block_run import ask_counters, save_counters, stop_claims
 from .model import (
     CANCELLED,
     CRASHED,
@@ -48,7 +48,7 @@ _FORMER = f"""SELECT s.status FROM {STREAM_RUN} s
 _END = update(
     BLOCK_RUN,
     "status type_index is_last row_count size_bytes ended_at bookmark_before bookmark_after "
-    "schema_changes error rows_rejected rows_deleted notices lag",
+    "schema_changes error rows_rejected rows_deleted rows_replaced notices warnings lag",
     "run_id = :run_id AND attempt = :number AND block = :block AND stream = :stream",
 )
 
@@ -214,7 +214,9 @@ def _figures(run: LockedRun, stream: str, block: BlockOutcome) -> dict[str, Any]
         "error": encode_error(block.error),
         "rows_rejected": block.rows_rejected,
         "rows_deleted": block.rows_deleted,
+        "rows_replaced": block.rows_replaced,
         "notices": list(block.notices) or None,
+        "warnings": None if block.warnings is None else dict(block.warnings),
         "lag": None if block.lag is None else dict(block.lag),
     }
 

@@ -43,7 +43,7 @@ def _codecs(times: Codec) -> dict[str, Codec]:
     names = {
         _AS_JSON: (
             "event variables plan error blocks config details schema_changes bookmark bookmark_before bookmark_after "
-            "shape causes notices streams schedule pipelines told over_told progress scopes lag"
+            "shape causes notices streams schedule pipelines told over_told progress scopes lag warnings"
         ),
         times: (
             "now earliest lease_until cancel_requested_at execution_date created_at started_at ended_at not_before "

@@ -11,7 +11,7 @@ from syncblocks.callbacks.plain_text import plain_text
 from syncblocks.callbacks.protocols import Callbacks, Delivery, Outcome
 
 from ..errors import StateError
-from .actions import note
+from .audit_log import note
 from .connection import Answer, Row, StoreConnection, Values, value_of
 from .event_kwargs import delivery_kwargs
 from .model import PIPELINE, DeliveryRecord, DeliveryTry, HistoryEntry

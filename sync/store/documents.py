@@ -37,6 +37,13 @@ def change_in_words(change: Mapping[str, Any]) -> str:
     return f"column {column!r} changed from {before} to {after}"
 
 
+def warnings_in_words(warnings: Mapping[str, int]) -> str:
+    """Return the numbers of WARN and ERROR lines in words."""
+    counts = {level: warnings.get(level.lower(), 0) for level in ("WARN", "ERROR")}
+    lines = [f"{count:,} {level} line{'s' if count > 1 else ''}" for level, count in counts.items() if count]
+    return " and ".join(lines)
+
+
 def duration_s(run: PipelineRun) -> float | None:
     """Return how long the latest attempt took; None: it has not ended."""
     return None if run.ended_at is None else (run.ended_at - run.started_at).total_seconds()

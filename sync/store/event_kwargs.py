@@ -29,7 +29,17 @@ _STREAM_STATUSES = f"SELECT status FROM {STREAM_RUN} WHERE run_id = :run_id AND 
 
 #: Values of these keys for a block run that is still running.
 _GOES_ON: dict[str, Any] = dict.fromkeys(
-    ("rows", "rows_rejected", "rows_deleted", "bytes", "ended_at", "bookmark_before", "bookmark_after")
+    (
+        "rows",
+        "rows_rejected",
+        "rows_deleted",
+        "rows_replaced",
+        "warnings",
+        "bytes",
+        "ended_at",
+        "bookmark_before",
+        "bookmark_after",
+    )
 )
 _GOES_ON["status"] = RUNNING
 
@@ -158,6 +168,8 @@ def _block_run(row: Row) -> dict[str, Any]:
         "rows": row.row_count,
         "rows_rejected": row.rows_rejected,
         "rows_deleted": row.rows_deleted,
+        "rows_replaced": row.rows_replaced,
+        "warnings": row.warnings,
         "bytes": row.size_bytes,
         "started_at": row.started_at,
         "ended_at": row.ended_at,

@@ -15,7 +15,7 @@ from ..failpoints import failpoint
 from .attempts import ask_streams, claim_streams, set_claims, stop
 from .claims import ask_take
 from .connection import Conflict, StoreConnection
-from .counters import ask_counters, save_counters
+from .last_block_run import ask_counters, save_counters
 from .model import CANCELLED, RUNNING, UNCLAIMED, AttemptPlan
 from .outbox import release_gate, void_leases
 from .owner import Owner

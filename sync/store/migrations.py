@@ -415,6 +415,10 @@ STEPS: dict[str, tuple[Step, ...]] = {
     ),
     # Of a stream that is read out of a log: how far it was behind before and after.
     "0017": ("ALTER TABLE _syncblocks_block_run ADD COLUMN lag TEXT",),
+    # Numbers of the WARN and ERROR lines in the source's log; NULL if it had none, and for earlier runs.
+    "0018": ("ALTER TABLE _syncblocks_block_run ADD COLUMN warnings TEXT",),
+    # Records that another record of the same commit replaced; NULL if they were not counted, and for earlier runs.
+    "0019": ("ALTER TABLE _syncblocks_block_run ADD COLUMN rows_replaced BIGINT",),
 }
 REVISIONS = tuple(STEPS)
 

@@ -121,6 +121,8 @@ class BlockOutcome(msgspec.Struct, frozen=True, kw_only=True):
     rows_rejected: int | None = None
     #: Records deleted or marked, since the source no longer has them; of the data exporter only.
     rows_deleted: int | None = None
+    #: Records that another record of the same commit replaced; of the data exporter only.
+    rows_replaced: int | None = None
     size_bytes: int | None = None
     bookmark_before: Any = None
     bookmark_after: Any = None
@@ -128,6 +130,8 @@ class BlockOutcome(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorInfo | None = None
     #: What a person should know of its columns, in sentences.
     notices: tuple[str, ...] = ()
+    #: Numbers of the WARN and ERROR lines in the source's log; `None` if it had none, or if nobody counts them.
+    warnings: Mapping[str, int] | None = None
     #: Of a stream that is read out of a log: how far it was behind, as `LogLag` says it.
     lag: Mapping[str, Any] | None = None
     #: Path of the block's spooled output, if a callback asks for it.
@@ -293,8 +297,12 @@ class BlockRun(msgspec.Struct, frozen=True, kw_only=True):
     rows_rejected: int | None = None
     #: Records deleted or marked, since the source no longer has them; None: nobody has looked.
     rows_deleted: int | None = None
+    #: Records that another record of the same commit replaced. `None` if they are not counted.
+    rows_replaced: int | None = None
     #: What a person should know of its columns, in sentences.
     notices: tuple[str, ...] = ()
+    #: Numbers of the WARN and ERROR lines in the source's log; `None` if it had none, or if nobody counts them.
+    warnings: Mapping[str, int] | None = None
     #: Of a stream that is read out of a log: how far it was behind, as `LogLag` says it.
     lag: Mapping[str, Any] | None = None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from .actions import Action
+from .audit_log import Action
 from .connection import Row, StoreConnection, value_of
 from .model import (
     DATA_EXPORTER,

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..errors import AlreadyRunning, NothingToRetry, NotLatest, RunFinished, StateError
-from .actions import note
+from .audit_log import note
 from .connection import Conflict, Row, StoreConnection, value_of
 from .model import (
     RUNNING,
@@ -184,7 +184,7 @@ class Runs:
             more = {"trigger_id": trigger, "causes": [], "retries": run_id}
             return decoded(write_tick(connection, run.now, run.pipeline, "retry", key, by, **more))
 
-    def take_over_run(self, run_id: int) -> PipelineRun:
+    def reclaim_run(self, run_id: int) -> PipelineRun:
         """Become the owner of an active run whose process is dead. Idempotent.
 
         Raises:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
 
 from ..errors import StateError
-from ..schedules import NEWER, Look, NewTick, Schedule, Skipped, look, previous_time, skip_all
-from .actions import note
+from ..schedules import NEWER, TOO_MANY, Look, NewTick, Schedule, Skipped, look, previous_time, skip_all
+from .audit_log import note
 from .connection import Row, StoreConnection, value_of
 from .model import RUNNING
 from .owner import Owner
@@ -21,20 +22,23 @@ from .transactions import Transactions
 
 CHANGED, FORGOTTEN, RESET = "schedule changed", "schedule forgotten", "schedule reset"
 
+#: A run store that takes longer to answer did not answer in between.
+SILENT_S = 10.0
+
 _COLUMNS = "pipeline file schedule looked_at is_paused"
 _NEW = f"{insert(SCHEDULE, _COLUMNS)} ON CONFLICT (pipeline) DO NOTHING"
 _LOCKED = f"SELECT * FROM {SCHEDULE} WHERE {{is_one}} ORDER BY pipeline FOR UPDATE"
-_RUNNING = f"""SELECT r.pipeline, r.owner, r.lease_until, t.role FROM {PIPELINE_RUN} r
+_RUNNING = f"""SELECT r.pipeline, r.owner, r.lease_until FROM {PIPELINE_RUN} r
     JOIN {ATTEMPT} a ON a.run_id = r.id AND a.attempt = r.attempt
-    LEFT JOIN {TICK} t ON t.run_id = r.id AND t.retries IS NULL
     WHERE r.{{is_one}} AND r.is_active = TRUE AND r.hold_s IS NULL AND a.status = '{RUNNING}'"""
 _OPEN = "kind = 'schedule' AND (state = 'waiting' OR state = 'claimed')"
-_QUEUED = f"SELECT pipeline, role FROM {TICK} WHERE {{is_one}} AND {_OPEN}"
+_QUEUED = f"SELECT pipeline, state FROM {TICK} WHERE {{is_one}} AND {_OPEN}"
 _LAST = f"""SELECT id, state, why, skipped_count FROM {TICK} WHERE pipeline = :pipeline AND kind = 'schedule'
     ORDER BY tick_key DESC LIMIT 1"""
 _LENGTHEN = update(TICK, "skipped_to skipped_count", "id = :id")
 _WAITING = "pipeline = :pipeline AND kind = 'schedule' AND state = 'waiting'"
 _SKIP = update(TICK, "state why", _WAITING)
+_OLDEST = f"SELECT id FROM {TICK} WHERE {_WAITING} ORDER BY tick_key LIMIT :number"
 # A time that comes again, after the clock was ahead, gets a tick of its own.
 _RENAME = f"UPDATE {TICK} SET tick_key = tick_key || ' reset ' || id WHERE pipeline = :pipeline AND due_at > :now"
 
@@ -118,12 +122,22 @@ class Schedules:
                     _set(connection, row.pipeline, file=file)
         return conflicts
 
-    def look(self, schedules: Mapping[str, Schedule]) -> dict[str, Look]:
+    def look(
+        self,
+        schedules: Mapping[str, Schedule],
+        *,
+        decided_at: datetime | None = None,
+        answered_at: datetime | None = None,
+    ) -> dict[str, Look]:
         """Decide on the times that have come; make ticks, and record the times that get none.
 
         Args:
             schedules: Pipeline -> its schedule as the caller knows it. If another one is in force, the caller is out
                 of date, and nothing is decided.
+            decided_at: the store's time of the caller's last look. `None` if that is unknown.
+            answered_at: the store's time of its last answer to the caller. If this transaction is much later, the store
+                did not answer in between, for example because another process locked it. `None` if the store has failed
+                to answer since `decided_at`.
 
         Returns:
             Pipeline -> what was decided.
@@ -132,7 +146,8 @@ class Schedules:
         with self._transactions.write("look_at_schedules") as connection:
             rows = self._locked(connection, schedules)
             now = self._transactions.now(connection)
-            busy = self._busy(connection, schedules, now)
+            has_answered = answered_at is not None and now - answered_at <= timedelta(seconds=SILENT_S)
+            running, waiting = self._busy(connection, schedules, now)
             for row in rows:
                 schedule = schedules[row.pipeline]
                 if row.schedule != encoded(schedule) or row.looked_at >= now or is_paused(row, now):
@@ -140,17 +155,21 @@ class Schedules:
                 looked_at = row.looked_at
                 if row.is_paused:
                     looked_at = self._end_pause(connection, row, pause_end(row))
-                roles = busy.get(row.pipeline, ())
                 found = look(
                     schedule,
                     looked_at,
                     now,
-                    is_busy=bool(roles),
-                    is_catching_up=bool(roles) and all(role == "missed" for role in roles),
+                    is_busy=row.pipeline in running,
+                    waiting=waiting.get(row.pipeline, 0),
+                    silent_since=None if has_answered else decided_at,
                 )
                 if found.replaces_waiting:
                     values = {"pipeline": row.pipeline, "state": "skipped", "why": NEWER}
                     connection.run(f"{_SKIP} AND role = 'waits'", values)
+                if found.displaced:
+                    oldest = connection.column(_OLDEST, {"pipeline": row.pipeline, "number": found.displaced})
+                    values = {"pipeline": row.pipeline, "state": "skipped", "why": TOO_MANY}
+                    connection.run_many(f"{_SKIP} AND id = :id", ({**values, "id": each} for each in oldest))
                 for tick in found.ticks:
                     _make(connection, row.pipeline, schedule, tick)
                 self._record(connection, row.pipeline, found.skipped)
@@ -244,16 +263,17 @@ class Schedules:
 
     def _busy(
         self, connection: StoreConnection, pipelines: Collection[str], now: datetime
-    ) -> dict[str, list[str | None]]:
-        """Return the roles of ticks whose runs go, or have not begun; a run that only delivers does not go."""
+    ) -> tuple[set[str], Counter[str]]:
+        """Return the pipelines with a run or an open tick of the schedule, and the number of ticks that wait in each.
+
+        A run that only delivers callbacks does not count.
+        """
         is_one, values = one_of("pipeline", pipelines)
-        found: dict[str, list[str | None]] = {}
-        for row in connection.rows(_RUNNING.format(is_one=is_one), values):
-            if self._transactions.is_alive(row.owner, row.lease_until, now):
-                found.setdefault(row.pipeline, []).append(row.role)
-        for row in connection.rows(_QUEUED.format(is_one=is_one), values):
-            found.setdefault(row.pipeline, []).append(row.role)
-        return found
+        runs = connection.rows(_RUNNING.format(is_one=is_one), values)
+        queued = connection.rows(_QUEUED.format(is_one=is_one), values)
+        alive = {row.pipeline for row in runs if self._transactions.is_alive(row.owner, row.lease_until, now)}
+        waiting = Counter(row.pipeline for row in queued if row.state == "waiting")
+        return alive | {row.pipeline for row in queued}, waiting
 
     def _end_pause(self, connection: StoreConnection, row: Row, at: datetime) -> datetime:
         why = f"paused: {row.pause_reason}" if row.pause_reason else "paused"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from syncblocks.callbacks.protocols import Callbacks
 
 from ..clock import Clock
-from .actions import Actions
 from .attempts import Attempts
+from .audit_log import Actions
 from .claims import Claims
 from .close import Closing
 from .database import Database, demand_writable, missing_privileges, open_as_it_is, open_database, store_exists
@@ -33,7 +33,7 @@ from .watching import Watching
 if TYPE_CHECKING:
     from .access import Access
     from .alerts import Alerts
-    from .facts import FactReads
+    from .freshness_facts import FactReads
     from .run_views import RunViews
     from .schedules import Schedules
     from .views import Views
@@ -53,7 +53,7 @@ class Store:
         self.begin_run = runs.begin_run
         self.begin_retry = runs.begin_retry
         self.order_retry = runs.order_retry
-        self.take_over_run = runs.take_over_run
+        self.reclaim_run = runs.reclaim_run
         self.renew = runs.renew
         self.standings = runs.standings
         self.is_owner = runs.is_owner
@@ -268,7 +268,7 @@ class Store:
 
     def fact_reads(self) -> FactReads:
         """Return what tells how pipelines stand."""
-        from .facts import FactReads
+        from .freshness_facts import FactReads
 
         return FactReads(self._transactions)
 

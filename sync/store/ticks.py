@@ -9,7 +9,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from ..errors import StateError
-from .actions import note
+from .audit_log import note
 from .connection import Row, StoreConnection, value_of
 from .model import LostRun
 from .statements import insert, update

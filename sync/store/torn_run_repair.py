@@ -12,9 +12,9 @@ from typing import Any
 
 from .attempts import set_streams
 from .connection import Row, StoreConnection
-from .counters import TypeCounter, ask_counters
 from .drivers import Sqlite
 from .event_rows import EventRow, write_events
+from .last_block_run import TypeCounter, ask_counters
 from .model import CANCELLED, DATA_EXPORTER, FAILURE, RUNNING, STREAM, SUCCESS, UNCLAIMED, ErrorInfo, encode_error
 from .plans import Plans
 from .runs import begin_attempt, set_run

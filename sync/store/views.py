@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from .actions import Action
+from .audit_log import Action
 from .connection import Row, StoreConnection, value_of
 from .model import DATA_EXPORTER, DATA_LOADER, FAILURE, ErrorInfo, decode_error
 from .statements import one_of
@@ -95,7 +95,7 @@ _STREAM_RUNS = f"""SELECT run_id, attempt, status, destination_table FROM {STREA
     WHERE pipeline = :pipeline AND stream = :stream AND run_id < :before
     ORDER BY run_id DESC, attempt DESC LIMIT :most"""
 _BLOCKS = f"""SELECT s.run_id, s.attempt, s.status, s.destination_table, b.block_type, b.row_count, b.rows_rejected,
-    b.rows_deleted, b.started_at, b.ended_at, b.bookmark_before, b.bookmark_after, b.error
+    b.rows_deleted, b.rows_replaced, b.started_at, b.ended_at, b.bookmark_before, b.bookmark_after, b.error
     FROM ({_STREAM_RUNS}) s LEFT JOIN {BLOCK_RUN} b
     ON b.run_id = s.run_id AND b.attempt = s.attempt AND b.stream = :stream
     ORDER BY s.run_id DESC, s.attempt DESC, b.position"""
@@ -236,6 +236,7 @@ class StreamRun(Struct, frozen=True, kw_only=True):
     rows_read: int | None = None
     rows_written: int | None = None
     rows_deleted: int | None = None
+    rows_replaced: int | None = None
     rows_rejected: int | None = None
     #: From the begin of its first block run to the end of its last one.
     started_at: datetime | None = None
@@ -470,6 +471,7 @@ def _stream_run(blocks: Sequence[Row]) -> StreamRun:
         rows_read=None if loader is None else loader.row_count,
         rows_written=None if exporter is None else exporter.row_count,
         rows_deleted=None if exporter is None else exporter.rows_deleted,
+        rows_replaced=None if exporter is None else exporter.rows_replaced,
         rows_rejected=sum(rejected) if rejected else None,
         started_at=min(begun, default=None),
         ended_at=max(ended, default=None) if len(ended) == len(blocks) else None,

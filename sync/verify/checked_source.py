@@ -20,7 +20,7 @@ from ..session.session import PipelineSession
 
 def passing(session: PipelineSession, planned: PlannedStream) -> PipelineSession:
     """Return a session to compare one stream with: its source leaves out the records that are not written."""
-    if not (planned.checks or planned.write.deleted_when) or not planned.is_schema_decided:
+    if not (planned.record_checks.checks or planned.write.deleted_when) or not planned.is_schema_decided:
         return session
     source = cast(Source, PassingSource(session.source, planned))
     # A database's own checksums would count all records.
@@ -37,7 +37,7 @@ class PassingSource:
         arriving = [name for name in planned.mapping.declared.schema.names if name not in planned.policy.added.names]
         own = dict(zip(arriving, stream.schema.names, strict=True))
         self._deleted_when = planned.write.deleted_when
-        conditions = [*planned.checks, *([self._deleted_when] if self._deleted_when is not None else [])]
+        conditions = [*planned.record_checks.checks, *([self._deleted_when] if self._deleted_when is not None else [])]
         #: Columns of the conditions: name as it arrives -> name at the source.
         self._names = {each.field.name: own[each.field.name] for each in conditions}
         fields = [planned.mapping.arriving.schema.field(name) for name in self._names]
@@ -90,10 +90,10 @@ class PassingSource:
 
         columns = [batch.column(own) for own in self._names.values()]
         arrived = self._mapping.convert(pa.RecordBatch.from_arrays(columns, names=list(self._names)))
-        if not self._planned.checks:
+        if not self._planned.record_checks.checks:
             assert self._deleted_when is not None, "one of them makes the source"
             return batch.filter(pc.invert(say_deleted(arrived, self._deleted_when))), 0
-        is_good = passes(arrived, self._planned.checks)
+        is_good = passes(arrived, self._planned.record_checks.checks)
         kept = batch.filter(is_good)
         failed = batch.num_rows - kept.num_rows
         if self._deleted_when is not None:

@@ -20,7 +20,7 @@ from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition
 
 from ..plan.plan import Connectors, PlannedStream
 from ..plan.reading import computing
-from ..session.reader import described
+from ..session.destination_reader import described
 from .checksums import only_columns, system_of
 from .latest_records import Ages
 

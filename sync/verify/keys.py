@@ -17,10 +17,11 @@ from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.checksums import EVERYTHING, Digest, KeyRange
 from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, Interrupted
 from syncblocks.connectors.read_spec import Condition
-from syncblocks.connectors.stream import Rejected, Stream
-from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.stream import Rejected, Stream, Warned
+from syncblocks.connectors.struct_helpers import asdict, replace
 
 from ..plan.reading import computing
+from ..store.documents import warnings_in_words
 from .checksums import SideReader
 from .comparison import RangeDifference, differing_ranges
 
@@ -173,6 +174,12 @@ def _source_keys(source: SideReader, ranges: Sequence[KeyRange]) -> Iterator[pa.
             raise FatalConnectorError(
                 f"{len(event.records)} record(s) of the source cannot be read ({event.records[0].reason}): nobody "
                 "knows their keys, so nothing is deleted",
+                stream=source.side.stream.name,
+            )
+        if isinstance(event, Warned):
+            raise FatalConnectorError(
+                f"the connector logged {warnings_in_words(asdict(event))} while it read the keys, so keys may be "
+                "missing, and nothing is deleted",
                 stream=source.side.stream.name,
             )
         if isinstance(event, pa.RecordBatch):

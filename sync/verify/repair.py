@@ -17,6 +17,7 @@ from syncblocks.connectors.stream import Block, Bookmark, Event, Stream
 from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition, WriteSpec
 
+from ..plan.features.deletes import PlannedDeletes
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
 from .checksums import SideReader, only_columns
@@ -58,7 +59,7 @@ def repairing(plan: Plan, repairs: Mapping[str, Repair]) -> Plan:
             repair=repairs[planned.name],
             write=_write(planned.write),
             wire="arrow",
-            changes=(),
+            texts=replace(planned.texts, changes=()),
         )
         for planned in plan.streams
         if planned.name in repairs
@@ -115,7 +116,8 @@ def plan_repair(
     if is_ignored:
         note = "only what is missing is repaired: unique_conflict_method IGNORE changes no record"
         return Repair(side=source.side, ranges=ranges, removed=None), note
-    if planned.deletes is not None and planned.deletes.setting.is_soft:
+    deletes = planned.step(PlannedDeletes)
+    if deletes is not None and deletes.setting.is_soft:
         note = "records that the source lacks stay: `run --deletes` marks them"
         return Repair(side=source.side, ranges=ranges, removed=None), note
     there = [each.keys for each in found.ranges if each.destination_records]

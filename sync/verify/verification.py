@@ -16,11 +16,11 @@ from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition
 
 from ..flow.memory import side_bytes
-from ..plan.log_based import is_logged
+from ..plan.features.log_based import is_logged
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
 from ..plan.start import ledger_row
-from ..session.reader import DestinationReader, copy_of, destination_reader, live_records, offered_streams
+from ..session.destination_reader import DestinationReader, copy_of, destination_reader, live_records, offered_streams
 from ..session.session import PipelineSession
 from .checked_source import passing
 from .checksums import SideReader
@@ -29,7 +29,7 @@ from .comparison import MOST_BYTES, Comparison, compare
 from .latest_records import Ages
 from .log_moment import at_moment, is_kept_alone, why_elsewhere
 from .repair import other_remedy, plan_repair
-from .written_range import within_range
+from .replace_range import within_range
 
 #: Verdicts. `counted`: records were only counted, or not even that.
 EQUAL, DIFFERS, COUNTED, FAILED = "equal", "differs", "counted", "failed"
@@ -87,8 +87,8 @@ def verify_streams(
                 yield _uncompared(planned, f"the destination cannot be read back: {error}")
             return
         for planned in plan.streams:
-            if planned.refusal and not planned.mapping.columns:  # nothing is planned of it
-                yield replace(_uncompared(planned, planned.refusal), verdict=FAILED)
+            if planned.verdict.refusal and not planned.mapping.columns:  # nothing is planned of it
+                yield replace(_uncompared(planned, planned.verdict.refusal), verdict=FAILED)
                 continue
             if unheld and planned.write.changes:
                 yield replace(_uncompared(planned, unheld), verdict=FAILED)

@@ -75,11 +75,35 @@ def test_a_parameterless_function_is_called(tmp_path: Path) -> None:
     assert received(tmp_path, "@callback\ndef tell(): return 'told'\n") == "told"
 
 
-def test_a_runtime_variable_is_a_kwarg_and_reserved_names_win(tmp_path: Path) -> None:
-    text = "@callback\ndef tell(region, **kwargs): return region, kwargs\n"
-    region, kwargs = received(tmp_path, text, region="eu", limit=3)
-    assert (region, kwargs["limit"]) == ("eu", 3)
+def test_a_runtime_variable_is_a_kwarg(tmp_path: Path) -> None:
+    text = "@callback\ndef tell(df, region, **kwargs): return df, region, kwargs\n"
+    data, region, kwargs = received(tmp_path, text, region="eu", limit=3)
+    assert (data, region, kwargs["limit"]) == (DATA, "eu", 3)
     assert "region" not in kwargs
+    text = "@callback\ndef tell(stream, region, frame): return stream, region, frame\n"
+    assert received(tmp_path, text, region="eu") == ("users", "eu", DATA)
+
+
+@pytest.mark.parametrize("signature", ["data, **kwargs", "data", "stream, region, data", "stream, data, /, *rest"])
+def test_a_runtime_variable_never_takes_the_place_of_the_data(tmp_path: Path, signature: str) -> None:
+    text = f"@callback\ndef tell({signature}): return data\n"
+    assert received(tmp_path, text, data="a variable", region="eu") is DATA
+
+
+def test_the_first_parameter_has_the_data_if_a_variable_has_its_name(tmp_path: Path) -> None:
+    text = "@callback\ndef tell(region, data=3, **kwargs): return region, data\n"
+    assert received(tmp_path, text, region="eu") == (DATA, 3)
+
+
+def test_a_runtime_variable_never_takes_the_place_of_a_transformers_data(tmp_path: Path) -> None:
+    file = tmp_path / "clean.py"
+    file.write_text("@transformer\ndef clean(data, region, **kwargs): return data\n")
+    (function,) = load_file(file, variables=["data", "region"]).transformers
+    assert function.binding.positional == "data"
+    assert function.binding.arguments({"data": 1, "region": "eu", "stream": "s"}, DATA) == (
+        (DATA,),
+        {"region": "eu", "stream": "s", "__input": {}},
+    )
 
 
 def test_all_kwargs_of_a_stream_event_are_there_under_their_names(tmp_path: Path) -> None:
@@ -103,6 +127,44 @@ class TestInput:
 
     def test_is_empty_if_the_file_does_not_name_it(self, tmp_path: Path) -> None:
         text = "my__input = '__inputs'\n@callback\ndef tell(**kwargs): return kwargs['__in' + 'put']\n"
+        assert received(tmp_path, text) == {}
+
+    @pytest.mark.parametrize(
+        "imports",
+        [
+            "import helper_a",
+            "from helper_b import tell",
+            "import pack_c.inner",
+            "from pack_c import inner",
+            "def late(): import helper_a",
+            "import pack_d",
+            "from importlib import import_module",
+        ],
+    )
+    def test_holds_the_data_if_a_file_of_the_project_that_is_imported_names_it(
+        self, tmp_path: Path, imports: str
+    ) -> None:
+        """Also if another module stands between them."""
+        for name, text in {
+            "helper_a": "def tell(**kwargs): return kwargs['__input']",
+            "helper_b": "from helper_a import tell",
+            "pack_c/__init__": "",
+            "pack_c/inner": "import helper_b",
+            "pack_d/__init__": "from . import inner",
+            "pack_d/inner": "KEY = '__input'",
+        }.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / f"{name}.py").write_text(text)
+        text = f"{imports}\n@callback\ndef tell(**kwargs): return kwargs['__in' + 'put']\n"
+        assert received(tmp_path, text) == {"export_memory": DATA}
+
+    def test_is_empty_if_only_files_that_are_not_imported_name_it(self, tmp_path: Path) -> None:
+        (tmp_path / "helper_e.py").write_text("import pack_f, json, no_such_module\n")
+        (tmp_path / "pack_f").mkdir()
+        (tmp_path / "pack_f" / "__init__.py").write_text("")
+        for other in ("pack_f/other", "helper_g"):
+            (tmp_path / f"{other}.py").write_text("KEY = '__input'")
+        text = "def late(): import helper_e, pandas\n@callback\ndef tell(**kwargs): return kwargs['__in' + 'put']\n"
         assert received(tmp_path, text) == {}
 
     def test_holds_the_data_with_fetch_inputs_true(self, tmp_path: Path) -> None:

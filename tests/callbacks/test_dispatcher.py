@@ -220,7 +220,7 @@ class TestVariables:
             tmp_path,
             """
             @callback
-            def tell(token, event, pipeline_run): print(token, event, pipeline_run.variables)
+            def tell(*, token, event, pipeline_run): print(token, event, pipeline_run.variables)
             """,
         )
         reference = {"$template": "{{ secret('token') }}"}
@@ -247,7 +247,7 @@ class TestVariables:
             tmp_path,
             """
             @callback
-            def tell(token):
+            def tell(*, token):
                 print('x' * 20000 + token)
                 raise ValueError(f'refused {token}\\0\\udc80')
             """,
@@ -267,7 +267,7 @@ class TestVariables:
             """
             import os, subprocess, sys
             @callback
-            def tell(token):
+            def tell(*, token):
                 sys.stdout.buffer.write(token.encode() + b'\\xff\\n')
                 sys.stdout.buffer.flush()
                 os.write(1, token.encode()[:3])

@@ -357,7 +357,7 @@ def test_users_modules_shadow_neither_ours_nor_the_standard_librarys(
 def test_kwargs_cross_neither_by_argument_nor_by_environment(tmp_path: Path, child: Child) -> None:
     file = tmp_path / "alerts.py"
     file.write_text(
-        "import os\n@callback\ndef tell(password, **kwargs):\n"
+        "import os\n@callback\ndef tell(*, password, **kwargs):\n"
         "    own = open('/proc/self/cmdline', 'rb').read() + open('/proc/self/environ', 'rb').read()\n"
         "    print(password, password.encode() in own)\n"
     )
@@ -366,7 +366,7 @@ def test_kwargs_cross_neither_by_argument_nor_by_environment(tmp_path: Path, chi
 
 def test_a_request_larger_than_a_pipe_arrives_whole(tmp_path: Path, child: Child) -> None:
     file = tmp_path / "alerts.py"
-    file.write_text("@callback\ndef tell(blob, **kwargs): print(len(blob))\n")
+    file.write_text("@callback\ndef tell(*, blob, **kwargs): print(len(blob))\n")
     assert child.call(request(file, "tell", blob="x" * 5_000_000), timeout_s=20).output == b"5000000\n"
 
 

@@ -47,6 +47,7 @@ def test_without_a_status_every_one_that_the_file_serves_is_made(tmp_path: Path)
     assert by_status["success"] == "0"
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl", ".arrow"])
 def test_data_comes_from_a_file(tmp_path: Path, suffix: str) -> None:
     path, table = tmp_path / f"rows{suffix}", pa.table({"id": [7, 8]})

@@ -59,6 +59,40 @@ def test_another_word_for_a_keyword_argument_is_told_what_it_is_called(tmp_path:
     ]
 
 
+@pytest.mark.parametrize(
+    ("signature", "name", "nearest"),
+    [
+        ("stream, tablename", "tablename", "destination_table"),
+        ("stream, table_name, **kwargs", "table_name", "destination_table"),
+        ("stream, table", "table", "destination_table"),
+        ("index, stream, lastblock", "lastblock", "is_last_block_run"),
+        ("table_name, **kwargs", "table_name", "destination_table"),
+    ],
+)
+def test_a_later_parameter_that_receives_the_data_is_reported_if_it_resembles_a_keyword_argument(
+    tmp_path: Path, signature: str, name: str, nearest: str
+) -> None:
+    assert found(tmp_path, f"@callback\ndef tell({signature}): ...\n") == [(2, name, nearest)]
+
+
+@pytest.mark.parametrize("name", ["df", "frame", "stream_rows", "table_data", "parent_output", "x", "batch", "*rest"])
+def test_a_later_parameter_with_a_name_for_data_is_left_alone(tmp_path: Path, name: str) -> None:
+    assert found(tmp_path, f"@callback\ndef tell(stream, {name}): ...\n") == []
+    assert found(tmp_path, "@callback\ndef tell(table, **kwargs): ...\n") == []
+
+
+def test_a_variable_with_the_name_of_the_datas_parameter_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "alerts.py"
+    path.write_text("@callback\ndef tell(data, region, **kwargs): ...\n")
+    (function,) = load_file(path, variables={"data", "region"}).functions
+    (item,) = unknown_names(path, function, RESERVED | {"data", "region"})
+    assert item.is_slip
+    assert str(item) == (
+        "line 2: parameter 'data' receives the parent's data, not the variable 'data'. Rename the parameter or the "
+        "variable"
+    )
+
+
 def test_known_names_variables_and_other_dicts_are_left_alone(tmp_path: Path) -> None:
     text = (
         "@callback\ndef tell(frame, **kw):\n    kw['region'], kw['stream'], kw.get('__error')\n"

@@ -25,7 +25,7 @@ from syncblocks.connectors.postgres.asyncpg_session import AsyncpgSession
 from syncblocks.connectors.postgres.settings import PostgresSettings
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.sync.errors import SyncError
-from syncblocks.sync.plan.checks import server_warnings
+from syncblocks.sync.plan.refusals import server_warnings
 from syncblocks.sync.store import Store
 
 PASSWORD = "hunter2-canary"

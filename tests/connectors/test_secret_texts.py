@@ -24,4 +24,4 @@ SAID = 'database "shop" at p%40ss-word: domain main already exists, with p@ss-wo
 def test_a_password_is_masked_unless_it_is_too_short_or_part_of_a_word(password: str, told: str) -> None:
     assert MySQLAddress(host="h", user="u", password=password).scrub(SAID) == told
     url = make_url("mysql+pymysql://u@h/d").set(password=password)
-    assert scrub(SAID, url) == told.replace("at ***", "at p%40ss-word")
+    assert scrub(SAID, url) == told

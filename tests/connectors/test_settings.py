@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.registry import make_source
+from syncblocks.connectors.settings import Settings, parse_settings
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,8 @@ from syncblocks.connectors.registry import make_source
         ("csv", {"delimitr": ";", "path": "x"}, "'delimiter'? Allowed: delimiter, "),
         ("csv", {"delimitr": ";", "path": "x"}, " more, see `syncblocks connectors csv` and docs/connectors.md"),
         ("csv", {}, "config of connector 'csv': path: is required"),
+        ("postgres", {"log": {"max_retained": "10 GiB"}}, "log.max_retained: must be written like `500MB`, `10GB` or"),
+        ("singer", {"class": "tap"}, "class: must be written like `package.module:Class` or `./file.py:Class`"),
         ("csv", {"path": "x", "numbers": "german"}, "numbers: must be 'double' or 'exact'"),
     ],
 )
@@ -38,3 +42,11 @@ def test_a_mistake_of_a_config_says_how_it_is_written_here(
         make_source(connector, config, tmp_path)
     assert said in str(caught.value)
     assert caught.value.others == ()
+
+
+def test_a_pattern_of_another_connector_needs_no_example() -> None:
+    class Own(Settings):
+        code: str = Field(pattern="^[a-z]+$")
+
+    with pytest.raises(ConnectorConfigError, match=r"code: .*\[a-z\]"):
+        parse_settings(Own, {"code": "7"}, "own")

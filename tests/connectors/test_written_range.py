@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 import pyarrow as pa
 import pytest
 
-from syncblocks.connectors.written_range import bound, is_within
+from syncblocks.connectors.replace_range import bound, is_within
 
 MOMENT = datetime(2024, 3, 1, 12, 30, 0, 500_000, UTC)
 

@@ -307,6 +307,11 @@ class AbleDestination(MemoryDestination):
     def column_names(self, names: Sequence[str], table: TableState) -> Mapping[str, str]:
         return {name: name for name in names}
 
+    def limits(self, destination_table: str, columns: Sequence[str]) -> Mapping[str, tuple[Any, Any]]:
+        table = self._database.tables[destination_table]
+        values = {name: [each for each in table.column(name).to_pylist() if each is not None] for name in columns}
+        return {name: (min(each), max(each)) for name, each in values.items() if each}
+
     def refusal(self, key: LedgerKey) -> str:
         return "" if len(key.stream) <= LONGEST else f"the stream's name has more than {LONGEST} characters"
 

@@ -331,6 +331,15 @@ class StatesAnotherType(AbleDestination):
         return [replace(kept, arrow=pa.int8()) for kept in super().keeps(stream, table, disposition)]
 
 
+class ForgetsTheLeastValue(AbleDestination):
+    """Takes 0 for the least value."""
+
+    caught_by = {"test_the_limits_of_columns_are_those_of_all_records"}
+
+    def limits(self, destination_table: str, columns: Sequence[str]) -> Mapping[str, tuple[Any, Any]]:
+        return {name: (0, greatest) for name, (_, greatest) in super().limits(destination_table, columns).items()}
+
+
 class TakesOneTableForTwo(AbleDestination):
     """Folds the case of names on writing, and says that they are two tables."""
 

@@ -129,10 +129,23 @@ class MergesWithoutDeduplication(MemoryDestination):
         return commit
 
 
+class CountsNoReplacedRecords(MemoryDestination):
+    """Merges two records of one key, and reports that each of them is in the table."""
+
+    caught_by = {"test_a_commit_counts_the_records_that_others_of_the_same_key_replace"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
+        return (replace(commit, replaced=0) for commit in super().load(load, events, wire))
+
+
 class UpdatesWhereToldToIgnore(MemoryDestination):
     """Knows one conflict method only."""
 
-    caught_by = {"test_merge_ignores_known_keys_where_told", "test_only_known_keys_are_updated_where_told"}
+    caught_by = {
+        "test_a_commit_counts_the_records_that_others_of_the_same_key_replace",
+        "test_merge_ignores_known_keys_where_told",
+        "test_only_known_keys_are_updated_where_told",
+    }
 
     def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
         return super().load(
@@ -262,9 +275,11 @@ class CommitsOnceOnly(MemoryDestination):
     """Saves up all checkpoints for the last one: an interrupted load starts over."""
 
     caught_by = {
+        "test_a_commit_counts_the_records_that_others_of_the_same_key_replace",
         "test_columns_are_filled_in_records_that_are_there",
         "test_files_are_kept_with_the_records_of_their_commit",
         "test_the_limit_holds_over_all_commits_of_a_load",
+        "test_the_share_is_judged_for_each_commit_of_at_least_100_records",
         "test_the_ledger_row_tells_of_the_load",
         "test_a_takeover_between_two_commits_keeps_the_first_only",
         "test_a_bookmark_set_by_hand_ends_the_run_under_way",
@@ -275,6 +290,15 @@ class CommitsOnceOnly(MemoryDestination):
     def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
         wanted = (e for e in events if not isinstance(e, Checkpoint) or e.is_final)
         return super().load(load, wanted, wire)
+
+
+class ForgetsTheShare(MemoryDestination):
+    """Does not judge the share of rejected records."""
+
+    caught_by = {"test_the_share_is_judged_for_each_commit_of_at_least_100_records"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
+        return super().load(replace(load, write=replace(load.write, max_rejected_percent=None)), events, wire)
 
 
 class LeavesStaging(MemoryDestination):
@@ -337,6 +361,7 @@ DESTINATIONS = (
     CommitsDataBeforeTheLedger,
     IgnoresTheToken,
     MergesWithoutDeduplication,
+    CountsNoReplacedRecords,
     UpdatesWhereToldToIgnore,
     LosesAColumn,
     EmptiesBeforeItsCommit,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from syncblocks.connectors import protocols
 from syncblocks.connectors.capabilities import PROTOCOLS, Capabilities, capabilities_of, listed_by, protocol_of
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.registry import CONNECTORS, connector_class
-from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledgerless
+from syncblocks.sync.flow import filtered, masked
+from syncblocks.sync.session import ledgerless
 
 ROLES = ("source", "destination")
 CAPABILITIES = (*PROTOCOLS, *protocols.Capability)
@@ -39,9 +40,10 @@ _FILES = {
     "drops_deleted",
     "updates_only",
 }
-_FILE_DESTINATION = {*_FILES, "verifies_server", "keeps_history", "marks_records"}
+_FILE_DESTINATION = {*_FILES, "reads_limits", "verifies_server", "keeps_history", "marks_records"}
 _SERVER_SOURCE = {
     "knows_place",
+    "shows_address",
     "verifies_server",
     "skips_late",
     "reads_ranges",
@@ -61,6 +63,7 @@ _DUCKDB_SOURCE = {
 _SQL = {
     "knows_place",
     "states_types",
+    "reads_limits",
     "names_tables",
     "names_columns",
     "keeps_rejected",
@@ -108,9 +111,9 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
     "duckdb": (_DUCKDB_SOURCE, {"holds_memory", "applies_changes", *_HISTORY}),
     "json": ({"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE}, set()),
     "jsonl": ({"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE}, _FILE_DESTINATION),
-    "mariadb": (_SERVER_SOURCE, {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY}),
+    "mariadb": (_SERVER_SOURCE, {"verifies_server", "shows_address", "refuses_keys", "knows_privileges", *_HISTORY}),
     "memory": ({"knows_place"}, {*_FILES, "marks_records", "merges_by_unique", "fills_columns"}),
-    "mysql": (_SERVER_SOURCE, {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY}),
+    "mysql": (_SERVER_SOURCE, {"verifies_server", "shows_address", "refuses_keys", "knows_privileges", *_HISTORY}),
     "parquet": (
         {"holds_memory", "looks_at_times", "flattens_objects", *_FILE_SOURCE},
         {"holds_memory", *_FILE_DESTINATION},
@@ -121,6 +124,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
             "knows_place",
             "lists_unreadable",
             "verifies_server",
+            "shows_address",
             "prepares",
             "finds_streams",
             "skips_late",
@@ -133,6 +137,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {
             "knows_limits",
             "verifies_server",
+            "shows_address",
             "prepares",
             "loads_ranges",
             "knows_privileges",
@@ -141,7 +146,10 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         },
     ),
     "singer": ({"finds_types"}, {"forgets_runs"}),
-    "sqlalchemy": ({"knows_place", "skips_late", "reads_queries", "filters_records"}, _HISTORY),
+    "sqlalchemy": (
+        {"knows_place", "shows_address", "skips_late", "reads_queries", "filters_records"},
+        {"shows_address", *_HISTORY},
+    ),
     "sqlite": ({"knows_place", "skips_late", "reads_queries", "filters_records"}, _HISTORY),
 }
 
@@ -187,27 +195,37 @@ def test_each_capability_is_a_protocol_of_the_one_file() -> None:
     assert ours == {protocol_of(capability) for capability in PROTOCOLS}
 
 
-def test_the_wrapper_says_of_each_capability_what_it_does_with_it() -> None:
-    assert sorted([*PASSED_ON, *WRAPPED, *DROPPED]) == sorted([*PROTOCOLS, "listed"]), "each once"
+class Anything:
+    has_ledger = False
+    max_loads = None
 
 
-def test_the_wrapper_does_what_it_says() -> None:
-    class Anything:
-        has_ledger = False
-        max_loads = None
+EVERY = Capabilities(
+    **{capability: object() for capability in PROTOCOLS},  # type: ignore[arg-type]
+    listed=frozenset(protocols.Capability),
+)
 
-    every: Any = {capability: object() for capability in PROTOCOLS} | {"listed": frozenset(protocols.Capability)}
-    wrapper: Any = Ledgerless(Anything(), "pipeline")  # type: ignore[arg-type]
-    given = Capabilities(**every)
-    wrapped = wrapper.adapted(given)
+#: Module of a wrapper -> the wrapper around a connector with some capabilities, and its adapted capabilities.
+WRAPPERS: Mapping[Any, Callable[[Capabilities], tuple[Any, Capabilities]]] = {
+    ledgerless: lambda can: (wrapper := ledgerless.Ledgerless(Anything(), "p"), wrapper.adapted(can)),  # type: ignore[arg-type]
+    masked: lambda can: (wrapper := masked.MaskedSource(Anything(), can), wrapper.adapted()),  # type: ignore[arg-type]
+    filtered: lambda can: (wrapper := filtered.FilteredSource(Anything(), can), wrapper.adapted()),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("module", WRAPPERS)
+def test_a_wrapper_names_every_capability_and_does_what_it_says(module: Any) -> None:
+    says = module.ADAPTATION
+    assert sorted([*says.passed_on, *says.wrapped, *says.dropped]) == sorted([*PROTOCOLS, "listed"]), "each once"
+    wrapper, wrapped = WRAPPERS[module](EVERY)
     for capability in PROTOCOLS:
-        before, after = getattr(given, capability), getattr(wrapped, capability)
-        assert (after is before) == (capability in PASSED_ON)
-        assert (after is None) == (capability in DROPPED)
-    assert given.listed - wrapped.listed == {protocols.Capability.KEEPS_HISTORY}
-    none = wrapper.adapted(Capabilities())
-    assert none == Capabilities(), "what the destination lacks, the wrapper does not make up"
-    assert capabilities_of(wrapper) == Capabilities(), "capabilities come from `Ledgerless.adapted` only"
+        before, after = getattr(EVERY, capability), getattr(wrapped, capability)
+        if capability in says.passed_on:
+            assert after is before
+        assert (after is None) == (capability in says.dropped)
+    assert EVERY.listed - wrapped.listed == ({protocols.Capability.KEEPS_HISTORY} if module is ledgerless else set())
+    assert WRAPPERS[module](Capabilities())[1] == Capabilities(), "the wrapper adds no capability"
+    assert capabilities_of(wrapper) == Capabilities(), "capabilities come from `adapted` only"
 
 
 @pytest.mark.parametrize(

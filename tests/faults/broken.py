@@ -74,7 +74,7 @@ def events_are_written_behind_the_close() -> None:
 
 def flag_is_found_by_counting() -> None:
     """The last is whoever sees no other one running."""
-    from syncblocks.sync.store.counters import TypeCounter
+    from syncblocks.sync.store.last_block_run import TypeCounter
 
     def end(self: Any, _name: Any) -> tuple[int, bool | None]:
         index = self.ended
@@ -87,7 +87,7 @@ def flag_is_found_by_counting() -> None:
 
 def flag_is_decided_at_the_plan() -> None:
     """The last is the last one planned: who else may come after it is not asked."""
-    from syncblocks.sync.store.counters import TypeCounter
+    from syncblocks.sync.store.last_block_run import TypeCounter
 
     def end(self: Any, _name: Any) -> tuple[int, bool | None]:
         index = self.ended

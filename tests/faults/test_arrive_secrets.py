@@ -264,9 +264,10 @@ def test_secrets_in_urls_and_settings_are_found_nowhere_when_connecting_fails(
         "odd_option": f"postgresql://postgres:{password}@{host}/postgres?{house.reference(9, ' | urlencode')}=1",
         "no_url": raw,
     }
-    calls = [{"file": "calls.py", "on": ["pipeline"], "attempts": 1}]
+    calls = [{"file": "calls.py", "on": ["stream", "pipeline"], "attempts": 1}]
     with Watch() as watch:
-        house.call("run", house.pipeline("settings", callbacks=calls))  # so that the later ones have a history
+        # The first run gives the later ones a history. Its callbacks fail.
+        assert house.call("run", house.pipeline("settings", callbacks=calls)).code == 3
         for name, url in urls.items():
             for end in ("source", "destination"):
                 block = {"block": name, "connector": "postgres", "config": {"url": url}}

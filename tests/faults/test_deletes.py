@@ -61,6 +61,7 @@ PLACES = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("place", PLACES)
@@ -103,6 +104,7 @@ JOINED_PLACES = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("place", JOINED_PLACES)
 @pytest.mark.parametrize("kind", ["postgres", "mysql"])

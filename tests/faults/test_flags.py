@@ -97,6 +97,7 @@ def test_a_transformer_of_the_first_and_third_stream_has_its_last_while_the_seco
     assert sum(flag for _, flag in flags(workshop, "shape")) == 1
 
 
+@pytest.mark.full
 @pytest.mark.one_of
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])

@@ -103,6 +103,7 @@ MANIFEST = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.one_of
 @pytest.mark.parametrize(
     ("system", "place"),

@@ -54,6 +54,7 @@ def test_a_signal_at_any_time_cancels_the_run_and_tells_it(
     assert slowest_s < ASSERTED_S, f"promised: {PROMISED_S} s"
 
 
+@pytest.mark.full
 @pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("point", ["store.close.before:1", "store.close.claimed:1", "store.close.after:1"])

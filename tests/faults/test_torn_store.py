@@ -67,6 +67,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("first_byte", [0, 100, 4096])
 def test_a_malformed_store_is_an_error_with_a_way_out(
     zygote: Zygote, folder: Path, first_byte: int, injected: Count

@@ -32,7 +32,7 @@ class Bench:
     def plan(self, disposition: str, **stream: Any) -> tuple[str, ...]:
         given = document("postgres", self.destination, self.places, write_disposition=disposition, **stream)
         self.file.write_text(json.dumps(given), encoding="utf-8")
-        return planned(self.file).streams[0].changes
+        return planned(self.file).streams[0].texts.changes
 
     def run(self) -> RunResult:
         return run_pipeline(self.file)
@@ -61,6 +61,7 @@ def bench(tmp_path: Path, destination: str, places: tuple[str, str]) -> Bench:  
 SYSTEMS = ("postgres", "mysql", "sqlite", "duckdb")
 
 
+@pytest.mark.full
 @pytest.mark.one_of("destination")
 @pytest.mark.parametrize(
     ("destination", "disposition"),

@@ -216,6 +216,7 @@ def _is_decimal(word: str, kind: str) -> bool:
     return word == "decided at the first load" and kind.lower().startswith(("decimal", "numeric"))
 
 
+@pytest.mark.full
 @pytest.mark.one_of("destination")
 @pytest.mark.parametrize("destination", [*TYPES, "parquet"])
 @pytest.mark.parametrize("source", TYPES)
@@ -242,6 +243,7 @@ DEPENDENT = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.one_of("destination")
 @pytest.mark.parametrize("disposition", ["append", "replace"])
 @pytest.mark.parametrize(("source", "destination"), [(system, system) for system in TYPES])

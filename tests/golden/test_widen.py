@@ -16,6 +16,7 @@ import yaml
 
 from syncblocks import run_pipeline
 from tests.conftest import RunCLI
+from tests.connectors.delta.delta_tables import read_table
 from tests.golden.systems import mysql_connection
 
 #: Column -> (type, value before, its text).
@@ -29,7 +30,7 @@ COLUMNS = {
 }
 #: What a system does not turn into text where it stands.
 NOT_THERE = {"mysql": {"flag", "moment", "part"}, "sqlite": {"part"}}
-SYSTEMS = ("postgres", "mysql", "sqlite", "duckdb", "jsonl", "csv", "parquet")
+SYSTEMS = ("postgres", "mysql", "sqlite", "duckdb", "jsonl", "csv", "parquet", "delta")
 HOW: dict[str, dict[str, Any]] = {
     "append": {"write_disposition": "append"},
     "merge": {"write_disposition": "merge", "key_properties": ["id"]},
@@ -86,6 +87,8 @@ class Bench:
                 how = f"read_csv([{names}], all_varchar = true)" if self.system == "csv" else f"read_parquet([{names}])"
                 table = duckdb.sql(f"select * from {how}")
                 found = [dict(zip(table.columns, row, strict=True)) for row in table.fetchall()]
+            case "delta":
+                found = read_table(self.folder / "out", "t") or []
             case _:
                 with self._cursor() as cursor:
                     cursor.execute("select * from t")
@@ -146,6 +149,7 @@ def test_a_zoned_time_of_sqlite_keeps_its_zone(bench: Bench) -> None:
     assert [row["z"] for row in bench.rows()] == ["2024-01-02T01:04:05.500000Z", "z text"]
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("system", ["duckdb", "jsonl"])
 def test_what_arrives_later_in_another_type_is_its_text(bench: Bench) -> None:
     bench.columns = {"n": COLUMNS["n"]}
@@ -176,6 +180,7 @@ def test_a_guessed_column_is_read_as_it_is_written(bench: Bench) -> None:
     ]
 
 
+@pytest.mark.full
 @pytest.mark.one_of("system")
 @pytest.mark.parametrize(
     ("system", "how", "column", "reason"),

@@ -145,6 +145,7 @@ with scratch_database() as connection:
 """
 
 
+@pytest.mark.full
 def test_records_are_compared_in_a_notebook_without_ipywidgets_too() -> None:
     done = subprocess.run([sys.executable, "-c", _IN_A_NOTEBOOK], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("(False,)\n", "")

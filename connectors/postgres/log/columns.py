@@ -7,6 +7,8 @@ catalog says is understood from both, or is refused.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -48,11 +50,23 @@ class TableFacts(Struct, frozen=True, kw_only=True):
     large: frozenset[str]
     #: Generated column -> its number.
     generated: Mapping[str, int]
+    #: Column -> a mark that changes with its definition. `None` if a rewrite of the table changes the mark as well.
+    versions: Mapping[str, str | None]
+    #: Columns that the role may not read.
+    unreadable: frozenset[str]
+    #: Columns that have a default, are an identity, or allow no NULL.
+    valued: frozenset[str]
+    #: Number of the file with the records. A rewrite of the table changes it.
+    file: int
+    #: Number of a type -> the number and text of each enum label that its values may contain.
+    labels: Mapping[int, Mapping[int, str]]
     #: The highest number that a column has had.
     last: int
     #: Numbers of the columns of its replica identity, or with `full` of its primary key.
     key: tuple[int, ...]
     has_children: bool
+    #: True if row level security limits the records that the role sees. The log is not limited.
+    hides_records: bool
 
 
 class Found(Struct, frozen=True):
@@ -70,7 +84,7 @@ class Columns:
     def __init__(self, stream: Stream, noted: Mapping[str, Any], now: TableFacts, type_text: TypeText) -> None:
         """Take what the ledger noted at the position of the table, and what the catalog says since then."""
         self._stream, self._noted, self._now, self._type_text = stream, noted, now, type_text
-        self._names = {*_read_names(stream)}
+        self._names = {*read_names(stream)}
         self._found: dict[Relation, Found] = {}
 
     def of(self, relation: Relation) -> Found:
@@ -163,7 +177,7 @@ def _options(
     ]
 
 
-def _read_names(stream: Stream) -> list[str]:
+def read_names(stream: Stream) -> list[str]:
     """Return the columns whose values are read: the stream's, and those of its filter."""
     named = (*plain_stream(stream).schema.names, *(condition.field.name for condition in stream.read.where))
     return list(dict.fromkeys(named))
@@ -188,7 +202,7 @@ def refusals(stream: Stream, noted: Mapping[str, Any], table: TableFacts, type_t
     """Say what of a table's columns is not as it was, so that changes cannot be read on."""
     found, is_merged = [], bool(stream.locator.get(DELETES))
     was = {number: name for name, (number, *_) in noted["columns"].items()}
-    for name in _read_names(stream):
+    for name in read_names(stream):
         if name not in table.columns:
             continue
         number, *kind = table.columns[name]
@@ -197,6 +211,8 @@ def refusals(stream: Stream, noted: Mapping[str, Any], table: TableFacts, type_t
             found.append(f"{name!r} was the name of another column, which was dropped or renamed")
         elif former and types != kind and not is_wider(then := type_text(*types), now := type_text(*kind)):
             found.append(f"column {name!r} is {now} and was {then}, not all of which it holds")
+        elif is_merged and name in stream.key_properties and _is_relabeled(noted, table, kind[0]):
+            found.append(f"values of the key {name!r} were renamed by `alter type ... rename value`")
     if noted["identity"] != table.identity or [*noted.get("key", table.key)] != [*table.key]:
         found.append("it has another primary key or replica identity")
     return found
@@ -210,6 +226,56 @@ def renamed(stream: Stream, noted: Mapping[str, Any], table: TableFacts) -> dict
     return {name: former for name, former in now.items() if name != former and name in own}
 
 
+def unlogged(stream: Stream, noted: Mapping[str, Any], table: TableFacts) -> list[str]:
+    """Describe changes of a table that gave existing records other values without a change in the log."""
+    found, was = [], {number: name for name, (number, *_) in noted["columns"].items()}
+    is_rewritten, converted = noted.get("file", table.file) != table.file, _converted(stream, noted, table)
+    for name in read_names(stream):
+        if name not in table.columns:
+            continue
+        number, kind, modifier = table.columns[name]
+        if (former := was.get(number)) is None:
+            if number <= last_of(noted):
+                found.append(f"column {name!r} was a generated column")
+            elif table.versions[name] is None or (is_rewritten and name in table.valued):
+                found.append(f"column {name!r} was added with values for existing records")
+            continue
+        is_retyped = noted["columns"][former][1:] != [kind, modifier]
+        if number == converted or (is_rewritten and is_retyped):
+            found.append(f"column {name!r} may have got other values by `alter column ... type ... using`")
+        if _is_relabeled(noted, table, kind):
+            found.append(f"column {name!r} got other values by `alter type ... rename value`")
+    return found
+
+
+def _is_relabeled(noted: Mapping[str, Any], table: TableFacts, kind: int) -> bool:
+    """Return true if an enum label that values of a type may contain has been renamed."""
+    last, mark = noted.get("labels", {}).get(str(kind), (0, ""))
+    return bool(mark) and _mark_of_labels(table.labels.get(kind, {}), last) != mark
+
+
+def _converted(stream: Stream, noted: Mapping[str, Any], table: TableFacts) -> int | None:
+    """Return the number of a column whose values may have been converted within its type, `None` if there is none."""
+    # A ledger row of an earlier version lacks these notes.
+    if noted.get("file", table.file) == table.file:
+        return None
+    read, versions = read_names(stream), noted["versions"]
+    now = {number: (name, kind) for name, (number, *kind) in table.columns.items()}
+    for name, (number, *kind) in sorted(noted["columns"].items(), key=lambda column: column[1]):
+        other, present = now.get(number, ("", kind))
+        if present != kind:
+            return None  # a change of a column's type changes the versions of all later columns too
+        if other in read and versions[name] and table.versions[other] not in (None, versions[name]):
+            return int(number)
+    return None
+
+
+def _mark_of_labels(labels: Mapping[int, str], last: int) -> str:
+    """Return a mark of the labels whose numbers are not above `last`. Later labels have higher numbers."""
+    named = [[number, label] for number, label in labels.items() if number <= last]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:8]
+
+
 def noted_columns(table: TableFacts, before: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the ledger keeps of a table's columns; `before`: what it has kept, of a table that is read on."""
     gone = {*before.get("former", ()), *before.get("columns", ())} - {*table.columns}
@@ -219,7 +285,25 @@ def noted_columns(table: TableFacts, before: Mapping[str, Any]) -> dict[str, Any
         "columns": {name: list(facts) for name, facts in table.columns.items()},
         "last": table.last,
         "former": sorted(gone),
+        "file": table.file,
+        "versions": {name: table.versions[name] for name in table.columns},
+        "labels": {
+            str(kind): [max(labels), _mark_of_labels(labels, max(labels))]
+            for kind, labels in table.labels.items()
+            if kind in {kind for _, kind, _ in table.columns.values()}
+        },
     }
 
 
-__all__ = ["Columns", "Found", "TableFacts", "TypeText", "is_wider", "noted_columns", "refusals", "renamed"]
+__all__ = [
+    "Columns",
+    "Found",
+    "TableFacts",
+    "TypeText",
+    "is_wider",
+    "noted_columns",
+    "read_names",
+    "refusals",
+    "renamed",
+    "unlogged",
+]

@@ -6,12 +6,13 @@ import select
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import inf
 from typing import Any, NamedTuple
 
 from ...errors import Interrupted, RetriableError
+from ...sql.identifiers import literal
 from ..failures import connect_failure, failure
 from ..settings import PostgresAddress
 from .messages import lsn_text
@@ -27,7 +28,14 @@ _BLOCK_BYTES, _BLOCK_MESSAGES = 1 << 20, 16_384
 _LINGER_S, _WAIT_S = 0.02, 0.2
 
 #: Seconds that the server has to notice that a former reader of the slot is gone, and what it says until then.
-_FREED_S, _IN_USE = 10.0, "55006"
+_FREED_S, IN_USE = 10.0, "55006"
+
+#: Who reads a slot. The server shows only the process if it belongs to a role that this one may not see.
+_READER = """select s.active_pid::text as pid, a.usename::text as role,
+  coalesce(a.client_hostname, pg_catalog.host(a.client_addr)) as place, a.application_name as name,
+  (a.backend_start at time zone 'UTC')::timestamp(0)::text as since
+from pg_catalog.pg_replication_slots s left join pg_catalog.pg_stat_activity a on a.pid = s.active_pid
+where s.slot_name = {slot} and s.active_pid is not null"""
 
 _KEEPALIVE = ord("k")
 
@@ -43,11 +51,26 @@ class Received(NamedTuple):
     sent: int
 
 
+def reader_of(slot: str, query: Callable[[str], Sequence[tuple[Any, ...]]]) -> str:
+    """Describe who reads a slot, for an error about a slot in use."""
+    for process, role, place, name, since in query(_READER.format(slot=literal(slot))):
+        parts = [
+            f"process {process}",
+            *([f"role {role!r}"] if role else []),
+            *([f"from {place}"] if place else []),
+            *([f"since {since} UTC"] if since else []),
+        ]
+        return f"{name or 'another program'} ({', '.join(parts)})"
+    return "another program"
+
+
 class LogConnection:
     """One walsender. Commands and `receive` are one thread's; `confirm` and `close` may be another's."""
 
-    def __init__(self, address: PostgresAddress, *, is_stopped: Callable[[], bool] = lambda: False) -> None:
-        """Connect; `is_stopped` ends each wait soon."""
+    def __init__(
+        self, address: PostgresAddress, *, is_stopped: Callable[[], bool] = lambda: False, reader: str = ""
+    ) -> None:
+        """Connect; `is_stopped` ends each wait soon. Other runs see `reader` while the slot is in use."""
         import psycopg
 
         self._address, self._is_stopped = address, is_stopped
@@ -66,6 +89,9 @@ class LogConnection:
         try:
             for name, value in SESSION.items():
                 self.command(f"set {name} = '{value}'")
+            if reader:
+                name = f"{address.parameters.get('application_name', 'syncblocks')} {reader}"
+                self.command(f"set application_name = {literal(name)}")
             # Nobody talks over a connection that holds a snapshot for others.
             for name in ("idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout"):
                 self.command(f"set {name} = 0")
@@ -137,12 +163,23 @@ class LogConnection:
                 self.command(f'START_REPLICATION SLOT "{slot}" LOGICAL {lsn_text(position)} ({options})')
                 break
             except RetriableError as error:
-                if _IN_USE not in str(error) or time.monotonic() > end:
+                if IN_USE not in str(error):
                     raise
+                if time.monotonic() > end:
+                    raise self._in_use(slot) from error
                 self._ended.wait(_WAIT_S)
         self._confirmed, self._held, self._is_streaming = position, held, True
         self._say(is_asking=True)
         threading.Thread(target=self._keep_alive, name="log-alive", daemon=True).start()
+
+    def _in_use(self, slot: str) -> RetriableError:
+        """Return the error about a slot that another connection still reads after the wait."""
+        reader = reader_of(slot, lambda sql: [tuple(row.values()) for row in self.command(sql)])
+        text = (
+            f"replication slot {slot!r} is still read by {reader}, and this run has waited {_FREED_S:g} s for it. Run "
+            "again when that reader has ended"
+        )
+        return RetriableError(text, connector="postgres", has_no_values=True)
 
     def receive(self) -> Received:
         """Return some messages, or none after a while.
@@ -254,4 +291,4 @@ class LogConnection:
         select.select([self._pgconn.socket], [], [], timeout_s)
 
 
-__all__ = ["LogConnection", "Received"]
+__all__ = ["IN_USE", "LogConnection", "Received", "reader_of"]

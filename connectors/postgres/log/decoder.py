@@ -13,6 +13,8 @@ from .messages import BEGIN, COMMIT, DELETE, INSERT, RELATION, TRUNCATE, UPDATE,
 from .tuples import Tuples
 
 _NEW, _KEY, _WHOLE = b"NKO"
+#: Highest position of a log.
+_MOST_POSITION = 2**64 - 1
 _IS_CHANGE = np.zeros(256, bool)
 _IS_CHANGE[[INSERT, UPDATE, DELETE]] = True
 
@@ -119,7 +121,7 @@ class Decoder:
         lsns, ended = block.commits(ends)
         block.check(lsns == transactions.commit_lsns[: len(ends)], "a commit is not that of its transaction", ends)
         if len(ends):
-            self.position = int(ended[-1])
+            self.position = int(ended[-1]) & _MOST_POSITION  # numpy reads it as a signed number
         of_message = begun - (self._open is None)
         is_left = len(transactions.commit_lsns) > len(ends)
         last = Transactions(transactions.commit_lsns[-1:], transactions.committed_at[-1:])

@@ -14,10 +14,10 @@ from ...failpoints import failpoint
 from ...log_based import LOG_POSITION, SNAPSHOT, LogLag, plain_stream, position_of
 from ...read_spec import ReplicationMethod
 from ...sql.read.planned_columns import refuse_altered
-from ...stream import Bookmark, Checkpoint, Event, LedgerRow, Rejected, Stream
+from ...stream import Bookmark, Checkpoint, Ended, Event, LedgerRow, Rejected, Stream
 from ...struct_helpers import replace
 from . import slot as slots
-from .columns import Columns, noted_columns
+from .columns import Columns, TableFacts, noted_columns
 from .connection import LogConnection
 from .decoder import Changes, Decoder
 from .messages import BEGIN, COMMIT, lsn_text, parse_lsn
@@ -66,8 +66,9 @@ class PostgresLog:
         note: Callable[[str, Mapping[str, Any]], None],
         held: Callable[[], Sequence[Bookmark]],
         ended: Sequence[Bookmark],
+        reader: str,
     ) -> None:
-        self._held_by = held
+        self._held_by, self._reader = held, reader
         #: Where other streams of the run have ended already.
         self._ended = [parse_lsn(str(each[LOG_POSITION])) for each in ended]
         #: From where in the log on the tables go on that this read copies.
@@ -76,6 +77,8 @@ class PostgresLog:
         self._settings, self._name = settings, name
         self._stack = ExitStack()
         self._stopped: set[str] = set()
+        #: Names of streams that have failed while others of the read go on.
+        self._failed: set[str] = set()
         self._connection: LogConnection | None = None
         #: Up to where the log is read.
         self._end = 0
@@ -112,7 +115,7 @@ class PostgresLog:
         known = [replace(row, bookmark=None) if row.key.stream in anew else row for row in self._rows]
         if missing := slots.look(admin, names, group, known).missing:
             raise FatalConnectorError("; ".join(missing), connector="postgres", has_no_values=True)
-        connection = self._connection = LogConnection(address, is_stopped=self._is_stopped)
+        connection = self._connection = LogConnection(address, is_stopped=self._is_stopped, reader=self._reader)
         self._stack.callback(connection.close)
         (system,) = connection.command("IDENTIFY_SYSTEM")
         self._end, _ = slots.log_end(admin, names)
@@ -120,16 +123,17 @@ class PostgresLog:
         # Later than the end of what is read: the columns of no change are newer.
         facts = slots.tables_of(admin, group)
         of_stream = {stream.name: facts[slots.oid_of(stream)] for stream in group}
-        for stream in group:
-            table = of_stream[stream.name]
-            slots.demand_planned(stream, table)
-            now = {name: admin.type_text(*kind) for name, (_, *kind) in table.columns.items()}
-            refuse_altered(
-                plain_stream(stream), now, lambda field, native: source.is_alike(field, native, "arrow"), "postgres"
-            )
         logs = {}
         for row in self._rows:  # the columns stay those of the position
             logs[row.key.stream] = {**row.log, "timeline": int(str(system["timeline"]))}
+        for stream in group:
+            try:
+                self._demand_unaltered(stream, of_stream[stream.name], {} if stream in copied else logs[stream.name])
+            except FatalConnectorError as error:
+                yield self._failed_stream(stream.name, error)
+        group, copied = self._going_on(group), self._going_on(copied)
+        if not group:
+            return
         for stream in group:
             # Before anything is made: whoever finds it after a crash has to know whose it is.
             if stream in copied:
@@ -165,6 +169,7 @@ class PostgresLog:
             yield from self._copy(
                 admin, names, {slots.oid_of(each): tables[slots.oid_of(each)] for each in copied}, positions
             )
+        tables = {oid: table for oid, table in tables.items() if table.stream.name not in self._failed}
         if all(table.is_copied_only for table in tables.values()):
             return  # their changes since then are read by the next run
         # All tables of the run stand at one moment: where others have ended, or have been copied.
@@ -179,13 +184,33 @@ class PostgresLog:
         connection.start(names.slot, names.publication, lowest, self._held)
         yield from self._changes(connection, tables, positions, is_exact=is_exact)
 
+    def _demand_unaltered(self, stream: Stream, table: TableFacts, log: Mapping[str, Any]) -> None:
+        """Raise if a table was altered since the plan. `log` is the ledger's note of it, empty for a copy."""
+        assert self._admin is not None
+        slots.demand_planned(stream, table)
+        now = {name: self._admin.type_text(*kind) for name, (_, *kind) in table.columns.items()}
+        refuse_altered(
+            plain_stream(stream), now, lambda field, native: self._source.is_alike(field, native, "arrow"), "postgres"
+        )
+        if log:
+            slots.demand_reported(stream, log, table)
+
+    def _failed_stream(self, name: str, error: FatalConnectorError) -> tuple[str, Ended]:
+        """Return the last event of a stream that fails. The others go on, and the stream holds the log."""
+        self._failed.add(name)
+        error.stream = error.stream or name
+        return name, Ended(error=error)
+
+    def _going_on(self, streams: Sequence[Stream]) -> list[Stream]:
+        return [stream for stream in streams if stream.name not in self._failed]
+
     def _held(self) -> int:
         """Return what the server may forget while the read goes on: of a copy nothing is committed at first."""
         return min([_lowest(self._held_by()), *self._copied])
 
     def _others(self) -> list[LedgerRow]:
-        """Return the rows of streams that this read leaves out."""
-        names = {stream.name for stream in self._streams}
+        """Return the rows of streams that this read leaves out, or that have failed."""
+        names = {stream.name for stream in self._going_on(self._streams)}
         return [row for row in self._rows if row.key.stream not in names]
 
     def _left_out(self, admin: slots.Admin) -> list[slots.TableFacts]:
@@ -225,12 +250,16 @@ class PostgresLog:
                     read=replace(table.plain.read, method=ReplicationMethod.FULL_TABLE),
                     locator={**table.plain.locator, SNAPSHOT: snapshot},
                 )
-                for _, event in self._source.read([whole], {}):
-                    if isinstance(event, pa.RecordBatch):
-                        yield name, table.copied(event, lsn, number)
-                        number += event.num_rows
-                    elif isinstance(event, Rejected):
-                        yield name, event
+                try:
+                    for _, event in self._source.read([whole], {}):
+                        if isinstance(event, pa.RecordBatch):
+                            yield name, table.copied(event, lsn, number)
+                            number += event.num_rows
+                        elif isinstance(event, Rejected):
+                            yield name, event
+                except FatalConnectorError as error:
+                    yield self._failed_stream(name, error)
+                    continue
                 yield name, Checkpoint(bookmark={LOG_POSITION: lsn_text(lsn)})
                 positions[name] = self._lags.ends[name] = lsn
 
@@ -243,7 +272,8 @@ class PostgresLog:
         is_exact: bool,
     ) -> Iterator[tuple[str, Event]]:
         """Yield changes, none that was committed past the end; `is_exact`: the end is where other tables stand."""
-        decoder = Decoder(lambda relation: relation.oid in tables)
+        live = dict(tables)
+        decoder = Decoder(lambda relation: relation.oid in live)
         pace = _Pace(self._settings.checkpoint_records, self._settings.checkpoint_s)
         position = max(min(positions.values()), 1)
         while True:
@@ -251,16 +281,24 @@ class PostgresLog:
             wanted = _before(received.messages, self._end)
             for messages in _parts(wanted):
                 for changes in decoder.decode(messages):
-                    table = tables[changes.relation.oid]
+                    table = live.get(changes.relation.oid)
+                    if table is None:
+                        continue  # it has just failed
                     name = table.stream.name
                     first = int((changes.commit_lsns < positions[name]).sum())
                     if first < len(changes.operations):
                         self._lags.note(name, changes.committed_at[first])
-                        yield from self._records(table, changes, first, pace)
+                        try:
+                            yield from self._records(table, changes, first, pace)
+                        except FatalConnectorError as error:
+                            del live[changes.relation.oid]
+                            yield self._failed_stream(name, error)
+                if not live:
+                    return
                 if not decoder.is_within:
                     position = max(position, decoder.position)
                     for name in pace.due():
-                        if position >= positions[name]:
+                        if name not in self._failed and position >= positions[name]:
                             yield name, Checkpoint(bookmark={LOG_POSITION: lsn_text(position)})
             if len(wanted) < len(received.messages):
                 # The log's end may lie within a transaction: no position that anybody may go on from.
@@ -272,21 +310,17 @@ class PostgresLog:
             if position >= self._end and not decoder.is_within:
                 break
         position = self._end if is_exact else position
-        for table in tables.values():
+        for table in live.values():
             self._lags.ends[table.stream.name] = position
             yield table.stream.name, Checkpoint(bookmark={LOG_POSITION: lsn_text(position)})
 
     @staticmethod
     def _records(table: LoggedTable, changes: Changes, first: int, pace: _Pace) -> Iterator[tuple[str, Event]]:
         name = table.stream.name
-        try:
-            for batch in table.batches(changes, first):
-                if isinstance(batch, pa.RecordBatch):
-                    pace.note(name, batch.num_rows)
-                yield name, batch
-        except ConnectorError as error:
-            error.stream = error.stream or name
-            raise
+        for batch in table.batches(changes, first):
+            if isinstance(batch, pa.RecordBatch):
+                pace.note(name, batch.num_rows)
+            yield name, batch
 
     def confirm(self, streams: Collection[str]) -> None:
         """See `OpenLog`."""

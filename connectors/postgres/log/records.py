@@ -13,8 +13,9 @@ from msgspec import Struct
 
 from ...arrow import compute as pc
 from ...arrow.gather import Mask, array_of
+from ...errors import FatalConnectorError
 from ...field_facts import facts_of, with_facts
-from ...log_based import DELETES, LOG_FIELDS, OPERATION, POSITION, plain_stream
+from ...log_based import DELETES, LOG_FIELDS, OPERATION, POSITION, plain_stream, value_remedies
 from ...rejected.halving import convert_by_halves
 from ...rejected.records import rejections
 from ...stream import Rejected, Stream
@@ -222,7 +223,10 @@ class LoggedTable:
     def _values(self, texts: pa.Array, field: pa.Field, columns: Found) -> pa.Array:
         if columns.types.get(field.name) == "real":  # its texts are shorter than those of the same numbers now
             field = with_facts(field, native_type="real")
-        return values_of(texts, field, self.stream.name)
+        try:
+            return values_of(texts, field, self.stream.name)
+        except FatalConnectorError as error:
+            raise error.extended(after=f". {value_remedies(self.stream, field.name)}") from error
 
 
 class _Rows:

@@ -12,14 +12,15 @@ from typing import Any
 from msgspec import Struct
 
 from ...errors import ConnectorConfigError, FatalConnectorError, RetriableError
-from ...log_based import WHOLE, LogLook, plain_stream, position_of
+from ...log_based import UNLOGGED, WHOLE, LogLook, plain_stream, position_of
 from ...sql.identifiers import literal, quote
 from ...sql.read.planned_columns import altered
 from ...stream import LedgerRow, Stream
+from ...struct_helpers import replace
 from ..failures import connect_failure, failure
 from ..settings import LogSettings, PostgresAddress, PostgresSettings
-from .columns import TableFacts, noted_columns, refusals, renamed
-from .connection import LogConnection
+from .columns import TableFacts, noted_columns, read_names, refusals, renamed, unlogged
+from .connection import IN_USE, LogConnection, reader_of
 from .messages import lsn_text, parse_lsn
 
 #: Seconds that the making of a slot waits for transactions that run.
@@ -74,14 +75,30 @@ _TABLES = """select c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::
         on a.attrelid = c.oid and a.attnum = k where not a.attnotnull) order by 1 limit 1),
   (select pg_catalog.json_agg(pg_catalog.json_build_array(
       a.attname, a.attnum, a.atttypid::bigint, a.atttypmod, a.attgenerated::text,
-      a.attstorage <> 'p' and c.reltoastrelid <> 0) order by a.attnum)::text
+      a.attstorage <> 'p' and c.reltoastrelid <> 0, case when not a.atthasmissing then a.xmin::text end,
+      a.atthasdef or a.attidentity <> '' or a.attnotnull,
+      pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')) order by a.attnum)::text
     from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
   c.relnatts::int, (select pg_catalog.json_agg(k.number order by k.number)::text
     from pg_catalog.pg_index i, pg_catalog.unnest(i.indkey) with ordinality as k(number, place)
     where i.indrelid = c.oid and k.place <= i.indnkeyatts
       and case c.relreplident when 'i' then i.indisreplident else i.indisprimary end),
-  exists (select 1 from pg_catalog.pg_inherits h where h.inhparent = c.oid)
+  exists (select 1 from pg_catalog.pg_inherits h where h.inhparent = c.oid),
+  pg_catalog.row_security_active(c.oid), c.relfilenode::bigint
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = any(%s::oid[])"""
+
+#: The labels of enums that values of some types contain, directly or in an array, a domain, a composite or a range.
+_LABELS = """with recursive t(root, oid) as (select r, r from pg_catalog.unnest(%s::oid[]) r
+  union select t.root, part.oid from t join pg_catalog.pg_type y on y.oid = t.oid cross join lateral (
+    select y.typbasetype union all select y.typelem
+    union all select r.rngsubtype from pg_catalog.pg_range r where y.oid in (r.rngtypid, r.rngmultitypid)
+    union all select a.atttypid from pg_catalog.pg_attribute a
+      where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped) part(oid))
+select t.root::bigint, e.oid::bigint, e.enumlabel::text
+from t join pg_catalog.pg_enum e on e.enumtypid = t.oid order by 1, 2"""
+
+#: Types with lower numbers are part of PostgreSQL, and none of them contains an enum.
+_FIRST_USER_TYPE = 16384
 
 _TYPE_TEXT = """with recursive b as (select %s::oid as oid, %s::int as mod, 1 as depth
   union all select d.typbasetype, d.typtypmod, b.depth + 1
@@ -219,7 +236,7 @@ def tables_numbered(admin: Admin, oids: Sequence[int]) -> dict[int, TableFacts]:
     found = {}
     for row in admin.query(_TABLES, list(oids)) if oids else ():
         oid, schema, name, kind, persistence, identity, is_owned, primary, has_index, unique, *others = row
-        columns, last, key, has_children = others
+        columns, last, key, has_children, hides_records, file = others
         listed = json.loads(columns or "[]")
         found[oid] = TableFacts(
             oid=oid,
@@ -231,14 +248,24 @@ def tables_numbered(admin: Admin, oids: Sequence[int]) -> dict[int, TableFacts]:
             primary_key=primary,
             has_identity_index=has_index,
             unique_index=unique,
-            columns={column: (place, *kind) for column, place, *kind, generated, _ in listed if not generated},
-            large=frozenset(column for column, *_, is_large in listed if is_large),
-            generated={column: place for column, place, *_, generated, _ in listed if generated},
+            columns={column: (place, *kind) for column, place, *kind, generated, _, _, _, _ in listed if not generated},
+            large=frozenset(column for column, *_, is_large, _, _, _ in listed if is_large),
+            generated={column: place for column, place, *_, generated, _, _, _, _ in listed if generated},
+            versions={column: version for column, *_, version, _, _ in listed},
+            valued=frozenset(column for column, *_, has_values, _ in listed if has_values),
+            unreadable=frozenset(column for column, *_, is_readable in listed if not is_readable),
+            file=file,
+            labels={},
             last=last,
             key=tuple(json.loads(key or "[]")),
             has_children=has_children,
+            hides_records=hides_records,
         )
-    return found
+    types = {kind for table in found.values() for _, kind, _ in table.columns.values() if kind >= _FIRST_USER_TYPE}
+    labels: dict[int, dict[int, str]] = {}
+    for kind, number, label in admin.query(_LABELS, sorted(types)) if types else ():
+        labels.setdefault(kind, {})[number] = label
+    return {oid: replace(table, labels=labels) for oid, table in found.items()} if labels else found
 
 
 def slot_of(admin: Admin, names: Names) -> tuple[Any, ...] | None:
@@ -284,12 +311,13 @@ def look(
     missing += _of_places(admin, rows)
     tables = tables_of(admin, streams)
     for stream in streams:
-        missing += _of_table(stream, tables.get(oid_of(stream)), "" if is_standby else user)
+        missing += _of_table(stream, tables.get(oid_of(stream)), user, is_standby=is_standby)
     published = entries(admin, names)
     if is_standby:
         missing += _to_publish(names, publication, tables, published)
     by_stream = {row.key.stream: row for row in rows if position_of(row)}
     warnings, retained = _gone(admin, streams, rows), None
+    passed: dict[str, tuple[str, ...]] = {}
     for stream in streams:
         table = tables.get(oid_of(stream))
         if table is not None and table.generated:
@@ -301,6 +329,8 @@ def look(
                     f"stream {stream.name!r}: column {former!r} is called {name!r} now, where records that do not "
                     f"change have NULL: `syncblocks state reset {stream.name}` copies the table anew"
                 )
+            if table is not None and (found := unlogged(stream, row.log, table)):
+                passed[stream.name] = tuple(found)
     if slot is not None and names.are_noted and slot[4] is not None:
         retained = int(slot[4])
         text = f"slot {names.slot!r} keeps {retained / 1e6:,.1f} MB of log at the source"
@@ -312,7 +342,13 @@ def look(
             )
         else:
             notes.append(text)
-    return LogLook(missing=tuple(missing), notes=tuple(notes), warnings=tuple(warnings), retained_bytes=retained)
+    return LogLook(
+        missing=tuple(missing),
+        notes=tuple(notes),
+        warnings=tuple(warnings),
+        unlogged=passed,
+        retained_bytes=retained,
+    )
 
 
 def _to_publish(
@@ -426,7 +462,7 @@ def _of_whole(stream: Stream, table: TableFacts) -> list[str]:
     ]
 
 
-def _of_table(stream: Stream, table: TableFacts | None, user: str) -> list[str]:
+def _of_table(stream: Stream, table: TableFacts | None, user: str, *, is_standby: bool) -> list[str]:
     if table is None:
         return [f"stream {stream.name!r}: its table is gone since it was looked up; run again"]
     found = []
@@ -449,10 +485,21 @@ def _of_table(stream: Stream, table: TableFacts | None, user: str) -> list[str]:
         found += _of_whole(stream, table)
     if table.kind != "r" or not table.is_permanent:
         found.append(f"stream {stream.name!r}: only ordinary, permanent tables are in the log")
-    if user and not table.is_owned:
+    if not is_standby and not table.is_owned:
         found.append(f"stream {stream.name!r}: only its owner publishes it: `alter table {table.name} owner to {user}`")
+    if lacking := [quote(name) for name in read_names(stream) if name in table.unreadable]:
+        grant = f"grant select ({', '.join(lacking)}) on {table.name} to {user}"
+        found.append(f"stream {stream.name!r}: the role may not read all its columns: `{grant}`")
     if table.has_children:
         found.append(f"stream {stream.name!r}: other tables inherit from it, whose changes are not those of its log")
+    if table.hides_records:
+        unforced = (
+            f"Run `alter table {table.name} no force row level security`, or as an" if table.is_owned else "As an"
+        )
+        found.append(
+            f"stream {stream.name!r}: row level security hides records from the role {user}, but the log has all "
+            f"records, so the copied table would lack some. {unforced} administrator run `alter role {user} bypassrls`"
+        )
     return found
 
 
@@ -482,6 +529,12 @@ def demand_planned(stream: Stream, table: TableFacts) -> None:
     now = {**{name: number for name, (number, *_) in table.columns.items()}, **table.generated}
     if changes := sorted(name for name in {*planned, *now} if planned.get(name) != now.get(name)):
         raise altered(stream, [f"column {name!r} was added, dropped or renamed" for name in changes])
+
+
+def demand_reported(stream: Stream, log: Mapping[str, Any], table: TableFacts) -> None:
+    """Raise if values of a table have changed without the log since the plan, because the plan could not report it."""
+    if found := [each for each in unlogged(stream, log, table) if each not in stream.locator.get(UNLOGGED, ())]:
+        raise altered(stream, found)
 
 
 def entries(admin: Admin, names: Names) -> dict[int, tuple[bool, str]]:
@@ -584,7 +637,14 @@ def drop(admin: Admin, rows: Sequence[LedgerRow], *, keeps_publication: bool) ->
     dropped = []
     for slot in sorted({str(row.log["slot"]) for row in rows}):
         if admin.query(_SLOT, slot):
-            admin.query("select pg_catalog.pg_drop_replication_slot(%s)", slot)
+            try:
+                admin.query("select pg_catalog.pg_drop_replication_slot(%s)", slot)
+            except RetriableError as error:
+                if IN_USE not in str(error):
+                    raise
+                text = f"replication slot {slot!r} is read by {reader_of(slot, admin.query)}, so it cannot be dropped"
+                text += ". Drop the log when that reader has ended"
+                raise RetriableError(text, connector="postgres", has_no_values=True) from error
             dropped.append(f"slot {slot!r}")
     for publication in (
         () if keeps_publication or admin.is_standby else sorted({str(row.log["publication"]) for row in rows})
@@ -603,6 +663,7 @@ __all__ = [
     "changed",
     "clock",
     "demand_planned",
+    "demand_reported",
     "drop",
     "ends_of_timelines",
     "entries",

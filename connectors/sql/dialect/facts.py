@@ -16,6 +16,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     now: str = "current_timestamp"
     text_type: str = "text"
     bigint_type: str = "bigint"
+    #: A text column of only NULL gets another type in place.
+    retypes_columns: bool = True
     #: An append writes into a fitting target directly; False: it is staged, and inserted after `Writes.begin_commit`.
     appends_directly: bool = True
     #: An append's staging table can become the new target.

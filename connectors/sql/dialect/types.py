@@ -58,6 +58,10 @@ class Types(ABC):
         """Return whether values for an existing column travel in the column's type, which defines their form."""
         return False
 
+    def is_text(self, column_type: str) -> bool:
+        """Return true if a column has texts."""
+        return bool(pa.types.is_string(self.arrow_of(Column(name="", type=column_type))))
+
     def to_double(self, before: str, after: str) -> str | None:
         """Return `after` if it is a double and the table has integers that could become doubles.
 

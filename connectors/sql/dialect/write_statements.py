@@ -27,6 +27,14 @@ class SlicesStaging(ABC):
         """Return an alias for the staged records within a range of numbers; the staging table is numbered."""
 
 
+class CountsReplaced(ABC):
+    """For systems whose merge finds repeated keys anyway, so that no second search for them is needed."""
+
+    @abstractmethod
+    def counted_by_merge(self, session: Session) -> int:
+        """Return how many staged records the merge of this transaction replaced by others of the same key."""
+
+
 class Writes(ABC):
     """Methods that return SQL have no effect; methods that take a session run inside its transaction."""
 
@@ -88,6 +96,12 @@ class Writes(ABC):
         """Write the SELECT of one key that several staged records have."""
         names = self._names(key)
         return f"select {names} from {self._table(staging)} group by {names} having count(*) > 1 limit 1"
+
+    def count_replaced(self, staging: TableName, key: Sequence[str]) -> str:
+        """Write the SELECT of the number of staged records that repeat a key, NULL if none does."""
+        names = self._names(key)
+        repeated = f"select count(*) as number from {self._table(staging)} group by {names} having count(*) > 1"
+        return f"select sum(r.number - 1) from ({repeated}) r"
 
     def refuse_equal_keys(self, session: Session, target: Table, staged: StagingTable, key: Sequence[str]) -> None:
         """Raise if different staged keys are equal for the target: only the last of their records would remain.
@@ -483,4 +497,4 @@ class Writes(ABC):
         return f"delete from {self._table(target.name)}"
 
 
-__all__ = ["BOUNDS", "SlicesStaging", "Writes"]
+__all__ = ["BOUNDS", "CountsReplaced", "SlicesStaging", "Writes"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...field_facts import facts_of
-from ..tables import Column, StagingTable, Table
+from ..tables import StagingTable, Table
 from .events import LoadEvents
 from .ingest import ingest
 from .staging import create_staging, insert_staged
@@ -15,10 +15,13 @@ from .strategy import Strategy
 class Append(Strategy):
     """Appends the records of one load."""
 
-    def write(self, events: LoadEvents) -> None:
+    #: True if this transaction creates or changes the target, or inserts staged records into it.
+    _is_locked = False
+
+    def receive(self, events: LoadEvents) -> None:
         """Put the data up to the next marker into the target, or into the staging table."""
         if self.staged is not None or (table := self._direct_target()) is None:
-            super().write(events)
+            super().receive(events)
             return
         types = {column.name: column.type for column in table.columns}
         self.records += ingest(self.context, events, table.name, types, not_null=self.not_null())
@@ -30,30 +33,44 @@ class Append(Strategy):
         self.context.session.execute(self.context.dialect.tables.create(planned.name, planned.target_columns()))
         return planned
 
-    def finish(self, *, is_final: bool) -> None:
-        """Create the target or fit it to the stream, then insert the staged records."""
-        staged, target, dialect = self.staged, self.context.target, self.context.dialect
-        if staged is None and not is_final:
+    def lock(self, *, is_final: bool) -> None:
+        """See `Strategy`."""
+        target, is_staged = self.context.target, self.staged is not None
+        self._is_locked = is_staged or (
+            is_final and (self.table is None or target.lacks(self.table, self.target_columns()))
+        )
+        if self._is_locked:
+            self.table = target.lock(self.table)
+
+    def write(self) -> None:
+        """See `Strategy`."""
+        staged, table, target, dialect = self.staged, self.table, self.context.target, self.context.dialect
+        if not self._is_locked or self._becomes_target():
             return
-        table, columns = self.table, self.target_columns()
-        if staged is not None or table is None or target.lacks(table, columns):
-            table = target.lock(table)
-            if table is None and staged is not None and self._can_become_target(staged, columns):
-                target.run(dialect.tables.swap(staged.name, None, target.name, ()))
-                return
-            table = target.create(columns) if table is None else target.evolve(table, columns)
+        columns = self.target_columns()
+        into = target.create(columns) if table is None else target.evolve(table, columns)
         if staged is None:
             return
 
         def statements(source: StagingTable) -> Sequence[str]:
-            return [dialect.writes.insert_from(target.name, source, source.written_to(table))]
+            return [dialect.writes.insert_from(target.name, source, source.written_to(into))]
 
-        self.records -= insert_staged(self.context, table, staged, statements)
+        inserted = insert_staged(self.context, into, staged, statements)
+        target.execute(inserted.actions)
+        self.records -= inserted.rejected
 
-    def _can_become_target(self, staged: StagingTable, columns: Sequence[Column]) -> bool:
-        return self.context.dialect.facts.adopts_staging and all(
-            staged.types[column.name] == column.type for column in columns
-        )
+    def swap(self) -> None:
+        """See `Strategy`."""
+        staged, target = self.staged, self.context.target
+        if staged is not None and self._becomes_target():
+            target.execute(self.context.dialect.tables.swap(staged.name, None, target.name, ()))
+
+    def _becomes_target(self) -> bool:
+        """Return true if there is no target, and the staging table has its types."""
+        staged = self.staged
+        if self.table is not None or staged is None or not self.context.dialect.facts.adopts_staging:
+            return False
+        return all(staged.types[column.name] == column.type for column in self.target_columns())
 
     def _direct_target(self) -> Table | None:
         """Return the target if it takes the data without conversion, and lock its definition; else None."""

@@ -40,7 +40,7 @@ class Changes(Merge):
         self._waiting, self._waiting_bytes = list[pa.RecordBatch](), 0
         self._has_deletes = self._has_marks = False
 
-    def write(self, events: LoadEvents) -> None:
+    def receive(self, events: LoadEvents) -> None:
         """Stage the changes up to the next marker; apply staged changes early if later ones depend on them."""
         for batch in events.data():
             assert isinstance(batch, pa.RecordBatch)
@@ -78,10 +78,10 @@ class Changes(Merge):
         staged = self.staged = replace(self.stage(), has_each_key_once=has_each_key_once)
         self.records += ingest(self.context, batches, staged.name, staged.types, not_null=self.not_null())
 
-    def finish(self, *, is_final: bool) -> None:
-        """Apply what is staged, and fit the target to the stream where it lacks columns."""
+    def lock(self, *, is_final: bool) -> None:
+        """Apply what is staged. `write` then only adds columns that the target lacks."""
         self._apply()
-        super().finish(is_final=is_final)
+        super().lock(is_final=is_final)
 
     def target_columns(self) -> list[Column]:
         """Return the columns of the stream's records, without the columns that describe the change."""
@@ -102,7 +102,8 @@ class Changes(Merge):
             self._mark_staged(staged)
         if self._has_deletes:
             self._delete_staged(staged)
-        super().finish(is_final=False)
+        super().lock(is_final=False)
+        self.write()
         self.staged, self._has_deletes, self._has_marks = None, False, False
         self.table = context.target.reflect()
 
@@ -112,9 +113,9 @@ class Changes(Merge):
         key, quote = context.columns.merge_key(), context.dialect.naming.quote
         source, target = context.dialect.naming.table(staged.name), context.dialect.naming.table(context.target.name)
         operation, session = quote(OPERATION), context.session
-        context.target.run(context.dialect.writes.before_merge())
+        context.target.execute(context.dialect.writes.before_merge())
         if not staged.has_each_key_once:
-            context.target.run([context.dialect.writes.keep_last(staged, key)])
+            context.target.execute([context.dialect.writes.keep_last(staged, key)])
             self.staged = replace(staged, has_each_key_once=True)
         if self.table is not None:
             is_same = " and ".join(f"{self._staged_key(staged, name, 's')} = t.{quote(name)}" for name in key)
@@ -163,7 +164,7 @@ class Changes(Merge):
         self._stage_waiting()
         context = self.context
         if self.staged is not None:
-            context.target.run([context.dialect.tables.drop(self.staged.name)])
+            context.target.execute([context.dialect.tables.drop(self.staged.name)])
             self.staged, self._has_deletes, self._has_marks = None, False, False
         if self.table is not None:
             self.removed += max(
@@ -195,7 +196,7 @@ class Changes(Merge):
             f"{naming(staged.name)}) where {quote(mark)} is null"
         )
         self.removed += max(count, 0)
-        context.target.run([context.dialect.tables.drop(staged.name)])
+        context.target.execute([context.dialect.tables.drop(staged.name)])
 
     def _completed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Fill the values that changes leave out; the target has them under the former key.
@@ -221,7 +222,7 @@ class Changes(Merge):
         )
         held = [name for name in names if own[name] in {column.name for column in table.columns}]
         found = self._held(staged, [own[name] for name in key], held)
-        context.target.run([context.dialect.tables.drop(staged.name)])
+        context.target.execute([context.dialect.tables.drop(staged.name)])
         # The log leaves out no NULL: one in the table is of a column that was added or renamed.
         for row, (change, left_out) in enumerate(listed.items()):
             values = dict(zip(held, found.get(change, ()), strict=False))

@@ -66,6 +66,7 @@ class StreamColumns:
                 is_nullable=is_nullable,
                 is_relaxed=facts_of(field).relaxed,
                 becomes_text=facts_of(field).becomes_text,
+                first_values=facts_of(field).first_values,
             )
             planned[column.name] = (column, wire)
         return planned

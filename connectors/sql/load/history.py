@@ -16,7 +16,7 @@ from ..tables import Column, StagingTable, Table
 from .context import LoadContext
 from .history_ends import Endings
 from .history_statements import HistoryStatements, HistoryTypes
-from .latest import keep_latest
+from .latest_by import keep_latest
 from .staging import create_staging, insert_staged, stage_keys
 from .strategy import Strategy
 
@@ -34,6 +34,10 @@ class History(Strategy):
         #: Columns added since the stream was last completed: filling them creates no new version.
         self._added = set(map(str, self._history.known.get(ADDED, ())))
         self._starts_over = self._history.starts_over
+        #: Keys whose versions end in this transaction, or `None`.
+        self._marked: pa.Table | None = None
+        #: True if this transaction writes the target.
+        self._is_locked = False
 
     def begin(self) -> None:
         """Begin a transaction; where ALTER TABLE cannot be undone, note first which columns it will add."""
@@ -71,37 +75,38 @@ class History(Strategy):
         """Create it with numbers: among equal keys and times the last record counts."""
         return create_staging(self.context, planned, is_shared=is_shared)
 
-    def finish(self, *, is_final: bool) -> None:
-        """Create the target or fit it to the stream, end versions of records that are gone, add the new ones."""
-        context, staged, target = self.context, self.staged, self.context.target
+    def lock(self, *, is_final: bool) -> None:
+        """See `Strategy`."""
+        context, staged = self.context, self.staged
+        self._is_locked, self._marked = False, context.load.marked if is_final else None
         if staged is None and not is_final:
             return
-        is_empty, marked = False, context.load.marked if is_final else None
-        key = context.columns.key()
         if staged is not None:
-            self._refuse_nulls(staged, key)
-        table, columns = self.table, self.target_columns()
-        is_written = staged is not None or marked is not None
-        if is_written or table is None or self._starts_over or target.lacks(table, columns):
-            table = self.table = target.lock(table)
-            if table is not None and self._starts_over:
-                table = self._emptied(table, columns, key)
-            elif table is not None:
-                self._added |= self._lacking(columns)
-            is_empty = table is None
-            table = target.create(columns, key) if table is None else target.evolve(table, columns)
-        self._starts_over = False
-        writes = None
-        if staged is not None:
-            versions = self._versions(table, staged, key)
-            writes = HistoryStatements(context.dialect, table, staged, versions)
-            target.run(
-                [*writes.prepared(is_of_records=self._history.has_versions), *self._first(staged, is_made=False)]
-            )
-        if marked is not None:
-            self._end(marked, table, key)
-        if staged is None or writes is None:
+            self._refuse_nulls(staged, context.columns.key())
+        is_written = staged is not None or self._marked is not None or self._starts_over
+        if is_written or self.table is None or context.target.lacks(self.table, self.target_columns()):
+            self.table, self._is_locked = context.target.lock(self.table), True
+
+    def write(self) -> None:
+        """Create the target or add what it lacks, then add the staged records as new versions."""
+        context, staged, target, table = self.context, self.staged, self.context.target, self.table
+        if not self._is_locked:
             return
+        key, columns = context.columns.key(), self.target_columns()
+        if table is not None and self._starts_over:
+            table = self._emptied(table, columns, key)
+        elif table is not None:
+            self._added |= self._lacking(columns)
+        is_empty, self._starts_over = table is None, False
+        table = self.table = target.create(columns, key) if table is None else target.evolve(table, columns)
+        if staged is None:
+            return
+        versions = self._versions(table, staged, key)
+        writes = HistoryStatements(context.dialect, table, staged, versions)
+        target.execute(
+            [*writes.prepared(is_of_records=self._history.has_versions), *self._first(staged, is_made=False)]
+        )
+        self.remove()  # the versions that arrive begin later
         target.lock_late()
         own = [column.name for column in versions.key]
         context.dialect.writes.refuse_equal_keys(context.session, table, staged, own)
@@ -116,7 +121,15 @@ class History(Strategy):
             is_first = is_empty and context.rejected is None
             return writes.of_first_run(source.name) if is_first else writes.of_run(source.name)
 
-        self.records -= insert_staged(context, table, staged, statements, key=key)
+        inserted = insert_staged(context, table, staged, statements, key=key)
+        target.execute(inserted.actions)
+        self.records -= inserted.rejected
+
+    def remove(self) -> None:
+        """End the versions of records that the source no longer has, if `write` has not done so."""
+        marked, self._marked = self._marked, None
+        if marked is not None and self.table is not None:
+            self._end(marked, self.table, self.context.columns.key())
 
     def _end(self, marked: pa.Table, table: Table, key: Sequence[str]) -> None:
         """End the current versions of records that the source no longer has, and reopen keys that are back."""
@@ -127,9 +140,9 @@ class History(Strategy):
         keys = stage_keys(context, marked, columns)
         stem = TableName(keys.name.schema, staging_name(context.load.token))
         endings = Endings(context.dialect, table, columns[:-2], columns[-2], columns[-1], stem)
-        context.target.run(endings.prepared())
+        context.target.execute(endings.prepared())
         context.target.lock_late()
-        context.target.run([*endings.statements(keys), context.dialect.tables.drop(keys.name)])
+        context.target.execute([*endings.statements(keys), context.dialect.tables.drop(keys.name)])
         self.removed += marked.num_rows - marked.column(VALID_TO).null_count
 
     def _refuse_nulls(self, staged: StagingTable, key: Sequence[str]) -> None:
@@ -144,7 +157,7 @@ class History(Strategy):
         context, dialect = self.context, self.context.dialect
         is_alike = not context.target.conflicts(table, columns, key) and set(table.key) in (set(), set(key))
         if is_alike and not (dialect.facts.alters_at_once and context.target.lacks(table, columns)):
-            context.target.run([dialect.writes.empty(table)])
+            context.target.execute([dialect.writes.empty(table)])
             return table
         if kept := ", ".join(dialect.catalog.dependents(context.session, table)):
             raise context.error(f"{table.name} must be created again, but {kept} would be lost: drop it first")
@@ -215,7 +228,7 @@ class History(Strategy):
         times = dialect.naming.quote("_syncblocks_count")
         windows = f"row_number() over ({of_key} order by {number}) as {place}, count(*) over ({of_key}) as {times}"
         ranked = f"(select {listed}, {number}, {windows} from {source} w)"
-        context.target.run(
+        context.target.execute(
             [
                 *self._first(staged, is_made=True),
                 f"insert into {dialect.naming.table(first)} ({listed}, {number}) "
@@ -232,7 +245,7 @@ class History(Strategy):
             raise context.error(f"{reason}: a history cannot decide which one is right; choose other key_properties")
         else:
             count = 0
-        context.target.run([dialect.tables.drop(first)])
+        context.target.execute([dialect.tables.drop(first)])
         return count
 
 

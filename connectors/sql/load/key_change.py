@@ -50,9 +50,9 @@ class KeyChange:
             self._load.announce(None, tuple(self._target.changes))
             self._target.is_announced = True
         else:
-            self._target.run([dialect.writes.empty(table)])
+            self._target.execute([dialect.writes.empty(table)])
         try:
-            self._target.run(statements)
+            self._target.execute(statements)
         except FatalConnectorError as error:
             raise self._error(table, key, kept, str(error)) from error
         return self._target.reflect() or table

@@ -5,21 +5,43 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import pyarrow as pa
-
 from ...errors import UniqueViolated
-from ...stream import DELETED_AT
 from ...write_spec import ConflictMethod
 from ..actions import Action
+from ..dialect.write_statements import CountsReplaced
 from ..tables import Column, StagingTable, Table
-from .deleted import deleting
-from .latest import keep_latest
-from .staging import create_staging, insert_staged, stage_keys
+from .deleted_when import deleting
+from .events import LoadEvents
+from .ingest import ingest
+from .key_order import KeyOrder
+from .latest_by import keep_latest
+from .staging import create_staging, insert_staged
 from .strategy import Strategy
 
 
 class Merge(Strategy):
     """Merges the records of one load by their key, or by the columns that the stream names instead."""
+
+    #: Watches the arriving keys. `None` in a load by ranges, which has each key once.
+    _order: KeyOrder | None = None
+    #: True if this transaction writes the target.
+    _is_locked = False
+    #: True until the load's removed keys and marks are applied.
+    _removes = False
+    #: The target before this transaction, or `None` if there was none.
+    _before: Table | None = None
+
+    def begin(self) -> None:
+        """Begin a transaction. Blocks of other transfer formats than Arrow hide their keys."""
+        super().begin()
+        stream = self.context.load.stream
+        names = stream.unique_properties or stream.key_properties
+        self._order = KeyOrder(names if self.context.wire == "arrow" else ())
+
+    def receive(self, events: LoadEvents) -> None:
+        """Put the data up to the next marker into the staging table."""
+        staged, check = self.stage(), None if self._order is None else self._order.note
+        self.records += ingest(self.context, events, staged.name, staged.types, not_null=self.not_null(), check=check)
 
     def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
         """Create it with numbers, so that the last record of a key counts, and with an index where that is faster."""
@@ -32,43 +54,89 @@ class Merge(Strategy):
             self.context.session.execute(index)
         return staged
 
-    def finish(self, *, is_final: bool) -> None:
-        """Create the target or fit it to the stream, delete removed keys, then merge the staged records."""
+    def lock(self, *, is_final: bool) -> None:
+        """See `Strategy`."""
         context, staged = self.context, self.staged
-        dialect, session, target = context.dialect, context.session, context.target
+        self._is_locked, self._before = False, self.table
+        self._removes = is_final and not (context.load.removed is None and context.load.marked is None)
         if staged is None and not is_final:
             return
         primary, key = context.columns.key(), context.columns.merge_key()
         if staged is not None:
             context.refuse_null_keys(staged.name, key, "key_properties" if key == primary else "unique_constraints")
-        table, columns = self.table, self.target_columns()
-        removed, marked = (context.load.removed, context.load.marked) if is_final else (None, None)
-        before, is_written = table, not (staged is None and removed is None and marked is None)
-        if is_written or table is None or target.lacks(table, columns):
-            table = target.lock(table)
-            table = target.create(columns, primary, key) if table is None else target.evolve(table, columns)
-        if removed is not None:
-            self._delete(removed, table, primary)
-        if marked is not None:
-            self._mark(marked, table, primary)
-        if staged is None:
+        is_written = staged is not None or self._removes
+        if is_written or self.table is None or context.target.lacks(self.table, self.target_columns()):
+            self.table, self._is_locked = context.target.lock(self.table), True
+
+    def write(self) -> None:
+        """Create the target or add what it lacks, then merge the staged records."""
+        if not self._is_locked:
             return
+        context, staged, target = self.context, self.staged, self.context.target
+        primary, key, columns = context.columns.key(), context.columns.merge_key(), self.target_columns()
+        if self.table is None:
+            self.table = target.create(columns, primary, key)
+        else:
+            self.table = target.evolve(self.table, columns)
+        if staged is not None:
+            # First the removed keys: a value of another unique column may move from them to a record that arrives.
+            self.remove()
+            self._merge(self.table, staged, primary, key)
+
+    def remove(self) -> None:
+        """Delete removed keys and mark missing records, if `write` has not done so."""
+        removed, marked, table = self.context.load.removed, self.context.load.marked, self.table
+        if not self._removes or table is None:
+            return
+        self._removes = False
+        from .deletes import delete_missing, mark_missing  # only a stream with `deletes` needs them
+
+        primary = self.context.columns.key()
+        if removed is not None:
+            self.removed += delete_missing(self.context, self.staged, removed, table, primary)
+        if marked is not None:
+            self.removed += mark_missing(self.context, marked, table, primary)
+
+    def _merge(self, table: Table, staged: StagingTable, primary: Sequence[str], key: Sequence[str]) -> None:
+        """Merge the staged records into the target by a key."""
+        context, before = self.context, self._before
+        dialect, session, target = context.dialect, context.session, context.target
         method = context.load.write.conflict_method
         target.lock_late()
         dialect.writes.refuse_equal_keys(session, table, staged, key)
-        keep_latest(context, table, staged, key, is_new=before is None)
+        outrun = keep_latest(context, table, staged, key, is_new=before is None)
         if method is ConflictMethod.UPDATE_ONLY:
-            target.run([dialect.writes.drop_new(table, staged, key)])
+            target.execute([dialect.writes.drop_new(table, staged, key)])
             method = ConflictMethod.UPDATE
         if carried := self._kept(before, staged.written_to(table), method):
-            target.run(dialect.writes.carry(table, staged, carried, key))
+            target.execute(dialect.writes.carry(table, staged, carried, key))
 
         with deleting(context, table, key) as deletes, self._explained(primary, key):
 
             def statements(source: StagingTable) -> Sequence[Action]:
                 return [*dialect.writes.merge(table, source, key, method), *deletes(source)]
 
-            self.records -= insert_staged(context, table, staged, statements, key=key)
+            def note(rejected: int) -> None:
+                self.replaced = outrun if context.load.write.latest_by else self._replaced(staged, key, rejected)
+
+            inserted = insert_staged(context, table, staged, statements, key=key, note=note)
+            target.execute(inserted.actions)
+            self.records -= inserted.rejected
+        if self.replaced is None and isinstance(dialect.writes, CountsReplaced) and not context.load.write.changes:
+            self.replaced = dialect.writes.counted_by_merge(session)
+
+    def _replaced(self, staged: StagingTable, key: Sequence[str], rejected: int) -> int | None:
+        """Count the staged records that another one of the same key replaces; `None` if the merge counts them."""
+        context = self.context
+        write, writes = context.load.write, context.dialect.writes
+        if write.changes:
+            return None
+        if write.conflict_method is ConflictMethod.IGNORE or self._order is None or self._order.is_ascending:
+            return 0
+        if isinstance(writes, CountsReplaced) and not rejected:
+            return None
+        ((number,),) = context.session.query(writes.count_replaced(staged.name, key))
+        return int(number or 0)
 
     @contextmanager
     def _explained(self, primary: Sequence[str], key: Sequence[str]) -> Iterator[None]:
@@ -91,30 +159,6 @@ class Merge(Strategy):
         names = self.context.columns.names
         kept = {names[name] for name in self.context.load.write.kept if name in names}
         return [column for column in into if column.name in kept]
-
-    def _delete(self, removed: pa.Table, table: Table, key: Sequence[str]) -> None:
-        """Delete the records of removed keys; a key that also arrives is updated instead."""
-        context, staged = self.context, self.staged
-        columns = [column for column in table.columns if column.name in key]
-        keys = stage_keys(context, removed, columns)
-        writes, before = context.dialect.writes, self.removed
-        # Records without references first: each pass frees the records that they refer to. The last statement shows the
-        # records that stay refused.
-        if leaves := writes.delete_unreferenced(table, keys, key, kept=staged):
-            while (count := context.target.change(leaves)) > 0:
-                self.removed += count
-        count = context.target.change(writes.delete_keys(table, keys, key, kept=staged))
-        self.removed = before + removed.num_rows if count < 0 else self.removed + count
-        context.target.run([context.dialect.tables.drop(keys.name)])
-
-    def _mark(self, marked: pa.Table, table: Table, key: Sequence[str]) -> None:
-        """Write the time when records were found missing at the source, or that they are back."""
-        context, mark = self.context, self.context.columns.names[DELETED_AT]
-        columns = [column for column in table.columns if column.name in (*key, mark)]
-        keys = stage_keys(context, marked, columns)
-        context.target.change(context.dialect.writes.set_columns(table, keys, key, [mark]))
-        self.removed += marked.num_rows - marked.column(DELETED_AT).null_count
-        context.target.run([context.dialect.tables.drop(keys.name)])
 
 
 __all__ = ["Merge"]

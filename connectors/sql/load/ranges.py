@@ -30,6 +30,7 @@ from ..tables import StagingTable
 from .context import LoadContext
 from .events import LoadEvents
 from .load import TableLoad
+from .publish import owner_error
 from .range_ledger import RangeLedger
 from .unfinished import UnfinishedLoad, drop, listed
 
@@ -213,7 +214,7 @@ class RangeLoad:
         session, loading = lease.session, self._table_load(lease)
         rows = self._ledger.read(session, self._ledger.table(self._target), self._load.key)
         if not rows or rows[0].token != self._load.token:
-            raise loading.taken_over()
+            raise owner_error(loading.context)
         loading.refuse_altered(staged)
         if not self._ranges.lock(session, part):
             return  # the commit of an earlier attempt succeeded; only its answer was lost

@@ -45,7 +45,7 @@ class RejectedRecords:
         self._lease = lease
         self._limit = limit
         self._table = TableName(target.schema, REJECTED_TABLE)
-        self._found = Rejections(limit)
+        self._found = Rejections(limit, load.write.max_rejected_percent)
 
     @property
     def _session(self) -> Session:
@@ -83,6 +83,10 @@ class RejectedRecords:
     def found(self) -> Sequence[RejectedRecord]:
         """Rejected records of this transaction so far."""
         return self._found.records
+
+    def judge(self, records: int) -> None:
+        """See `Rejections.judge`."""
+        self._found.judge(records)
 
     def take_refused(self) -> tuple[RejectedRecord, ...]:
         """See `Rejections.take_refused`."""
@@ -350,6 +354,9 @@ class _Insert(Struct, kw_only=True):
         self.reasons = {whole.slice(place, 1).first: reason for place, reason in bad}
         self._insert_late(insert, self._counting(source, key))
         found = self._rejected(source)
+        if key and self.staged.is_numbered:  # the caller counts the keys of the others
+            for listed in self._listed():
+                self._execute(dialect.writes.delete_staged(self.staged.name, f"s.{number} in {listed}"))
         for table in (*([] if part is None else [part]), *([] if self.staged.is_numbered else [source.name])):
             self._execute(dialect.tables.drop(table))
         return found

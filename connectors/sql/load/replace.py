@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import pyarrow as pa
 
-from ...arrow import compute as pc
 from ...errors import FatalConnectorError, null_in_key
 from ...struct_helpers import replace
 from ..dialect.comparing import ComparingWrites
 from ..identifiers import CONVERTED_SUFFIX, TableName
 from ..tables import Column, StagingTable, Table
 from .context import LoadContext
-from .deleted import deleting_replaced
+from .deleted_when import MarkedRecords
 from .events import LoadEvents
 from .ingest import ingest
 from .key_change import KeyChange
+from .key_order import KeyOrder
 from .nulls import reason, refused, shown_values
 from .rejected import attempt
 from .staging import insert_staged, planned_staging, refuse_altered, repeated_keys
@@ -34,12 +33,15 @@ class Replace(Strategy):
         self._key_change = KeyChange(context)
         #: Watches the arriving keys if no primary key will enforce them; None: a primary key does.
         self._key_order = (
-            None if context.dialect.facts.keys_replacements else _KeyOrder(context.load.stream.key_properties)
+            None if context.dialect.facts.keys_replacements else KeyOrder(context.load.stream.key_properties)
         )
         #: `[table]`, read while no other process can create or drop it (`[None]`: no table); None: not read yet.
         self._locked: list[Table | None] | None = None
-        #: A small target whose records are replaced in place; None: the records are in another table.
+        #: The target if it has the new records already, or `None`.
         self._rewritten: Table | None = None
+        #: Columns of the target after the replacement.
+        self._columns: Sequence[Column] = ()
+        self._marked: MarkedRecords | None = None
 
     # ------------------------------------------------------------ the records arrive
     def begin(self) -> None:
@@ -56,8 +58,8 @@ class Replace(Strategy):
         else:
             self.context.columns.follow(self.context.columns.stream, None)
 
-    def write(self, events: LoadEvents) -> None:
-        """Write the data up to the next marker into staging; if that is all and it is small, into the target."""
+    def receive(self, events: LoadEvents) -> None:
+        """Stage the data up to the next marker. If that is all and it is small, write it into the target."""
         if self.staged is None and self._rewrite(events):
             return
         staged = self.stage()
@@ -107,7 +109,7 @@ class Replace(Strategy):
             else [dialect.tables.lock(table.name), f"delete from {dialect.naming.table(table.name)}"]
         )
         try:
-            target.run(filter(None, empty))
+            target.execute(filter(None, empty))
             refuse_altered(context, table.name, types)
             self.records += self._ingest(events, table.name, types)
         except FatalConnectorError:  # such as two records of one key: the staging table gives the better error
@@ -153,18 +155,21 @@ class Replace(Strategy):
                 raise null_in_key(name, stream=self.context.load.stream.name)
 
     # ------------------------------------------------- the final checkpoint arrived
-    def finish(self, *, is_final: bool) -> None:
-        """Replace the target by the staging table, or fill a target that stays from it."""
-        with deleting_replaced(self.context) as delete:
-            delete(self._rewritten or self._place())
+    def lock(self, *, is_final: bool) -> None:
+        """Give the staging table the target's types, and lock the creation of the target."""
+        self._marked = MarkedRecords(self.context)
+        if self._rewritten is None:
+            columns = _as_strict(self.target_columns(), self.table)
+            self._columns, self.staged = columns, self._with_target_types(self.staged or self.stage(), columns)
+            self._lock_creation()
 
-    def _place(self) -> Table:
-        """Return the table that has the records until the commit."""
+    def write(self) -> None:
+        """Fill the target from the staging table if the target stays."""
+        if self._rewritten is not None:
+            return
         dialect, target, session = self.context.dialect, self.context.target, self.context.session
-        staged, key = self.staged or self.stage(), self.context.columns.key()
-        columns = _as_strict(self.target_columns(), self.table)
-        staged = self._with_target_types(staged, columns)
-        table = self._lock_creation()
+        staged, table, key, columns = self.staged, self._lock_creation(), self.context.columns.key(), self._columns
+        assert staged is not None, "`lock` has staged"
         if table is not None and not dialect.facts.renames and self._cannot_evolve(table, columns, key):
             target.note_replaced(table, columns)
             session.execute(dialect.tables.drop(table.name))
@@ -172,15 +177,30 @@ class Replace(Strategy):
         if table is None and not dialect.facts.renames:
             table = target.create(columns, key)
         if table is not None and (table.has_dependents or not dialect.facts.renames):
-            table, rejected = self._refill(table, staged, columns, key)
+            self._rewritten, rejected = self._refill(table, staged, columns, key)
             self.records -= rejected
-            return table
+
+    def remove(self) -> None:
+        """Delete the records that are marked as deleted, if `write` has written the target."""
+        if self._rewritten is not None:
+            self._delete_marked(self._rewritten)
+
+    def swap(self) -> None:
+        """Replace the target by the staging table, if `write` has not written the target."""
+        if self._rewritten is not None:
+            return
+        dialect, target, table, staged = self.context.dialect, self.context.target, self._lock_creation(), self.staged
+        assert staged is not None, "`lock` has staged"
         if table is not None:
-            target.note_replaced(table, columns)
-        self.records -= self._swap(table, staged, key)
+            target.note_replaced(table, self._columns)
+        self.records -= self._swap(table, staged, self.context.columns.key())
         # If a commit cannot contain the swap, the swap follows the commit.
         name = staged.name if dialect.facts.alters_at_once else target.name
-        return Table(name=name, columns=tuple(columns))
+        self._delete_marked(Table(name=name, columns=tuple(self._columns)))
+
+    def _delete_marked(self, table: Table) -> None:
+        assert self._marked is not None, "`lock` has staged the condition"
+        self._marked.delete(table)
 
     def _with_target_types(self, staged: StagingTable, columns: Sequence[Column]) -> StagingTable:
         """Return a staging table with the target's own types: a new table if some values travel as text."""
@@ -213,12 +233,12 @@ class Replace(Strategy):
         statements = [*strict.values(), *dialect.tables.swap(staged.name, table, target.name, key)]
         if dialect.facts.keys_replacements:
             if self.context.rejected is None or not dialect.facts.arrival:
-                target.run(statements)
+                target.execute(statements)
                 return nulls
-            if attempt(dialect, self.context.lease, lambda: target.run(statements)) is None:
+            if attempt(dialect, self.context.lease, lambda: target.execute(statements)) is None:
                 return nulls
         count = self._reject_repeated_keys(staged, key)
-        target.run(statements)
+        target.execute(statements)
         return nulls + count
 
     def _made_strict(self, table: Table | None, staged: StagingTable) -> dict[str, str]:
@@ -295,10 +315,14 @@ class Replace(Strategy):
         try:
             if by_key is None:
                 before = [dialect.writes.empty(table)]
-                return table, count + insert_staged(context, table, staged, statements, before=before)
+                inserted = insert_staged(context, table, staged, statements, before=before)
+                target.execute(inserted.actions)
+                return table, count + inserted.rejected
             first = by_key(table, staged, key)[:1]
             target.lock_late()
-            return table, count + insert_staged(context, table, staged, statements, key=key, before=first)
+            inserted = insert_staged(context, table, staged, statements, key=key, before=first)
+            target.execute(inserted.actions)
+            return table, count + inserted.rejected
         except FatalConnectorError as error:
             self._key_change.explain(error, table, key)
             raise
@@ -337,29 +361,6 @@ def _as_strict(columns: Sequence[Column], table: Table | None) -> list[Column]:
         replace(column, is_nullable=False) if column.name in needed and not column.is_relaxed else column
         for column in columns
     ]
-
-
-class _KeyOrder:
-    """Watches the keys of the batches: keys in ascending order are unique and need no further check."""
-
-    def __init__(self, key: Sequence[str]) -> None:
-        self._name = key[0] if len(key) == 1 else ""
-        self._last: Any = None
-        #: Every key so far is greater than its predecessor.
-        self.is_ascending = bool(self._name)
-
-    def note(self, batch: pa.RecordBatch) -> None:
-        """Check the next batch, if this still matters."""
-        if not self.is_ascending or not batch.num_rows:
-            return
-        keys = batch.column(self._name)
-        if not pa.types.is_integer(keys.type) or keys.null_count:
-            self.is_ascending = False
-            return
-        first, last = keys[0].as_py(), keys[-1].as_py()
-        is_higher = self._last is None or first > self._last
-        ascends = batch.num_rows == 1 or pc.all(pc.greater(keys.slice(1), keys.slice(0, batch.num_rows - 1))).as_py()
-        self.is_ascending, self._last = is_higher and bool(ascends), last
 
 
 __all__ = ["Replace"]

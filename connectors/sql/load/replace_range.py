@@ -8,8 +8,8 @@ from datetime import datetime
 import pyarrow as pa
 
 from ...failpoints import failpoint
+from ...replace_range import RangeWatch, bound, has_times
 from ...struct_helpers import replace
-from ...written_range import RangeWatch, bound, has_times
 from ..actions import Action
 from ..dialect.write_statements import BOUNDS
 from ..identifiers import REMOVED
@@ -17,7 +17,7 @@ from ..tables import Column, StagingTable, Table
 from .context import LoadContext
 from .events import LoadEvents
 from .ingest import ingest
-from .latest import keep_latest
+from .latest_by import keep_latest
 from .staging import create_staging, insert_staged, repeated_keys, stage_beside
 from .strategy import Strategy
 
@@ -28,13 +28,17 @@ class ReplaceRange(Strategy):
     def __init__(self, context: LoadContext) -> None:
         super().__init__(context)
         self._watch = RangeWatch(context.load)
+        #: Files whose records this transaction replaces.
+        self._paths: Sequence[str] = ()
+        #: True if this transaction writes the target.
+        self._is_locked = False
 
     def begin(self) -> None:
         """Begin a transaction: no staged records, no files."""
         super().begin()
         self._watch.begin()
 
-    def write(self, events: LoadEvents) -> None:
+    def receive(self, events: LoadEvents) -> None:
         """Stage the data up to the next marker; each record must be within the range."""
         staged = self.stage()
         self.records += ingest(
@@ -45,20 +49,27 @@ class ReplaceRange(Strategy):
         """Create it to insert from."""
         return create_staging(self.context, planned, is_shared=is_shared)
 
-    def finish(self, *, is_final: bool) -> None:
-        """Create the target or fit it to the stream, delete the range and the keys that arrive, insert the records."""
-        context, staged, target = self.context, self.staged, self.context.target
-        dialect, table, columns = context.dialect, self.table, self.target_columns()
-        paths = self._watch.demand_files(self.files) if self._watch.range.is_by_files else []
-        if staged is None and not is_final and not paths:
+    def lock(self, *, is_final: bool) -> None:
+        """See `Strategy`."""
+        context, staged = self.context, self.staged
+        self._paths = self._watch.demand_files(self.files) if self._watch.range.is_by_files else []
+        self._is_locked = staged is not None or is_final or bool(self._paths)
+        if not self._is_locked:
             return
         key = context.columns.key()
         if staged is not None and key:
             context.refuse_null_keys(staged.name, key)
-        table = target.lock(table)
+        self.table = context.target.lock(self.table)
+
+    def write(self) -> None:
+        """Create the target or add what it lacks, delete the range and the keys that arrive, insert the records."""
+        if not self._is_locked:
+            return
+        context, staged, target = self.context, self.staged, self.context.target
+        dialect, table, columns, key = context.dialect, self.table, self.target_columns(), context.columns.key()
         table = target.create(columns, key) if table is None else target.evolve(table, columns)
         target.lock_late()
-        target.run(self._deletes(table, paths))
+        target.execute(self._deletes(table, self._paths))
         failpoint(f"{dialect.name}.delete.after")
         if staged is None:
             return
@@ -67,7 +78,7 @@ class ReplaceRange(Strategy):
             keep_latest(
                 context, table, staged, key, is_new=True
             )  # the target's records of these keys are deleted anyway
-            target.run([dialect.writes.delete_arriving(table, staged, key)])
+            target.execute([dialect.writes.delete_arriving(table, staged, key)])
             is_found_late = frozenset(key) in table.unique_keys and dialect.facts.has_savepoints
             if context.rejected is None or dialect.facts.arrival or not is_found_late:
                 self.records -= repeated_keys(context, staged, key)
@@ -75,7 +86,9 @@ class ReplaceRange(Strategy):
         def statements(source: StagingTable) -> Sequence[Action]:
             return [dialect.writes.insert_from(target.name, source, source.written_to(table))]
 
-        self.records -= insert_staged(context, table, staged, statements)
+        inserted = insert_staged(context, table, staged, statements)
+        target.execute(inserted.actions)
+        self.records -= inserted.rejected
 
     def _deletes(self, table: Table, paths: Sequence[str]) -> list[Action]:
         """Return the statements that delete the range; some systems cannot create a table after the first of them."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ...arrow.casts import cast_batch
 from ...struct_helpers import replace
@@ -110,6 +111,14 @@ def repeated_keys(context: LoadContext, staged: StagingTable, key: Sequence[str]
     return 0
 
 
+class Inserted(Struct, frozen=True):
+    """What is left to do for staged records."""
+
+    actions: Sequence[Action]
+    #: How many records were rejected.
+    rejected: int
+
+
 def insert_staged(
     context: LoadContext,
     table: Table,
@@ -118,27 +127,30 @@ def insert_staged(
     *,
     key: Sequence[str] = (),
     before: Sequence[Action] = (),
-) -> int:
-    """Insert a staging table into an existing target and drop it; return how many records were rejected.
+    note: Callable[[int], None] = lambda _: None,
+) -> Inserted:
+    """Reject staged records that do not fit, and return the actions that insert the others and drop the table.
 
-    `key` belongs to a merge, or to a replacement in place. `before` runs first.
+    `key` belongs to a merge, or to a replacement in place. `before` runs first. `note` is called with the number of
+    rejected records while the staging table has all other records.
     """
     dialect, rejected, target = context.dialect, context.rejected, context.target
     is_replace = context.load.write.disposition is WriteDisposition.REPLACE
     is_whole = is_replace or context.load.write.disposition is WriteDisposition.REPLACE_RANGE
     ignores, drop = context.load.write.conflict_method is ConflictMethod.IGNORE, dialect.tables.drop(staged.name)
     if rejected is not None and dialect.facts.has_savepoints:
-        target.run(before)
+        target.execute(before)
         is_first = not is_replace and ignores
         count = rejected.insert(staged, statements, context.columns.names, key=key, is_first=is_first)
-        target.run([drop])
-        return count
+        note(count)
+        return Inserted(actions=[drop], rejected=count)
     count = 0
     if rejected is not None:
         unfit = dialect.writes.violations(
             context.session, table, staged, key, ignores=ignores, is_emptied=is_replace and not key
         )
         count = rejected.remove(staged, unfit, context.columns.names)
+    note(count)
     # After a rejection, the remaining records keep their order only if the staging table numbers them. A history
     # compares a version with the others of its batch: in pieces, some would come too late.
     if (
@@ -148,10 +160,8 @@ def insert_staged(
         and (not count or staged.is_numbered)
         and _insert_in_pieces(context, table, staged, statements, key)
     ):
-        target.run([drop])
-    else:
-        target.run([*before, *statements(staged), drop])
-    return count
+        return Inserted(actions=[drop], rejected=count)
+    return Inserted(actions=[*before, *statements(staged), drop], rejected=count)
 
 
 def _insert_in_pieces(
@@ -168,7 +178,7 @@ def _insert_in_pieces(
     if target.changes and not target.is_announced:
         target.announce()
     is_first = load.write.conflict_method is ConflictMethod.IGNORE
-    dialect.writes.move(session, table, staged, key, statements, target.run, is_first=is_first)
+    dialect.writes.move(session, table, staged, key, statements, target.execute, is_first=is_first)
     return True
 
 

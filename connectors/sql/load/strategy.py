@@ -15,7 +15,11 @@ from .staging import adapt_staging, planned_staging
 
 
 class Strategy(ABC):
-    """Writes the records of one load into its target; `begin`, `write` and `finish` work in one transaction."""
+    """Writes the records of one load into its target.
+
+    In each transaction, `begin` and `receive` stage the records. Then `publish` calls the phases `lock`, `write`,
+    `remove` and `swap`. A strategy that can write records into the target at once does so in `receive`.
+    """
 
     #: Whether each checkpoint ends a transaction; False: only the final one.
     commits_at_checkpoints = True
@@ -32,10 +36,12 @@ class Strategy(ABC):
         self.files: Sequence[FileRead] = ()
         #: Records deleted or marked in this transaction, see `Commit.removed`.
         self.removed = 0
+        #: See `Commit.replaced`.
+        self.replaced: int | None = None
 
     def begin(self) -> None:
         """Begin a transaction: nothing is staged."""
-        self.staged, self.records, self.removed = None, 0, 0
+        self.staged, self.records, self.removed, self.replaced = None, 0, 0, None
         self.read_target()
 
     def read_target(self) -> None:
@@ -43,14 +49,30 @@ class Strategy(ABC):
         self.table = self.context.target.reflect()
         self.context.columns.follow(self.context.columns.stream, self.table)
 
-    def write(self, events: LoadEvents) -> None:
+    def receive(self, events: LoadEvents) -> None:
         """Put the data up to the next marker into the staging table."""
         staged = self.stage()
         self.records += ingest(self.context, events, staged.name, staged.types, not_null=self.not_null())
 
     @abstractmethod
-    def finish(self, *, is_final: bool) -> None:
-        """Write the staged records into the target; `is_final`: the load ends with this transaction."""
+    def lock(self, *, is_final: bool) -> None:
+        """Check the staged records, and lock the target until the commit if this transaction changes it.
+
+        Args:
+            is_final: the load ends with this transaction.
+        """
+
+    @abstractmethod
+    def write(self) -> None:
+        """Create the target or add what it lacks, then insert or update its records."""
+
+    def remove(self) -> None:
+        """Delete or mark records that the source no longer has. The default does nothing."""
+        return
+
+    def swap(self) -> None:
+        """Make the staging table the target. The default does nothing."""
+        return
 
     def stage(self, *, is_shared: bool = False) -> StagingTable:
         """Create the staging table (shared: visible to other connections), or fit it to a changed schema."""

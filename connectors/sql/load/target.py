@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ...arrow.digits import MOST_EXACT
 from ...errors import ConnectorError, FatalConnectorError, NoSuchTable, TableLost, UniqueViolated
 from ...stream import Load, Trigger
 from ...struct_helpers import replace
@@ -16,8 +17,12 @@ from ..session import Session, SessionLease
 from ..tables import Column, Table
 from .nulls import Nulls
 
-#: A double keeps every integer up to this one.
-MOST_EXACT = 2**53
+
+def limits(session: Session, dialect: Dialect, table: TableName, column: str) -> tuple[Any, Any] | None:
+    """Return the least and the greatest value of a column. Return `None` if all its values are NULL."""
+    name = dialect.naming.quote(column)
+    ((least, greatest),) = session.query(f"select min({name}), max({name}) from {dialect.naming.table(table)}")
+    return None if least is None else (least, greatest)
 
 
 class TargetTable:
@@ -29,6 +34,8 @@ class TargetTable:
         self.changes: list[Mapping[str, Any]] = []
         #: Whether `Load.announce` was called with them.
         self.is_announced = False
+        #: Columns that got a type with their first values.
+        self.typed: set[str] = set()
         self.nulls = Nulls(name)
         self._dialect = dialect
         self._lease = lease
@@ -43,7 +50,7 @@ class TargetTable:
     def _session(self) -> Session:
         return self._lease.session
 
-    def run(self, actions: Iterable[Action]) -> None:
+    def execute(self, actions: Iterable[Action]) -> None:
         """Run actions one by one, or all in one round trip."""
         for action in round_trips(actions, joins_statements=self._dialect.facts.joins_statements):
             self._lease.check()
@@ -53,7 +60,7 @@ class TargetTable:
                 self._explain(error)
                 raise
 
-    def change(self, sql: str) -> int:
+    def execute_counted(self, sql: str) -> int:
         """Run one statement that changes records; return how many, below 0 if the driver does not report it."""
         self._lease.check()
         try:
@@ -161,7 +168,7 @@ class TargetTable:
     def lock_late(self) -> None:
         """Lock out other merges just before the target is written, where `lock` did not."""
         if lock := self._dialect.tables.lock_late(self.name):
-            self.run([lock])
+            self.execute([lock])
 
     def note_committed(self, records: int) -> None:
         """Expect this table in all further transactions."""
@@ -201,6 +208,8 @@ class TargetTable:
         """
         if not column.is_key:
             types = self._dialect.types
+            if self._gets_type(before, column):
+                return column.type
             is_kept = self._load.write.disposition is not WriteDisposition.REPLACE
             wider = types.widen(before, column.type)  # in SQLite the empty text is a type
             if wider is None and column.becomes_text and types.text_of(before, "") is not None:
@@ -235,8 +244,13 @@ class TargetTable:
                 continue
             wider = self.widened(held.type, column)
             if wider != held.type:
-                self._demand_kept(table, held, wider)
-                statements += self.altered(table.name, held, wider)
+                if self._gets_type(held.type, column):
+                    self._demand_empty(table, held)
+                    self.typed.add(held.name)
+                    statements += self._dialect.tables.alter_type(table.name, replace(held, type=wider), "null")
+                else:
+                    self._demand_kept(table, held, wider)
+                    statements += self.altered(table.name, held, wider)
                 self._note(column.name, "widened", held.type, wider)
         freed = self._relaxed(table, columns)
         # Some systems refuse all further statements after a failed one.
@@ -260,6 +274,20 @@ class TargetTable:
             values = types.text_of(held.type, column) or ""
         return self._dialect.tables.alter_type(name, replace(held, type=wider), values)
 
+    def _gets_type(self, before: str, column: Column) -> bool:
+        """Return true if a text column without a value gets the type of its first values."""
+        types = self._dialect.types
+        return column.first_values and types.is_text(before) and not types.is_text(column.type)
+
+    def _demand_empty(self, table: Table, held: Column) -> None:
+        """Refuse to change the type of a column that has values by now."""
+        if limits(self._session, self._dialect, table.name, held.name) is not None:
+            raise FatalConnectorError(
+                f"column {held.name!r} of {self.name} got values from another program since the run was planned; run "
+                "the stream again, which then writes texts",
+                stream=self._stream,
+            )
+
     def _demand_kept(self, table: Table, held: Column, wider: str) -> None:
         """Refuse a wider type that would change values or fire triggers.
 
@@ -274,10 +302,8 @@ class TargetTable:
             return
         is_double = not is_held and self._dialect.types.to_double(held.type, wider) is not None
         if is_double:
-            name = self._dialect.naming.quote(held.name)
-            limits = f"select min({name}), max({name}) from {self._dialect.naming.table(table.name)}"
-            (found,) = self._session.query(limits)
-            past = next((each for each in found if each is not None and abs(int(each)) > MOST_EXACT), None)
+            found = limits(self._session, self._dialect, table.name, held.name) or ()
+            past = next((each for each in found if abs(int(each)) > MOST_EXACT), None)
         if past is not None:
             reason = f"contains {past}, which a double cannot hold exactly"
         elif table.triggers and not self._dialect.facts.alters_types:
@@ -329,7 +355,7 @@ class TargetTable:
             FatalConnectorError: an index, a view or the like refuses the change; names the columns.
         """
         try:
-            self.run(statements)
+            self.execute(statements)
         except FatalConnectorError as error:
             changed = ", ".join(
                 f"column {change['column']!r} from {change['before']} to {change['after']}"

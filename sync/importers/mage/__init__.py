@@ -13,7 +13,9 @@ from msgspec import Struct
 from ...errors import ConfigError, nearest_match
 from .blocks import UserFile, callbacks_of, leftovers, transformers_of
 from .bookmarks import bookmark_of
+from .conditionals import when_of
 from .connections import MageConnection, destination_of, source_of
+from .notifications import notifications_of
 from .project import Project, parts_of, sorted_blocks
 from .streams import catalog_streams, entry_of, naming_of, stream_id
 from .triggers import trigger_lines
@@ -25,6 +27,7 @@ _READ = frozenset(
         "blocks",
         "callbacks",
         "conditionals",
+        "notification_config",
         "type",
         "uuid",
         "name",
@@ -125,6 +128,18 @@ def _pipeline(project: Project, name: str, read: Mapping[str, Any]) -> MagePipel
     naming = naming_of((stream for stream, _ in chosen), destination, notes)
     adoptions = tuple(_adoptions(project, name, file, destination, chosen, notes))
     document |= _stream_names(streams, notes)
+    has_bare_names = "stream_names" in document or all("." not in entry["stream"] for entry in streams)
+    when = when_of(
+        project,
+        read,
+        source.document["block"],
+        document.get("variables", {}),
+        has_bare_names=has_bare_names,
+        notes=notes,
+    )
+    for entry in streams:
+        entry |= when
+    callbacks += notifications_of(project, read, notes, has_timeout="run_timeout_s" in document)
     if not any(stream.get("run_in_parallel") for stream in catalog):
         document["concurrency"] = 1
     else:

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from .functions import IN_CALLBACKS, IN_TRANSFORMERS, different_counts
 from .project import Project, entries_of, names_of, parts_of
 from .values import value_of
 
@@ -17,6 +18,7 @@ _FOLDERS = {
     "data_exporter": "data_exporters",
     "transformer": "transformers",
     "callback": "callbacks",
+    "conditional": "conditionals",
 }
 #: Keys of a block that are brought over, or that say nothing about a run.
 BLOCK_KEYS = frozenset(
@@ -44,6 +46,25 @@ _IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTILINE)
 _SERVED = ("mage_ai.data_preparation.decorators", "mage_ai.orchestration.triggers.api")
 #: Values of a block or a pipeline that are the same as no value.
 _DEFAULTS: tuple[Any, ...] = (None, "", False, "local_python")
+#: Settings of Mage -> what to look at instead.
+_LOOK_AT = {
+    "allow_blocks_to_fail": "`allow_blocks_to_fail` of the pipeline",
+    "batch_fetch_limit": "`checkpoint_records` of the connector",
+    "concurrency_config": "`concurrency`",
+    "create_initial_pipeline_run": "`missed` of `schedule`",
+    "email_config": "`notify` with a mailto:// URL",
+    "executor_type": "`executor`",
+    "landing_time_enabled": "`schedule`",
+    "max_delay": "`retry_delay_s`",
+    "message_templates": "`title` and `message` of the callback block",
+    "opsgenie_config": "`notify` with an opsgenie:// URL",
+    "pipeline_run_limit": "`--max-runs` of `serve`",
+    "sla": "`expect`",
+    "subbatch_fetch_limit": "the batch size of the connector",
+    "teams_config": "`notify` with a workflows:// or msteams:// URL",
+    "telegram_config": "`notify` with a tgram:// URL",
+    "timeout": "`run_timeout_s` of the pipeline and `timeout_s` of a stream",
+}
 
 
 class UserFile(Struct, frozen=True, kw_only=True):
@@ -75,9 +96,9 @@ def own_configuration(block: Mapping[str, Any], notes: list[str]) -> dict[str, A
 
 
 def leftovers(where: str, read: Mapping[str, Any], known: Collection[str]) -> list[str]:
-    """Say which keys are not brought over; those without a value are not worth a word."""
+    """Return a note for each key that is not brought over, but not for a key without a value."""
     return [
-        f"{where}: {key!r} is not brought over"
+        f"{where}: {key!r} is not brought over" + (f": look at {_LOOK_AT[key]}" if key in _LOOK_AT else "")
         for key, value in read.items()
         if key not in known and value not in _DEFAULTS and value not in ([], {})
     ]
@@ -99,6 +120,7 @@ def transformers_of(
         if file is None:
             continue
         notes += leftovers(f"block {uuid}", block, BLOCK_KEYS)
+        notes += different_counts(file.name, _text(file), IN_TRANSFORMERS)
         made.append({"block": uuid, "file": file.name, "frames": "record", **own_configuration(block, notes)})
         files.append(file)
     return made, files
@@ -124,10 +146,6 @@ def callbacks_of(
         of = [uuid for uuid in names_of(entry.get("upstream_blocks")) if uuid not in parents.get(name, ())]
         parents.setdefault(name, []).extend(of)
         notes += leftovers(f"callback {name}", entry, BLOCK_KEYS)
-    notes += [
-        f"conditional {entry.get('uuid')!r} is not brought over: name the `streams:` of a block by hand"
-        for entry in entries_of(pipeline.get("conditionals"))
-    ]
     made, files = [], []
     for name, on in parents.items():
         file = _file(project, block_file({"type": "callback", "uuid": name, **entries.get(name, {})}), name, notes)
@@ -137,6 +155,7 @@ def callbacks_of(
             notes.append(f"callback {name}: parents that are not brought over: {gone}")
         if file is not None and here:
             made.append({"block": name, "file": file.name, "on": here})
+            notes += different_counts(file.name, _text(file), IN_CALLBACKS)
             files.append(file)
     return made, files
 
@@ -147,8 +166,12 @@ def _file(project: Project, said: str, what: str, notes: list[str]) -> UserFile 
         problem = "is not in the project" if path is None else "is no Python file (.py)"
         notes.append(f"{what}: {said} {problem}: it is left out")
         return None
-    name, text = project.name_of(path), path.read_text(encoding="utf-8", errors="replace")
-    for module in sorted(set(_IMPORT.findall(text))):
+    file = UserFile(name=project.name_of(path), path=path)
+    for module in sorted(set(_IMPORT.findall(_text(file)))):
         if module.partition(".")[0] in (project.name, "mage_ai") and module not in _SERVED:
-            notes.append(f"{name} imports {module}, which is not there outside of Mage: change it by hand")
-    return UserFile(name=name, path=path)
+            notes.append(f"{file.name} imports {module}, which is not there outside of Mage: change it by hand")
+    return file
+
+
+def _text(file: UserFile) -> str:
+    return file.path.read_text(encoding="utf-8", errors="replace")

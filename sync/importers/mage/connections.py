@@ -84,9 +84,14 @@ def _translated(
         connector, names = _CONNECTORS[kind]
         known = {names[key]: value for key, value in settings.items() if key in names and value not in (None, "")}
         config = {key: value_of(uuid, key, value, notes) for key, value in known.items()}
+        read = {*names, *_OF_TABLES}
         if settings.get("skip_schema_creation") is True:
             config["create_schemas"] = False
-        read = {*names, *_OF_TABLES} | ({"skip_schema_creation"} if "create_schemas" in config else set())
+            read.add("skip_schema_creation")
+        limit = settings.get("batch_fetch_limit")
+        if role == "source" and type(limit) is int and limit > 0:
+            config["checkpoint_records"] = limit
+            read.add("batch_fetch_limit")
         rest = {key: value for key, value in settings.items() if key not in _AS_HERE or value != _AS_HERE[key]}
         notes += leftovers(f"{uuid}: config", rest, read)
         return connector, config

@@ -38,10 +38,15 @@ def value_of(uuid: str, key: str, value: Any, notes: list[str]) -> Any:
     if "{{" in value:
         return template(f"{uuid}: {key}", value, notes)
     if is_secret(key) or any(url_passwords(value)):
-        variable = re.sub(r"\W", "_", f"{uuid}_{key}").upper()
-        notes.append(f"{uuid}: {key} stands in clear text in Mage's file: set the environment variable {variable}")
-        return "{{ env_var('" + variable + "') }}"
+        return in_clear(uuid, key, notes)
     return value
+
+
+def in_clear(uuid: str, key: str, notes: list[str]) -> str:
+    """Return the environment variable that replaces a secret which Mage's file has in clear text."""
+    variable = re.sub(r"\W", "_", f"{uuid}_{key}").upper()
+    notes.append(f"{uuid}: {key} stands in clear text in Mage's file: set the environment variable {variable}")
+    return "{{ env_var('" + variable + "') }}"
 
 
 def template(where: str, text: str, notes: list[str]) -> str:

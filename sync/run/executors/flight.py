@@ -38,7 +38,7 @@ class DueEnd(Struct, frozen=True):
 
 
 class RemoteStream:
-    """One stream that another process runs; see `Member`."""
+    """One stream that another process runs; see `RunningStream`."""
 
     def __init__(self, planned: PlannedStream, context: StreamContext, wake: Callable[[], None]) -> None:
         self.planned = planned
@@ -69,11 +69,11 @@ class RemoteStream:
 
     @property
     def has_ended(self) -> bool:
-        """See `Member`."""
+        """See `RunningStream`."""
         return self.ended is not None
 
     def cancel(self, reason: str) -> None:
-        """See `Member`: the run store tells its worker."""
+        """See `RunningStream`: the run store tells its worker."""
         if self.stop_reason is None and self.ended is None:
             self.stop_reason = reason
             _tell_waiting()
@@ -85,7 +85,7 @@ class RemoteStream:
             _CHANGED.wait_for(lambda: self.stop_reason is not None or self.is_abandoned, delay_s)
 
     def abandon(self) -> None:
-        """See `Member`."""
+        """See `RunningStream`."""
         self.is_abandoned = True
         _tell_waiting()
         self._wake()
@@ -93,7 +93,7 @@ class RemoteStream:
             _CHANGED.wait_for(lambda: self.has_ended or self._is_left)
 
     def shown(self, error: BaseException) -> str:
-        """See `Member`."""
+        """See `RunningStream`."""
         return self._context.redactor.redact(message_of(error))
 
     def leave(self) -> None:

@@ -51,7 +51,7 @@ class Reference(Struct, frozen=True, kw_only=True):
         )
 
 
-class Member(Protocol):
+class RunningStream(Protocol):
     """One claimed stream as the coordinator sees it. It ends exactly once in every case."""
 
     name: str
@@ -90,7 +90,7 @@ class Member(Protocol):
 class Work(Struct, frozen=True):
     """Groups that an executor has accepted; `done` is set when all members have ended."""
 
-    members: Sequence[Member]
+    members: Sequence[RunningStream]
     done: Future[None]
 
 
@@ -115,7 +115,7 @@ class Executor(Protocol):
         """
         ...
 
-    def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:
+    def submit(self, reference: Reference, announce: Callable[[RunningStream], None]) -> Work:
         """Accept groups claimed in the run store; `announce` gets each member before any of them runs."""
         ...
 

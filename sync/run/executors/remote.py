@@ -21,14 +21,14 @@ from ...errors import ExecutorError, SyncError
 from ...plan.plan import PlannedStream
 from ...store import Store
 from ...store.model import AttemptPlan, BlockOutcome, BlockRun, ErrorInfo, LostRun, StreamOutcome
-from ..block_runs import CANCELLED, FAILURE
 from ..context import StreamContext
 from ..errors import LedgerUnreadable, Stopped, message_of, process_died
+from ..recovery.fencing import owner_text, stream_token
 from ..recovery.lost_stream import end_lost, unknown_blocks
-from ..recovery.takeover import owner_text, stream_token
+from ..stream_blocks import CANCELLED, FAILURE
 from .engine import CALLS_A_WORKER, Engine
 from .flight import Answer, DueEnd, Flight, RemoteStream, reference_of
-from .protocol import Member, Reference, Work
+from .protocol import Reference, RunningStream, Work
 from .threads import in_thread
 
 log = logging.getLogger("syncblocks")
@@ -97,7 +97,7 @@ class Remote:
         at_once = max(1, min(limit, self._engine.slots // CALLS_A_WORKER))
         return min(MOST_GROUPS, max(1, waiting // (2 * at_once)))
 
-    def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:
+    def submit(self, reference: Reference, announce: Callable[[RunningStream], None]) -> Work:
         """See `Executor`."""
         groups: list[Sequence[RemoteStream]] = [
             [RemoteStream(self._planned[name], self._context, self._wake) for name in group]
@@ -234,18 +234,20 @@ class Remote:
         """Take over an open stream that its worker will not end; a stream without a worker only if it must stop."""
         answer = flight.answer or {}
         if member.due_end is not None:
-            self._take_over(flight, member, member.due_end.error)
+            self._end_lost_stream(flight, member, member.due_end.error)
         elif member.is_abandoned or (member.stop_reason is not None and not member.is_taken):
-            self._take_over(flight, member, None)
+            self._end_lost_stream(flight, member, None)
         elif not member.is_taken:
             return
         elif not is_alive:
-            self._take_over(flight, member, process_died("the process of the worker died, or was cut off for too long"))
+            self._end_lost_stream(
+                flight, member, process_died("the process of the worker died, or was cut off for too long")
+            )
         elif not flight.has_answered or flight.answer is None or member.name in answer.get("refused", ()):
             return  # its new owner ends it, or its lease expires
         else:
             why = str(answer.get("died") or answer.get("problem") or "the worker has left the stream open")
-            self._take_over(flight, member, process_died(why))
+            self._end_lost_stream(flight, member, process_died(why))
 
     def _look_at_waiting(self, flight: Flight) -> None:
         """Decide about groups of a call that no worker has."""
@@ -268,7 +270,7 @@ class Remote:
     def _give_up(self, flight: Flight, groups: Sequence[Sequence[RemoteStream]], why: str) -> None:
         for group in groups:
             for member in group:
-                self._take_over(flight, member, _nobody(why))
+                self._end_lost_stream(flight, member, _nobody(why))
 
     def _divide(self, flight: Flight, groups: Sequence[Sequence[RemoteStream]], *, tries: int = 0) -> None:
         """Send groups without a worker in a new call, under a new nonce."""
@@ -324,6 +326,8 @@ class Remote:
                     rows=each.rows,
                     rows_rejected=each.rows_rejected,
                     rows_deleted=each.rows_deleted,
+                    rows_replaced=each.rows_replaced,
+                    warnings=each.warnings,
                     size_bytes=each.size_bytes,
                     bookmark_before=each.bookmark_before,
                     bookmark_after=each.bookmark_after,
@@ -347,7 +351,7 @@ class Remote:
 
     # -- the end without a worker --------------------------------------------------------------------------------
 
-    def _take_over(self, flight: Flight, member: RemoteStream, error: ErrorInfo | None) -> None:
+    def _end_lost_stream(self, flight: Flight, member: RemoteStream, error: ErrorInfo | None) -> None:
         """End a stream without its worker, in a thread: the destination may not answer.
 
         Args:
@@ -422,7 +426,7 @@ class Remote:
         if member.losses >= policy.retries or member.stop_reason is not None or member.is_abandoned:
             return False
         context.resolve_change(member.name, bool(outcome.is_held_committed))
-        context.tell_retry(member.name, str(error.block), error)
+        context.report_retry(member.name, str(error.block), error)
         member.losses += 1
         context.progress.retrying(member.name, attempt=member.losses, delay_s=policy.retry_delay_s, error=error.message)
         member.wait_for_retry(policy.retry_delay_s)

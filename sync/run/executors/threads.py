@@ -11,7 +11,7 @@ from ...plan.plan import PlannedStream
 from ..context import StreamContext
 from ..group import run_group
 from ..stream import StreamRun
-from .protocol import Member, Reference, Work
+from .protocol import Reference, RunningStream, Work
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Threads:
         """See `Executor`: a free thread gets its next group in the transaction that closes the previous one."""
         return 1
 
-    def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:
+    def submit(self, reference: Reference, announce: Callable[[RunningStream], None]) -> Work:
         """See `Executor`."""
         group = [StreamRun(self._context, self._planned[name]) for name in reference.streams]
         for member in group:
@@ -49,10 +49,10 @@ class Threads:
 
 
 def _work(group: Sequence[StreamRun]) -> None:
-    if not group[0].planned.is_joined:
+    if not group[0].planned.placement.is_joined:
         run_group(group)
         return
-    from ..foreign_key_groups import run_joined  # few runs need it
+    from ..completing_groups import run_joined  # few runs need it
 
     run_joined(group)
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from ...config.arguments import AnyPipeline, JsonObject, checks_arguments
 from ...config.executor import THREADS
-from ...plan.log_based import refuse_apart
+from ...plan.features.log_based import refuse_apart
 from ...plan.placement import place_of
 from ...plan.plan import Plan
+from ...plan.run_options import RunOptions
 from ...session.inspection import existing_store
 from ...session.session import PipelineSession
 from ...store import Store
@@ -22,7 +23,6 @@ from ..orchestrator_run import carries_out, is_latest, ordered_run, patterns_of_
 from ..pipeline import loaded_with
 from ..progress import Progress
 from ..results import RunResult
-from ..run_options.options import RunOptions
 from ..runner import PipelineRunner, RunnerOptions
 
 #: Default seconds for which a run stays open after its tasks' last sign of life.
@@ -149,7 +149,7 @@ class Opener(PipelineRunner):
 
     def worker_order(self, plan: Plan) -> dict[str, Any]:
         """Return the plan's options for the tasks, and which streams may run at the same time."""
-        chains = {planned.name: planned.chain for planned in plan.streams if planned.chain}
+        chains = {planned.name: planned.placement.chain for planned in plan.streams if planned.placement.chain}
         most = _most_at_once(self.session)
         return {**self.order.given.document(), "workers_on_host": 1, "chains": chains, "most": most}
 

@@ -36,6 +36,8 @@ def recorded_result(blocks: Sequence[BlockRun], status: str | None) -> StreamRes
         records=last.rows,
         records_rejected=last.rows_rejected,
         records_deleted=last.rows_deleted,
+        records_replaced=last.rows_replaced,
+        warnings=last.warnings,
         size_bytes=first.size_bytes,
         duration_s=None if last.ended_at is None else (last.ended_at - last.started_at).total_seconds(),
         bookmark=last.bookmark_after,

@@ -32,8 +32,8 @@ from ..executors.worker.claimed import Claimed
 from ..group import run_group
 from ..notebook import default_progress
 from ..progress import GuardedProgress, Progress
+from ..recovery.fencing import owner_text
 from ..recovery.lost_stream import end_lost
-from ..recovery.takeover import owner_text
 from ..recovery.unfinished_runs import drop_staging
 from ..results import StreamResult
 from ..signals import STOP_S

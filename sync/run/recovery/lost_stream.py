@@ -13,8 +13,8 @@ from syncblocks.connectors.struct_helpers import replace
 from ...delivery.subscriptions import data_blocks
 from ...store import Store
 from ...store.model import AttemptPlan, BlockOutcome, ErrorInfo, PipelineRun, StateCopy, StreamOutcome, StreamPlan
-from ..block_runs import CANCELLED, FAILURE, SUCCESS
-from .takeover import fenced_row, is_completed, was_made
+from ..stream_blocks import CANCELLED, FAILURE, SUCCESS
+from .fencing import fenced_row_of_run, is_completed, was_made
 
 log = logging.getLogger("syncblocks")
 
@@ -74,7 +74,7 @@ def _outcome(
     if error is not None:
         error = replace(error, stream=stream, block=last)
     key = LedgerKey(pipeline=run.pipeline, stream=stream, destination_table=planned.destination_table)
-    row = fenced_row(destination, key, owner)
+    row = fenced_row_of_run(destination, key, run, int(planned.config["tries"]), owner=owner)
     is_done = is_completed(row, run)
     announced = store.held(run.id, stream)
     is_change_made = announced is not None and was_made(*announced, row, run, destination)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Iterable, Sequence
 
 from syncblocks.connectors.capabilities import Capabilities
@@ -16,8 +17,8 @@ from ...store import Store
 from ...store.model import PipelineRun, StreamPlan
 from ..errors import process_died
 from ..progress import Progress
+from .fencing import fenced_row, owner_text, stream_token
 from .lost_stream import end_lost
-from .takeover import fenced_row, owner_text, stream_token
 
 log = logging.getLogger("syncblocks")
 
@@ -43,7 +44,7 @@ def recover(store: Store, pipeline: str, destination: Destination, progress: Pro
     if store.owner_state(run) == "alive":
         raise AlreadyRunning(pipeline, run.id, run.holder)
     try:
-        former, run = run, store.take_over_run(run.id)
+        former, run = run, store.reclaim_run(run.id)
     except RunFinished:  # the last COMMIT of the dead process arrived late
         return None
     try:
@@ -170,6 +171,9 @@ def forget_bookmarks(destination: Destination, rows: Iterable[LedgerRow], owner:
     for row in rows:
         if row.bookmark is None:
             continue
-        now = fenced_row(destination, row.key, owner)
-        if (now.bookmark, now.committed_at) == (row.bookmark, row.committed_at):
+
+        def is_unchanged(now: LedgerRow, planned: LedgerRow = row) -> bool:
+            return (now.bookmark, now.committed_at) == (planned.bookmark, planned.committed_at)
+
+        if is_unchanged(fenced_row(destination, row.key, owner, secrets.token_hex(16), is_unchanged)):
             destination.set_bookmark(row.key, None)

@@ -10,7 +10,7 @@ from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition
 
 from ...errors import ConfigError, nearest_match
-from ...plan.log_based import is_logged
+from ...plan.features.log_based import is_logged
 from ...plan.plan import Plan, PlannedStream
 from ...plan.start import Start, ledger_row
 from ...state.stream_state import bookmark_of_texts

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from syncblocks.connectors.struct_helpers import replace
 
 from ...errors import ConfigError, nearest_match
+from ...plan.features.deletes import PlannedDeletes
 from ...plan.plan import Plan, PlannedStream
 
 
@@ -21,7 +22,7 @@ def deleting(plan: Plan, *, at_once: bool, allowed: Sequence[str]) -> Plan:
     Raises:
         ConfigError: no stream of the run, or not a named one, has `deletes`.
     """
-    able = [planned.name for planned in plan.streams if planned.deletes is not None]
+    able = [planned.name for planned in plan.streams if planned.step(PlannedDeletes) is not None]
     for name in allowed:
         if name not in able:
             is_known = any(planned.name == name for planned in plan.streams)
@@ -31,9 +32,9 @@ def deleting(plan: Plan, *, at_once: bool, allowed: Sequence[str]) -> Plan:
         raise ConfigError("no stream of this run has `deletes: hard` or `soft`", key="--deletes")
 
     def ordered(planned: PlannedStream) -> PlannedStream:
-        is_allowed = planned.name in allowed
-        if planned.deletes is None or not (at_once or is_allowed):
+        is_allowed, deletes = planned.name in allowed, planned.step(PlannedDeletes)
+        if deletes is None or not (at_once or is_allowed):
             return planned
-        return replace(planned, deletes=replace(planned.deletes, is_due=True, is_allowed=is_allowed))
+        return planned.with_step(replace(deletes, is_due=True, is_allowed=is_allowed))
 
     return replace(plan, streams=tuple(map(ordered, plan.streams)))

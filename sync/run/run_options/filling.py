@@ -8,7 +8,7 @@ from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.struct_helpers import replace
 
 from ...errors import ConfigError, nearest_match
-from ...plan.filling import why_no_filling
+from ...plan.features.fill_new_columns import PlannedFill, why_no_filling
 from ...plan.plan import Plan, PlannedStream
 
 
@@ -50,4 +50,6 @@ def _filled(planned: PlannedStream, columns: Sequence[str], can: Capabilities) -
         if column not in able:
             text = f"{column!r} is no column of stream {planned.name!r} that can be filled"
             raise ConfigError(text, key="--columns", allowed=tuple(able), nearest=nearest_match(column, able))
-    return replace(planned, fills=tuple(name for name in able if name in columns or name in planned.fills))
+    known = planned.step(PlannedFill)
+    wanted = {*columns, *(() if known is None else known.columns)}
+    return planned.with_step(PlannedFill(columns=tuple(name for name in able if name in wanted)))

@@ -176,8 +176,12 @@ class _Api:
     def start(self, request: Request, token: Token, body: dict[str, Any]) -> Response:
         """Order a run."""
         keys = request.headers.getlist("idempotency-key")
-        if len(keys) > 1 or not all(_KEY.fullmatch(each) for each in keys):
-            raise Refused(400, "Idempotency-Key must have at most 200 characters and no spaces")
+        if len(keys) > 1:
+            raise Refused(400, f"the request has {len(keys)} headers Idempotency-Key, and only one is allowed")
+        if keys and not keys[0]:
+            raise Refused(400, "Idempotency-Key is empty. Set a text that identifies the order, or omit the header")
+        if keys and not _KEY.fullmatch(keys[0]):
+            raise Refused(400, "Idempotency-Key must have at most 200 ASCII characters and no spaces")
         # Another token may have had the name before.
         of_token = f"{token.created_at:%Y%m%dT%H%M%S%f}"
         order = {"key": f"{of_token} {keys[0]}", "order_hash": hash_of(body)} if keys else {}

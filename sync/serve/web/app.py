@@ -10,7 +10,6 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from ...errors import StoreUnreachable
 from . import deliveries, pipeline, pipelines, run, schedules, sign_in, stream
 from .api import make_api
 from .guard import Guard
@@ -25,12 +24,9 @@ def make_app(served: Served) -> Starlette:
     """Return the application of a server."""
     looks = Looks(served)
 
-    def ready(_request: Request) -> Response:
-        try:
-            served.store.is_served("")
-        except StoreUnreachable:
-            return PlainTextResponse("the run store does not answer\n", status_code=503)
-        return PlainTextResponse("ready\n")
+    async def ready(_request: Request) -> Response:
+        why = served.why_not_ready()
+        return PlainTextResponse("ready\n" if why is None else f"{why}\n", status_code=200 if why is None else 503)
 
     routes = [
         Route("/healthz", _alive),

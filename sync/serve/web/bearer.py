@@ -6,6 +6,7 @@ from starlette.requests import Request
 
 from ...store.access import Access, Token
 from .answers import Refused
+from .patience import note_signed_in
 
 #: No secret is longer.
 _LONGEST = 256
@@ -26,6 +27,7 @@ def token_of(request: Request, access: Access) -> Token:
     if token is None:
         way = "`syncblocks token create` makes one"
         raise Refused(401, f"the token is unknown, revoked or has expired: {way}", _challenge("invalid_token"))
+    note_signed_in(request.scope)
     return token
 
 

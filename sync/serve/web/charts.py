@@ -8,7 +8,7 @@ from msgspec import Struct
 
 #: Height of a chart, and width that each bar takes, in units of the drawing.
 HEIGHT, STEP, BAR = 80.0, 10.0, 7.0
-#: A chart has room for so many bars at least: few bars are not drawn wide.
+#: A chart has room for at least this many bars. Fewer bars are drawn apart, not wide.
 FEWEST = 30
 #: Least height of a bar that is not zero.
 LEAST = 1.5
@@ -46,14 +46,15 @@ class Chart(Struct, frozen=True, kw_only=True):
 
 
 def bar_chart(points: Sequence[Point]) -> Chart:
-    """Return a chart of values that are not negative."""
+    """Return a chart of values that are not negative. Its first and last bar are above the labels of both ends."""
     top = max((point.value for point in points if point.value is not None), default=None)
-    slots = max(len(points), FEWEST)
+    width = max(len(points), FEWEST) * STEP
+    step = (width - BAR) / (len(points) - 1) if len(points) > 1 else 0.0
     bars = []
-    for place, point in enumerate(points, slots - len(points)):
+    for place, point in enumerate(points):
         if point.value is None or not top:
             continue
         height = max(HEIGHT * point.value / top, LEAST) if point.value > 0 else 0.0
-        x = round(place * STEP, 1)
+        x = round(place * step, 1)
         bars.append(Bar(x, round(HEIGHT - height, 1), BAR, round(height, 1), point.status, point.title))
-    return Chart(width=slots * STEP, height=HEIGHT, bars=tuple(bars), top=top)
+    return Chart(width=width, height=HEIGHT, bars=tuple(bars), top=top)

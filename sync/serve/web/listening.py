@@ -11,7 +11,7 @@ from typing import Self
 import uvicorn
 from starlette.types import ASGIApp
 
-from .patience import ARRIVES_S, Patience
+from .patience import ARRIVES_S, MOST_CONNECTIONS, Patience
 
 #: Open answers get so long to end when the server stops.
 _END_S = 3
@@ -22,9 +22,11 @@ MOST_HEADER_BYTES = 32 * 1024
 class Listening:
     """A context manager: answers requests while it is open."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, *, arrives_s: float = ARRIVES_S) -> None:
-        """Answer on a bound socket; `arrives_s`: for tests."""
-        patience = Patience(app, arrives_s=arrives_s)
+    def __init__(
+        self, app: ASGIApp, listener: socket.socket, *, arrives_s: float = ARRIVES_S, most: int = MOST_CONNECTIONS
+    ) -> None:
+        """Answer on a bound socket. `arrives_s` and `most` are limits of `Patience`, for tests."""
+        patience = Patience(app, arrives_s=arrives_s, most=most)
         # It warns of each request that is none: whoever can connect could fill the log.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         config = uvicorn.Config(

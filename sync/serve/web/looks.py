@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ...freshness.look import Looked, look_at_files, look_at_one, worst_first
-from ...store.facts import Facts
+from ...store.freshness_facts import Facts
 from .served import Served
 
 #: A look counts for so long, or for a multiple of what it took; the next visitor asks for another one, and waits so
@@ -67,9 +67,18 @@ class Looks:
         looked, facts = look_at_one(self._served.store.fact_reads(), head)
         return self._shown(looked), facts
 
+    def without_head(self, pipeline: str) -> Looked | None:
+        """Return how a broken file stands, or a pipeline without its file. Return `None` if `one` returns it."""
+        return next((each for each in self.all().looked if each.pipeline == pipeline and each.head is None), None)
+
     def _shown(self, looked: Looked) -> Looked:
-        """Name files as they stand in the folder."""
-        return replace(looked, why=looked.why.replace(f"{self._served.folder}/", "")) if looked.why else looked
+        """Name files without the path of the folder."""
+
+        def named(text: str) -> str:
+            return text.replace(f"{self._served.folder}/", "")
+
+        findings = tuple(replace(each, what=named(each.what)) for each in looked.judgement.findings)
+        return replace(looked, why=named(looked.why), judgement=replace(looked.judgement, findings=findings))
 
     def _look(self, coming: Future[Look]) -> None:
         files, clock = self._served.files, self._served.clock

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from ...errors import StoreUnreachable
 from ...freshness.look import Looked
 from ...store.access import READ
-from ...store.facts import Facts
+from ...store.freshness_facts import Facts
 from .answers import Refused
 from .bearer import lacks, token_of
 from .looks import Looks

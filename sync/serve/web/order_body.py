@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -46,7 +47,11 @@ async def body_of(request: Request) -> dict[str, Any]:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Refused(415, "the body must be JSON: `Content-Type: application/json`")
     try:
-        document = json.loads(text.decode("utf-8"), parse_constant=_no_number, parse_float=_finite)
+        document = json.loads(
+            text.decode("utf-8"), parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_object
+        )
+    except Refused:
+        raise
     except (ValueError, RecursionError):
         raise Refused(400, "the body is no JSON") from None
     if not isinstance(document, dict):
@@ -132,6 +137,15 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 def _too_large() -> Refused:
     return Refused(413, f"the body is larger than {MOST_BYTES // 1024} KB", {"Connection": "close"})
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object. Refuse two values for one key, because the order means only one of them."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+        raise Refused(400, f"the body has the key {twice[:100]!r} twice in one object")
+    return found
 
 
 def _finite(text: str) -> float:

@@ -8,14 +8,30 @@ from contextlib import suppress
 from typing import Any, cast
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: A request must arrive so long after its connection was made; the connection ends after at most half as much more.
-ARRIVES_S = 20.0
+from .guard import OPEN_PATHS
+
+#: Seconds within which a request must arrive, counted from its connection or from the answer before.
+ARRIVES_S = 5.0
 #: A process may usually open 1,024 files; the store and the processes of runs need some.
 MOST_CONNECTIONS = 300
+#: Further connections on which only health checks are answered.
+RESERVED = 20
+#: Most connections of one address.
+MOST_PER_ADDRESS = 50
+#: Seconds after a request of a session or token during which the connections of its address have no limit.
+TRUSTED_S = 60.0
+#: Key of the scope of a request. Its value is called if the request has a valid session or token.
+SIGNED_IN = "syncblocks.signed_in"
 
 _Client = tuple[str, int]
+
+
+def note_signed_in(scope: Any) -> None:
+    """Note that a request has a valid session or token."""
+    scope.get(SIGNED_IN, lambda: None)()
 
 
 class Patience:
@@ -24,44 +40,74 @@ class Patience:
     def __init__(self, app: ASGIApp, *, arrives_s: float = ARRIVES_S, most: int = MOST_CONNECTIONS) -> None:
         self._app = app
         self.arrives_s = arrives_s
-        self.most = most
-        #: Clients that are connected.
-        self.connected: set[_Client] = set()
-        #: Clients whose request has arrived, and is not answered.
-        self.answering: set[_Client] = set()
-        #: Clients of which a request was answered since the last look at them.
-        self.answered: set[_Client] = set()
+        self._most = most
+        #: Client -> its connection, the oldest first.
+        self._connections: dict[_Client, _Limited] = {}
+        #: Address -> monotonic time of its last request with a session or token.
+        self._trusted: dict[str, float] = {}
 
-    def is_silent(self, client: _Client) -> bool:
-        """Whether no request of a client was answered since the last look, nor has arrived."""
-        is_silent = client not in self.answered and client not in self.answering
-        self.answered.discard(client)
-        return is_silent
+    def admit(self, connection: _Limited) -> bool:
+        """Return true if a new connection may stay. One that waits for its request longest may end in its place."""
+        address, now = connection.client[0], asyncio.get_running_loop().time()
+        self._trusted = {each: at for each, at in self._trusted.items() if now - at <= TRUSTED_S}
+        self._connections[connection.client] = connection
+        if address not in self._trusted:
+            siblings = [each for each in self._connections.values() if each.client[0] == address]
+            if len(siblings) > MOST_PER_ADDRESS and not _end_one(siblings[:-1]):
+                return False
+        if len(self._connections) > self._most and not _end_one(list(self._connections.values())[:-1]):
+            connection.is_reserved = True
+        return len(self._connections) <= self._most + RESERVED
+
+    def forget(self, connection: _Limited) -> None:
+        """Free the place of a connection. Idempotent."""
+        if self._connections.get(connection.client) is connection:
+            del self._connections[connection.client]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and note whether its client is to send more."""
         client = cast("_Client", scope.get("client"))
+        connection = self._connections.get(client)
+        if connection is None:  # its place was given to another one
+            return
+        if connection.is_reserved and scope["path"] not in OPEN_PATHS:
+            busy = PlainTextResponse("too many connections: try again later\n", status_code=503)
+            await busy(scope, receive, send)
+            return
 
         async def received() -> Message:
-            self.answering.discard(client)
+            connection.expect()
             message = await receive()
             if not message.get("more_body"):
-                self.answering.add(client)
+                connection.arrived()
             return message
 
+        def signed_in() -> None:
+            self._trusted[client[0]] = asyncio.get_running_loop().time()
+
+        loop = asyncio.get_running_loop()
         has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope.get("headers", ()))
-        self.answering.add(client)
+        connection.begin()
         try:
             with suppress(ClientDisconnect):
-                await self._app(scope, received if has_body else receive, send)
+                # Pages read their session in another thread.
+                named = {**scope, SIGNED_IN: lambda: loop.call_soon_threadsafe(signed_in)}
+                await self._app(named, received if has_body else receive, send)
         finally:
-            self.answering.discard(client)
-            if client in self.connected:
-                self.answered.add(client)
+            connection.end()
 
     def limited(self, make: Callable[..., asyncio.Protocol]) -> type[asyncio.Protocol]:
         """Return what makes connections with these limits; `make` makes those without."""
         return cast("type[asyncio.Protocol]", lambda *args, **kwargs: _Limited(self, make(*args, **kwargs)))
+
+
+def _end_one(connections: list[_Limited]) -> bool:
+    """End the connection that waits for its request longest. Return false if none waits."""
+    waiting = [each for each in connections if each.waits_since is not None]
+    oldest = min(waiting, key=lambda each: each.waits_since or 0.0, default=None)
+    if oldest is not None:
+        oldest.abort()
+    return oldest is not None
 
 
 class _Limited(asyncio.Protocol):
@@ -71,19 +117,24 @@ class _Limited(asyncio.Protocol):
         self._patience = patience
         self._inner = inner
         self._transport: Any = None
-        self._client: Any = None
+        self.client: _Client = ("", 0)
+        #: True if only health checks are answered.
+        self.is_reserved = False
+        #: Since when a request is expected, by the time of the event loop. `None` while one is answered.
+        self.waits_since: float | None = None
+        self._left_s = patience.arrives_s
         self._timer: asyncio.TimerHandle | None = None
-        self._silences = 0
+        #: Requests that are being answered. The next one may begin before the former one has ended.
+        self._answering = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._client = tuple(transport.get_extra_info("peername", ("", 0))[:2])
-        self._patience.connected.add(self._client)
+        self.client = tuple(transport.get_extra_info("peername", ("", 0))[:2])
         self._inner.connection_made(transport)
-        if len(self._patience.connected) > self._patience.most:
-            self._transport.abort()
+        if self._patience.admit(self):
+            self.expect()
         else:
-            self._look_later()
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
         self._inner.data_received(data)
@@ -92,10 +143,8 @@ class _Limited(asyncio.Protocol):
         return self._inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._patience.connected.discard(self._client)
-        self._patience.answered.discard(self._client)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._patience.forget(self)
+        self.arrived()
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -104,12 +153,36 @@ class _Limited(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._inner.resume_writing()
 
-    def _look_later(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._patience.arrives_s / 2, self._look)
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._patience.forget(self)
+        self.arrived()
+        self._transport.abort()
 
-    def _look(self) -> None:
-        self._silences = self._silences + 1 if self._patience.is_silent(self._client) else 0
-        if self._silences > 1:
-            self._transport.abort()
-        else:
-            self._look_later()
+    def begin(self) -> None:
+        """Note that a request is being answered."""
+        self._answering += 1
+        self.arrived()
+
+    def end(self) -> None:
+        """Note that a request was answered. The next one must arrive in time."""
+        self._answering -= 1
+        self._left_s = self._patience.arrives_s
+        if not self._answering and not self._transport.is_closing():
+            self.expect()
+
+    def expect(self) -> None:
+        """Wait for the request, or the remaining part of it, for the time that it has left."""
+        self.arrived()
+        loop = asyncio.get_running_loop()
+        self.waits_since = loop.time()
+        self._timer = loop.call_later(max(self._left_s, 0.0), self.abort)
+
+    def arrived(self) -> None:
+        """Note that the request has arrived as a whole."""
+        if self.waits_since is not None:
+            self._left_s -= asyncio.get_running_loop().time() - self.waits_since
+            self.waits_since = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -17,14 +18,15 @@ from ...freshness.judge import FAILED
 from ...freshness.look import Looked, times_to_come
 from ...schedules import Schedule
 from ...store.alerts import Finding
-from ...store.facts import Facts
+from ...store.freshness_facts import Facts
 from ...store.ticks import TickOptions
 from ...store.views import BY_HAND, Between, RunFilter, RunLine, RunLines, TickLine
+from .looks import Looks
 from .pages import Problem, orders_of, page, query_number, render
 from .paths import path_of
 from .pipelines import connectors_of, expected, paged, zone_of
 from .sessions import WHO, served_by
-from .words import roughly
+from .words import roughly, same_failures
 
 #: Streams and runs of one page.
 STREAMS, RUNS = 100, 40
@@ -58,6 +60,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     #: run, action, began, over, tick or changed.
     kind: str
     what: Any
+    #: Earlier runs that failed with the same error, without another entry in between.
+    same: tuple[RunLine, ...] = ()
 
 
 class StreamOfPipeline(Struct, frozen=True, kw_only=True):
@@ -78,14 +82,14 @@ def _pipeline(request: Request) -> Response:
     name: str = request.path_params["pipeline"]
     served = served_by(request)
     views = served.store.views
-    found = request.app.state.looks.one(name)
-    looked, facts = found or (None, None)
+    looks: Looks = request.app.state.looks
+    looked, facts = looks.one(name) or (looks.without_head(name), None)
     head = None if looked is None else looked.head
     zone = zone_of(head)
     wanted, shown = _filter(request, ZoneInfo(zone))
     before = query_number(request, "before")
     lines = views.runs(name, wanted, before=before, most=RUNS)
-    if head is None and not lines.runs and not _is_known(request, name):
+    if looked is None and not lines.runs and not _is_known(request, name):
         raise Problem(404, f"There is no pipeline {name!r}.", "No file of this server and no run has this name.")
     is_all = wanted == RunFilter()
     recent = views.recent([name])[name]
@@ -121,6 +125,7 @@ def _pipeline(request: Request) -> Response:
         ticks=views.last_ticks([name], LAST)[name],
         expected="" if head is None else expected(head.expect),
         zone=zone,
+        alert_variable=served.alert_variable,
     )
 
 
@@ -201,7 +206,9 @@ def _entries(request: Request, name: str, lines: RunLines, before: int | None, *
         earliest = views.begun_at(name, runs[-1].id) if runs and lines.before is not None else None
         former = None if before is None else views.begun_at(name, before)
         found += _between(views.between(name, earliest, former, [run.id for run in runs]))
-    yield from sorted(found, key=lambda each: (each.at, isinstance(each.what, RunLine)), reverse=True)
+    found.sort(key=lambda each: (each.at, isinstance(each.what, RunLine)), reverse=True)
+    for entry, *others in same_failures(found, lambda each: each.what.error if each.kind == "run" else None):
+        yield replace(entry, same=tuple(each.what for each in others))
 
 
 def _between(between: Between) -> Iterator[Entry]:

@@ -33,6 +33,10 @@ class Served(Struct, frozen=True, kw_only=True):
     redactor: Redactor = field(default_factory=Redactor)
     #: Whether the server was asked to stop.
     is_stopping: Callable[[], bool] = lambda: False
+    #: Environment variable of `--alert`; `None` if this server sends no alerts.
+    alert_variable: str | None = None
+    #: Returns why the server starts nothing, without data, or `None` if it does.
+    why_not_ready: Callable[[], str | None] = lambda: None
     #: Returns the file with the output of the process of a tick.
     output_of: Callable[[int], Path | None] = lambda tick: None
 

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...store.access import SESSION_S
+from .patience import note_signed_in
 from .served import Served
 
 #: Name of the field of a form that holds its token.
@@ -27,7 +28,10 @@ def served_by(request: Request) -> Served:
 def session_of(request: Request) -> str | None:
     """Return the secret of the session of who asks; None: nobody is signed in. Reads the run store."""
     secret = request.cookies.get(_cookie(request)[0])
-    return secret if secret and served_by(request).store.access.is_signed_in(secret) else None
+    if not secret or not served_by(request).store.access.is_signed_in(secret):
+        return None
+    note_signed_in(request.scope)
+    return secret
 
 
 def form_token(secret: str) -> str:

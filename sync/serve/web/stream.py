@@ -19,7 +19,7 @@ from .pages import Problem, orders_of, page, query_number, render
 from .paths import path_of
 from .pipelines import expected, zone_of
 from .sessions import WHO, served_by
-from .words import compact, moment, roughly
+from .words import compact, moment, roughly, same_failures
 
 RUNS = 60
 #: What a bookmark has beside the values of its columns.
@@ -62,6 +62,7 @@ def _stream(request: Request) -> Response:
         lag=_lag_now(states, served.clock.now()),
         runs=runs,
         failure=runs[0] if runs and runs[0].status == "failure" else None,
+        in_a_row=_in_a_row(runs),
         drawings=_drawings(runs, zone),
         bookmark_values=bookmark_values,
         lag_of=lag_of,
@@ -109,6 +110,12 @@ def lag_of(run: StreamRun) -> float | None:
     """Return how old the bookmark was when a run had ended, in seconds; None: it is no time."""
     at = _bookmark_time(run.bookmark_after)
     return None if at is None or run.ended_at is None else (run.ended_at - at).total_seconds()
+
+
+def _in_a_row(runs: Sequence[StreamRun]) -> list[int]:
+    """Return for each run how many runs in a row have its error, or 0 if the error is not shown at this run."""
+    groups = same_failures(runs, lambda run: run.error)
+    return [len(group) if run is group[0] and run.error else 0 for group in groups for run in group]
 
 
 def _lag_now(states: Sequence[StreamState], now: datetime) -> float | None:

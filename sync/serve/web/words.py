@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from ...freshness.judge import span
 from ...store.documents import change_in_words
+from ...store.model import ErrorInfo
 from .paths import path_of
+
+Item = TypeVar("Item")
 
 #: Stands for what is not known.
 NOTHING = "\N{EN DASH}"
@@ -120,6 +123,21 @@ def json_text(value: Any) -> str:
 def query_of(values: Mapping[str, str]) -> str:
     """Return a query of the values that are not empty."""
     return urlencode({name: value for name, value in values.items() if value})
+
+
+def same_failures(items: Iterable[Item], error_of: Callable[[Item], ErrorInfo | None]) -> list[list[Item]]:
+    """Return items in groups of neighbors with the same error. An item without an error is its own group."""
+    groups: list[list[Item]] = []
+    former = None
+    for item in items:
+        error = error_of(item)
+        key = None if error is None else (error.type, error.message, error.stream, error.block)
+        if key is not None and key == former:
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+        former = key
+    return groups
 
 
 FILTERS: dict[str, Callable[..., Any]] = {

@@ -167,8 +167,39 @@ def test_lookbacks_are_found_behind_references(tmp_path: Path) -> None:
             7,
         ],
     }
-    found = loaded(tmp_path, content).lookbacks()
+    found = loaded(tmp_path, content).lookbacks({"days": 3})
     assert found == {"calls": "P31D", "teams": "P31D", "asked": template, "deep": "P31D"}
+
+
+@pytest.mark.parametrize(
+    ("template", "config", "looks_back"),
+    [
+        ("P{{ config['days'] or 0 }}D", {"days": 0}, False),
+        ("P{{ config['days'] or 0 }}D", {}, False),
+        ("P{{ config['days'] or 0 }}D", {"days": 30}, True),
+        ("PT{{ config.get('hours', 0) }}H", {}, False),
+        ("{{ 'P0D' if config['mode'] == 'none' else 'P1D' }}", {"mode": "none"}, False),
+        ("{{ 'P0D' if config['mode'] == 'none' else 'P1D' }}", {"mode": "all"}, True),
+        ("{{ config['window'] | default('P0D') }}", {}, False),
+        ("{{ config['window'] }}", {}, False),
+        ("P{{ config['days'] }}D", {}, True),
+        ("P{{ config['a']['b'] or 0 }}D", {}, True),
+        ("P{{ parameters['days'] or 0 }}D", {}, True),
+        ("{{ duration('P0D') }}", {}, True),
+        ("P{{ config['days'] * 0 }}D", {"days": 7}, True),
+        ("P{{ config.pop('days') }}D", {"days": 0}, True),
+        ("P{{ 0 ", {}, True),
+    ],
+)
+def test_the_config_decides_whether_a_template_looks_back(
+    tmp_path: Path, template: str, config: dict[str, Any], looks_back: bool
+) -> None:
+    streams = [{"name": "orders", "incremental_sync": {"type": "DatetimeBasedCursor", "lookback_window": template}}]
+    made = loaded(tmp_path, {**MANIFEST, "streams": streams})
+    assert made.lookbacks(config) == ({"orders": template} if looks_back else {})
+    rules = {"type": "ConfigNormalizationRules"}
+    spec = {**MANIFEST["spec"], "config_normalization_rules": rules}
+    assert "orders" in loaded(tmp_path, {**MANIFEST, "streams": streams, "spec": spec}).lookbacks(config)
 
 
 def test_a_licence_stands_beside_a_manifest(tmp_path: Path) -> None:

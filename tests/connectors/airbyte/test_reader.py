@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.airbyte.catalog import streams_of
-from syncblocks.connectors.airbyte.messages import Listener
+from syncblocks.connectors.airbyte.launcher import LOST_PAGE
+from syncblocks.connectors.airbyte.messages import Listener, may_begin
 from syncblocks.connectors.airbyte.reader import AirbyteReader, AirbyteStream
 from syncblocks.connectors.errors import (
     ConnectorConfigError,
@@ -21,7 +22,7 @@ from syncblocks.connectors.errors import (
     RetriableError,
 )
 from syncblocks.connectors.read_spec import ReadSpec, ReplicationMethod
-from syncblocks.connectors.stream import Bookmark, Checkpoint, Ended, Rejected, Stream
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Ended, Rejected, Stream, Warned
 from syncblocks.connectors.struct_helpers import replace
 
 from .airbyte_helpers import offered
@@ -433,6 +434,105 @@ def test_a_page_may_be_lost_before_its_stream_is_said_to_be_started() -> None:
     assert "its page is lost" in str(ends(events)["orders"])
     assert ids(events, "orders") == []
     assert ends(events)["users"] is None
+
+
+def line_of_log(level: str, text: str, **mark: Any) -> dict[str, Any]:
+    """Return a line of the connector's log; `mark`: what the launcher adds."""
+    return {"type": "LOG", "log": {"level": level, "message": text}, **({"syncblocks": mark} if mark else {})}
+
+
+def warned(events: Events) -> dict[str, tuple[int, int]]:
+    return {name: (event.warn, event.error) for name, event in events if isinstance(event, Warned)}
+
+
+@pytest.mark.parametrize("sentence", LOST_PAGE)
+@pytest.mark.parametrize("longest", [1, 8])
+def test_a_lost_page_is_recognized_whatever_secrets_the_cdk_has_masked(sentence: str, longest: int) -> None:
+    said = f"{sentence}. Expecting value: line 1 column 1 (char 0)"
+    for start in range(len(said)):
+        for length in range(1, longest + 1):
+            text = said.replace(said[start : start + length], "****")
+            assert may_begin(text, sentence), text
+            assert may_begin(text.replace("*", "****"), sentence), text
+    for other in ("", "Exception while syncing stream orders", "Marking stream **** as STARTED", sentence[:-1]):
+        assert not may_begin(other, sentence)
+
+
+def test_a_masked_lost_page_fails_the_stream_that_is_under_way() -> None:
+    masked = line_of_log("ERROR", "Failed to parse **** data using **** library. Expecting value")
+    end = [status("orders", "COMPLETE"), state("orders", {"n": 1}, 0)]
+    assert "its page is lost" in str(ends(read(text(*DONE, status("orders", "STARTED"), masked, *end)))["orders"])
+    marked = {**masked, "syncblocks": {"stream": None, "is_page_lost": False}}
+    assert ends(read(text(*DONE, status("orders", "STARTED"), marked, *end)))["orders"] is None
+
+
+def test_a_lost_page_fails_the_stream_that_the_launcher_names_and_no_other() -> None:
+    lost = line_of_log("ERROR", "x", stream="orders", is_page_lost=True)
+    messages = [status("users", "STARTED"), lost, record("users", id=1), status("orders", "STARTED"), *orders(1), lost]
+    end = [status("orders", "COMPLETE"), state("orders", {"n": 1}, 1), *DONE, state("users", {"n": 1}, 1)]
+    events = read(text(*messages, *end))
+    assert "its page is lost" in str(ends(events)["orders"])
+    assert shape(events, "users") == [1, {"n": 1}, "complete"]
+    assert ids(events, "orders") == []
+
+
+def test_a_lost_page_of_a_source_without_statuses_fails_its_streams() -> None:
+    lost = line_of_log("ERROR", f"{LOST_PAGE[0]}. Expecting value")
+    events = read(text(*orders(1), state("orders", {"n": 1}, 1), lost, *orders(2), state("orders", {"n": 2}, 1)))
+    assert shape(events, "orders") == [1, {"n": 1}, 1, "failed"]
+    assert "its page is lost" in str(ends(events)["users"])
+
+
+def test_warnings_count_for_the_streams_that_are_started_and_not_complete() -> None:
+    warn, error_line, fatal = (line_of_log(level, level) for level in ("WARN", "ERROR", "FATAL"))
+    info = line_of_log("INFO", "hello")
+    messages = [
+        warn,
+        status("orders", "STARTED"),
+        warn,
+        info,
+        status("users", "STARTED"),
+        status("users", "RUNNING"),
+        error_line,
+        *orders(1),
+        status("orders", "COMPLETE"),
+        fatal,
+        state("orders", {"n": 1}, 1),
+        *DONE,
+        warn,
+    ]
+    events = read(text(*messages))
+    assert warned(events) == {"orders": (1, 1), "users": (0, 2)}
+    assert shape(events, "orders") == [1, {"n": 1}, "complete"]
+    assert warned(read(text(*orders(1), *DONE))) == {}
+
+
+def test_a_warning_counts_for_the_stream_that_the_launcher_names() -> None:
+    named = line_of_log("WARN", "x", stream="orders", is_page_lost=False)
+    events = read(text(status("users", "STARTED"), named, status("orders", "COMPLETE"), *DONE))
+    assert warned(events) == {"orders": (1, 0)}
+
+
+def test_warnings_of_a_stream_that_fails_come_before_its_error() -> None:
+    messages = [status("orders", "STARTED"), line_of_log("ERROR", "gone"), error("gone", "orders")]
+    events = read(text(*messages, *DONE))
+    assert [type(event).__name__ for name, event in events if name == "orders"] == ["Warned", "Ended"]
+
+
+def test_records_without_any_column_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    odd = [record("orders", error="try later"), record("orders", error="try later", code=7)]
+    entries = [offered("orders", key=None), offered("users")]
+    events = read(text(*orders(1), *odd, status("orders", "COMPLETE"), *DONE), entries=entries)
+    assert warned(events) == {"orders": (1, 0)}
+    assert ids(events, "orders") == [1, None, None]
+    assert "stream 'orders': 2 of its records have none of its columns" in caplog.text
+
+
+def test_a_warning_that_is_repeated_is_shown_once(caplog: pytest.LogCaptureFixture) -> None:
+    same = line_of_log("WARN", "the connector ignores an answer")
+    events = read(text(status("orders", "STARTED"), *[same] * 5, status("orders", "COMPLETE"), *DONE))
+    assert warned(events) == {"orders": (5, 0)}
+    assert caplog.text.count("ignores an answer") == 1
 
 
 def test_an_estimate_is_told_with_the_stream() -> None:

@@ -117,6 +117,25 @@ def test_check_says_why_a_connector_refuses(tmp_path: Path, own: dict[str, Any],
         source.check()
 
 
+def test_check_warns_of_a_secret_that_is_too_short_to_be_masked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = {"type": "string", "airbyte_secret": True}
+    login = {"type": "object", "properties": {"pin": secret, "name": {"type": "string"}}}
+    spec = {"type": "object", "properties": {"token": secret, "long": secret, "login": login}}
+    own = {"token": "t", "long": "long", "login": {"pin": "123", "name": "x"}}
+    source_of(tmp_path, spec=spec, own=own).check()
+    found = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    assert [key in message for message in found for key in ("config.token", "config.login.pin")] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert all("fewer than 4 characters" in each for each in found)
+    assert "123" not in caplog.text
+
+
 def test_the_config_is_checked_before_anything_starts(tmp_path: Path) -> None:
     seen = tmp_path / "note"
     spec = {"type": "object", "required": ["api_key"], "properties": {"api_key": {"type": "string"}}}

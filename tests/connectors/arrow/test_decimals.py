@@ -44,6 +44,7 @@ def fits(text: str, kind: Any) -> bool:
     return not value or (value.adjusted() < kind.precision - kind.scale and -exponent <= kind.scale)
 
 
+@pytest.mark.full
 @settings(deadline=None)
 @given(st.lists(numbers, min_size=1, max_size=4), st.sampled_from(KINDS))
 @example(["8864084658405480605985331"], pa.decimal128(38, 18))  # Arrow's cast wraps around

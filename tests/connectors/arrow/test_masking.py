@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.arrow.masking import (
+    canonical_text,
     mark_of_masks,
     masked,
     masked_stream,
@@ -137,3 +139,50 @@ def test_the_mark_of_an_object_is_that_of_its_columns() -> None:
     of_object = Masks(rules=(MaskRule(column="a", how="hash"), MaskRule(column="a__*", how="hash")), key=KEY)
     marks = {mark_of_masks(of_object, columns) for columns in (["a"], ["a__b"], ["a", "a__b", "a__later"])}
     assert len(marks) == 1
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("us"), pa.timestamp("s", "UTC")], ids=str)
+def test_infinite_dates_and_times_are_masked_as_the_words_of_databases(kind: pa.DataType) -> None:
+    numbers = pa.int32() if pa.types.is_date32(kind) else pa.int64()
+    most = 2 ** (numbers.bit_width - 1) - 1
+    column = pa.array([0, most, -most, None], numbers).view(kind)
+    texts = canonical_text(column, pa.field("d", kind)).to_pylist()
+    assert texts[1:] == ["infinity", "-infinity", None]
+    assert str(texts[0]).startswith("1970-01-01")
+
+
+DAY_S = 86_400
+FAR = {"20000-01-01": 6_585_322, "-0043-03-15": -735_160, "0000-02-29": -719_469, "9999-12-31": 2_932_896}
+
+
+@pytest.mark.parametrize(("text", "days"), FAR.items(), ids=str)
+def test_dates_of_any_year_are_masked_as_iso_dates(text: str, days: int) -> None:
+    dates = pa.array([days, None], pa.int32()).view(pa.date32())
+    moments = pa.array([days * DAY_S * 1000 + 1500, None], pa.int64()).view(pa.timestamp("ms", "UTC"))
+    assert canonical_text(dates, pa.field("d", dates.type)).to_pylist() == [text, None]
+    assert canonical_text(moments, pa.field("d", moments.type)).to_pylist() == [f"{text}T00:00:01.5Z", None]
+
+
+def test_the_end_of_the_day_is_masked_as_24_00() -> None:
+    times = pa.array([DAY_S * 10**6, 1, None], pa.int64()).view(pa.time64("us"))
+    assert canonical_text(times, pa.field("t", times.type)).to_pylist() == ["24:00:00", "00:00:00.000001", None]
+
+
+def test_infinite_and_far_times_within_nested_values_are_masked_beside_others() -> None:
+    most, far = 2**31 - 1, FAR["20000-01-01"]
+    kind = pa.struct({"d": pa.list_(pa.date32()), "m": pa.map_(pa.string(), pa.timestamp("us")), "n": pa.int64()})
+    numbers = pa.struct({"d": pa.list_(pa.int32()), "m": pa.map_(pa.string(), pa.int64()), "n": pa.int64()})
+    values = [
+        {"d": [most, -most, far, 0, None], "m": [("k", -(2**63 - 1)), ("l", 1)], "n": most},
+        None,
+        {"d": [0], "m": [("k", 1_500_000)], "n": None},
+    ]
+    column = pa.array(values, numbers).cast(kind)
+    texts = canonical_text(column, pa.field("v", kind)).to_pylist()
+    assert json.loads(texts[0]) == {
+        "d": ["infinity", "-infinity", "20000-01-01", "1970-01-01", None],
+        "m": [["k", "-infinity"], ["l", "1970-01-01T00:00:00.000001"]],
+        "n": most,
+    }
+    # A record has one hash, whatever else its batch has.
+    assert canonical_text(column.slice(1), pa.field("v", kind)).to_pylist() == texts[1:]

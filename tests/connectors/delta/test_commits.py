@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,10 +21,10 @@ from syncblocks.connectors.delta.storage import translated
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, RetriableError, TableLost, TakenOver
 from syncblocks.connectors.stream import Checkpoint, Event, Load
 from syncblocks.connectors.struct_helpers import replace
-from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.delta.delta_loads import FINAL, ITEMS, begin, destination_of, items, load_of, run
 from tests.connectors.delta.delta_tables import opened, plain_table, read_table, table_names, unnamed_files
 from tests.connectors.delta.disturbances import disturbed
+from tests.file_limit import file_limit
 
 DISPOSITIONS = pytest.mark.parametrize("disposition", ["append", "merge", "replace"])
 
@@ -109,6 +110,21 @@ def test_a_full_disk_ends_the_load_at_once(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(FatalConnectorError, match="No space left"):
         list(commits)
     assert unnamed_files(tmp_path, "items") == set()
+
+
+@pytest.mark.parametrize("group_bytes", [1, 1 << 30], ids=["during a batch", "at the end of the file"])
+def test_a_data_file_without_room_names_the_disk_and_gives_its_space_back(tmp_path: Path, group_bytes: int) -> None:
+    schema = pa.schema([("id", pa.int64()), ("name", pa.string())])
+    texts = [f"{number * 2**200:0100x}" for number in range(20_000)]
+    batch = pa.RecordBatch.from_pydict({"id": range(20_000), "name": texts}, schema=schema)
+    destination, load = destination_of(tmp_path), load_of("append", "t1")
+    destination._group_bytes = group_bytes
+    run(destination, load_of("append", "t0"), items((0, "old")), FINAL)
+    with file_limit(100_000), pytest.raises(FatalConnectorError, match="File too large"):
+        list(begin(destination, load, [batch, FINAL]))
+    assert unnamed_files(tmp_path, "items") == set()
+    opened_files = [os.path.realpath(each) for each in Path("/proc/self/fd").glob("*")]
+    assert not [each for each in opened_files if ".parquet" in each], "a deleted file that is open keeps its space"
 
 
 @pytest.mark.parametrize("disposition", ["append", "merge"])
@@ -280,16 +296,13 @@ def test_after_a_restore_the_stream_stops_until_somebody_decides(tmp_path: Path)
     destination, load = destination_of(tmp_path), load_of("append", "t0")
     run(destination, load, items((1, "a")), Checkpoint(bookmark={"n": 1}), items((2, "b")), FINAL)
     foreign(tmp_path, (9, "foreign"))
-    assert not destination.describe(["items"])["items"].refuses, "an append of another is no rollback"
+    assert not destination.describe(["items"])["items"].rolled_back, "an append of another is no rollback"
     table_of(tmp_path).restore(1)
-    refuses = destination.describe(["items"])["items"].refuses
-    assert {str(each) for each in WriteDisposition} - set(refuses) == {"replace"}
-    assert "state rewind" in refuses[WriteDisposition.APPEND]
-    assert "--full-refresh" in refuses[WriteDisposition.APPEND]
+    assert destination.describe(["items"])["items"].rolled_back == {load.key}
     with pytest.raises(FatalConnectorError, match="rolled back by RESTORE"):
         run(destination, load_of("append", "t1"), items((3, "c")), FINAL)
     destination.set_bookmark(load.key, {"n": 1})
-    assert not destination.describe(["items"])["items"].refuses
+    assert not destination.describe(["items"])["items"].rolled_back
     run(destination, load_of("append", "t2"), items((2, "b")), FINAL)
     assert held(tmp_path) == [(1, "a"), (2, "b")]
 

@@ -7,10 +7,12 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from deltalake import DeltaTable, write_deltalake
@@ -30,6 +32,8 @@ class Shop:
         self.sql("create table items (id integer primary key, name text, price decimal(10, 2), at timestamp)")
         self.stream: dict[str, Any] = {"stream": "items", "write_disposition": "merge"}
         self.config: dict[str, Any] = {"path": "lake"}
+        #: Further keys of the pipeline.
+        self.top: dict[str, Any] = {}
 
     def sql(self, statement: str, rows: Sequence[Sequence[Any]] = ()) -> None:
         with closing(sqlite3.connect(self.folder / "shop.db")) as connection, connection:
@@ -45,6 +49,7 @@ class Shop:
             "source": {"connector": "sqlite", "config": {"path": "shop.db", "checkpoint_records": 2}},
             "destination": {"connector": "delta", "config": self.config},
             "streams": [self.stream],
+            **self.top,
         }
         path = self.folder / "shop.yaml"
         path.write_text(yaml.safe_dump(document))
@@ -114,15 +119,70 @@ def test_state_is_shown_rewound_and_reset(shop: Shop, capsys: pytest.CaptureFixt
     shop.insert(6)
     assert shop.command("run") == 0
     shop.table.restore(version)
-    capsys.readouterr()
-    assert shop.command("plan") == 2
-    assert "RESTORE" in capsys.readouterr().err
-    assert shop.command("run") == 1
     assert shop.command("state", "set", "items", "id=5") == 0
     assert shop.command("run") == 0
     assert [number for number, _ in shop.held() or []] == [2, 3, 4, 5, 5, 6], "at a bookmark set by hand all are read"
     assert shop.command("state", "show") == 0
     assert "id=6" in capsys.readouterr().out
+
+
+def _restored(shop: Shop) -> None:
+    """Restore the table to the records 1, 2 and 3, while its ledger row stands at 5."""
+    shop.insert(1, 2, 3)
+    assert shop.command("run") == 0
+    version = shop.table.version()
+    shop.insert(4, 5)
+    assert shop.command("run") == 0
+    shop.table.restore(version)
+
+
+@pytest.mark.full
+def test_an_append_to_a_restored_table_continues_at_the_newest_record_after_a_rewind(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.stream |= {**INCREMENTAL, "write_disposition": "append"}
+    _restored(shop)
+    capsys.readouterr()
+    assert shop.command("plan") == 2
+    error = capsys.readouterr().err
+    assert "syncblocks state rewind items --to id=VALUE" in error
+    assert "--full-refresh" in error
+    assert "state set" not in error, "an append would write the records at the bookmark once more"
+    assert shop.command("run") == 1
+    for wrong in ("id=2", "id=4"):
+        capsys.readouterr()
+        assert shop.command("state", "rewind", "items", "--to", wrong) == 2
+        assert "id=3" in capsys.readouterr().err
+    assert shop.command("state", "rewind", "items", "--to", "id=3") == 0
+    assert "once more" not in capsys.readouterr().err
+    assert shop.command("run") == 0
+    assert shop.command("run") == 0
+    assert [number for number, _ in shop.held() or []] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.full
+def test_a_full_merge_into_a_restored_table_continues_with_a_warning(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _restored(shop)
+    assert shop.command("run") == 0
+    assert "RESTORE" in capsys.readouterr().err
+    assert shop.command("verify") == 0
+    assert [number for number, _ in shop.held() or []] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.full
+def test_an_append_to_a_restored_table_needs_records_that_no_function_has_changed(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.stream |= {**INCREMENTAL, "write_disposition": "append"}
+    shop.top = {"transformers": [{"block": "same", "file": "same.py"}]}
+    (shop.folder / "same.py").write_text("@transformer\ndef same(data):\n    return data\n")
+    _restored(shop)
+    assert shop.command("state", "rewind", "items", "--to", "id=3") == 2
+    assert "transformer" in capsys.readouterr().err
+    assert shop.command("run", "--full-refresh") == 0
+    assert [number for number, _ in shop.held() or []] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.full
@@ -221,3 +281,74 @@ def test_a_lake_is_no_source(shop: Shop, capsys: pytest.CaptureFixture[str]) -> 
     )
     assert invoke(["plan", str(shop.folder / "p.yaml")]) == 2
     assert "source.connector: there is no such" in capsys.readouterr().err
+
+
+class Changing:
+    """A file that changes between two runs into a lake."""
+
+    def __init__(self, folder: Path, connector: str) -> None:
+        self.folder, self.connector = folder, connector
+        (folder / "in").mkdir()
+
+    def put(self, number: int, value: Any) -> None:
+        if self.connector == "parquet":
+            pq.write_table(pa.table({"id": [number], "n": [value]}), self.folder / "in" / "t.parquet")
+        else:
+            (self.folder / "in" / "t.csv").write_text(f"id,n\n{number},{value}\n")
+
+    def command(self, word: str, **stream: Any) -> int:
+        document = {
+            "source": {"connector": self.connector, "config": {"path": "in"}},
+            "destination": {"connector": "delta", "config": {"path": "lake"}},
+            "streams": [{"stream": "t", "write_disposition": "append", **stream}],
+        }
+        path = self.folder / "p.yaml"
+        path.write_text(yaml.safe_dump(document))
+        return invoke([word, str(path)])
+
+    def rows(self) -> list[tuple[int, Any]]:
+        return sorted((row["id"], row["n"]) for row in read_table(self.folder / "lake", "t") or [])
+
+
+def test_plan_and_run_agree_on_a_double_for_a_column_of_integers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = Changing(tmp_path, "parquet")
+    file.put(1, 5)
+    assert file.command("run") == 0
+    file.put(2, 1.5)
+    capfd.readouterr()
+    for stream in ({}, {"on_lossy": "text"}, {"key_properties": ["n"], "on_schema_change": "widen"}):
+        for word, code in (("plan", 2), ("run", 1)):
+            assert file.command(word, **stream) == code, (word, stream)
+            offered = capfd.readouterr().err
+            assert "on_lossy" not in offered
+            assert ("say `on_schema_change: widen`" in offered) == (not stream.get("key_properties"))
+    assert file.command("plan", on_schema_change="widen") == 0
+    assert file.command("run", on_schema_change="widen") == 0
+    assert file.rows() == [(1, "5"), (2, "1.5")]
+
+
+def test_guessed_integers_that_get_fractions_become_a_decimal(tmp_path: Path) -> None:
+    file = Changing(tmp_path, "csv")
+    file.put(1, 5)
+    assert file.command("run") == 0
+    file.put(2, 1.5)
+    assert file.command("plan") == 0
+    assert file.command("run") == 0
+    assert file.rows() == [(1, 5), (2, Decimal("1.5"))]
+
+
+def test_the_types_that_a_value_of_another_kind_names_work_with_widen(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = Changing(tmp_path, "csv")
+    file.put(1, "2024-01-02")
+    assert file.command("run") == 0
+    file.put(2, "2024-01-02T03:04:05")
+    assert file.command("run") == 1
+    assert "t.csv:2: column 'n'" in (shown := capfd.readouterr().err)
+    assert "`types: {n: string}`" in shown
+    assert file.command("plan", types={"n": "string"}) == 2
+    assert file.command("run", types={"n": "string"}, on_schema_change="widen") == 0
+    assert file.rows() == [(1, "2024-01-02"), (2, "2024-01-02T03:04:05")]

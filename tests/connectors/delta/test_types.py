@@ -238,6 +238,8 @@ def test_a_wider_column_comes_with_new_ones_and_keeps_partitions(tmp_path: Path,
         (pa.decimal128(38, 0), pa.decimal128(38, 2)),
         (pa.float64(), pa.decimal128(9, 2)),
         (pa.date32(), pa.int32()),
+        (pa.int64(), pa.string()),
+        (pa.bool_(), pa.dictionary(pa.int8(), pa.string())),
         (pa.list_(pa.int32()), pa.list_(pa.int64())),
     ],
     ids=str,
@@ -250,6 +252,22 @@ def test_no_column_becomes_what_may_not_hold_its_values(tmp_path: Path, before: 
     assert (stated.arrow, "does not become wider" in stated.note) == (None, True)
 
 
+@pytest.mark.parametrize(
+    ("before", "old", "text"),
+    [(pa.int64(), 7, "7"), (pa.bool_(), True, "true"), (pa.date32(), date(2024, 2, 29), "2024-02-29")],
+    ids=str,
+)
+def test_a_partition_column_becomes_text(tmp_path: Path, before: Any, old: Any, text: str) -> None:
+    destination = destination_of(tmp_path, partition_by=["v"])
+    batch = _numbers(before, 1, old)
+    run(destination, load_of("append", "t0", batch.schema), batch, FINAL)
+    texts = pa.schema([("id", pa.int64()), with_facts(pa.field("v", pa.string()), becomes_text=True)])
+    more = pa.RecordBatch.from_pylist([{"id": 3, "v": "x"}], schema=texts)
+    run(destination, load_of("append", "t1", texts), more, FINAL)
+    for records in (read_table(tmp_path, "items"), _read(tmp_path, 3)):
+        assert sorted((row["id"], row["v"]) for row in records or []) == [(1, text), (2, None), (3, "x")]
+
+
 def test_a_large_table_does_not_become_wider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("syncblocks.connectors.delta.table.WIDENED_BYTES", 100)
     destination = destination_of(tmp_path)
@@ -260,6 +278,10 @@ def test_a_large_table_does_not_become_wider(tmp_path: Path, monkeypatch: pytest
     assert (stated.arrow, "written anew" in stated.note) == (None, True)
     with pytest.raises(FatalConnectorError, match=r"column 'id' .* int32, and int64 .*--full-refresh"):
         run(destination, load_of("append", "t1"), items((2, "b")), FINAL)
+    texts = pa.schema([with_facts(pa.field("id", pa.string()), becomes_text=True), ("name", pa.string())])
+    assert destination.keeps(Stream(name="items", schema=texts), state, WriteDisposition.APPEND)[0].arrow is None
+    with pytest.raises(FatalConnectorError, match=r"column 'id' .* int32, and string .*--full-refresh"):
+        run(destination, load_of("append", "t4", texts), FINAL)
     small = pa.schema([("id", pa.int16()), ("name", pa.string())])
     assert fidelity(
         small.field(0), destination.keeps(Stream(name="i", schema=small), state, WriteDisposition.APPEND)[0]

@@ -76,6 +76,7 @@ def test_each_column_of_a_wide_table_needs_its_blocks_nested_ones_included() -> 
     assert MemoryNeed(schema, threads=3).size_bytes == 100 * 4 * 3 * COLUMN_BYTES
 
 
+@pytest.mark.full
 def test_a_table_of_thousands_of_columns_has_its_room_before_the_first_batch(tmp_path: Path) -> None:
     destination = DuckDBDestination({"path": "x.duckdb", "threads": 2}, tmp_path)
     schema = pa.schema([(f"c{place}", pa.int64()) for place in range(2500)])

@@ -40,6 +40,7 @@ def change(folder: Path, *statements: str) -> None:
 MERGE = {"write_disposition": "merge"}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("stream", [{}, MERGE, {**MERGE, "unique_conflict_method": "IGNORE"}], ids=str)
 def test_a_table_with_a_key_is_written_again_and_again(tmp_path: Path, stream: dict[str, Any]) -> None:
     change(tmp_path, "create table people (id int, name varchar)", "insert into people values (1, 'a'), (2, 'b')")

@@ -176,6 +176,7 @@ def test_python_values_arrive_in_their_own_types(destination: DuckDBDestination,
     assert query(path, "select * from t") == [expected, expected]
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("kind", HOSTILE_NAMES)
 def test_hostile_names_of_tables_columns_and_schemas(kind: str, destination: DuckDBDestination, path: Path) -> None:
     name = HOSTILE_NAMES[kind]

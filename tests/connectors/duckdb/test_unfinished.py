@@ -99,6 +99,7 @@ def test_a_table_takes_more_than_the_budget_in_one_commit(disposition: str, path
     assert not path.with_suffix(".duckdb.wal").exists()
 
 
+@pytest.mark.full
 @BOTH
 def test_pieces_are_row_groups_of_their_own(disposition: str, path: Path) -> None:
     """Or the last one that is there would be written anew, with all its records in memory at once."""
@@ -125,6 +126,7 @@ def test_the_last_record_of_a_key_counts_whatever_piece_it_is_in(path: Path) -> 
     assert [record for record in held(path) if record[0] >= 0] == digests("late")
 
 
+@pytest.mark.full
 def test_a_merge_that_ignores_what_is_there_takes_the_first_of_what_is_new(path: Path) -> None:
     before = held(path)
     late = order("merge", "late")
@@ -209,6 +211,7 @@ def test_an_append_that_fails_on_its_way_is_taken_back(path: Path) -> None:
     assert look(path, "select count(*) from duckdb_tables()") == [(2,)]
 
 
+@pytest.mark.full
 def test_what_is_bad_is_set_aside_and_the_others_arrive(path: Path) -> None:
     look(path, "alter table docs alter column doc set not null")
     before = held(path)
@@ -225,6 +228,7 @@ def test_what_is_bad_is_set_aside_and_the_others_arrive(path: Path) -> None:
     assert look(path, "select count(*) from _syncblocks_rejected") == [(1,)]
 
 
+@pytest.mark.full
 def test_a_new_column_is_announced_before_a_piece_is_committed_and_who_takes_over_waits(path: Path) -> None:
     told: list[tuple[Checkpoint | None, Sequence[Mapping[str, Any]]]] = []
     read: list[LedgerRow] = []
@@ -261,6 +265,7 @@ def test_a_new_column_is_announced_before_a_piece_is_committed_and_who_takes_ove
     assert look(path, "select count(size), count(*) from docs") == [(RECORDS, RECORDS + 4)]
 
 
+@pytest.mark.full
 def test_what_a_dead_load_has_left_goes_when_the_file_is_opened_for_writing(path: Path) -> None:
     main(str(path), "append", "first")
     before = held(path)
@@ -274,6 +279,7 @@ def test_what_a_dead_load_has_left_goes_when_the_file_is_opened_for_writing(path
     assert [key for key, _ in held(path)] == [*(key for key, _ in before), 100]
 
 
+@pytest.mark.full
 @BOTH
 def test_a_limit_of_the_users_is_kept_to(disposition: str, path: Path) -> None:
     before = held(path)
@@ -295,6 +301,7 @@ def test_a_merge_passes_a_primary_key_and_an_index(change: str, path: Path) -> N
         assert held(path) == expected("merge", owner, before)
 
 
+@pytest.mark.one_of
 @INDEXED
 @pytest.mark.parametrize(
     ("disposition", "change"),

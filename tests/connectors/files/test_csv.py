@@ -155,6 +155,7 @@ def test_a_null_value_that_the_escape_sign_would_change_is_refused(tmp_path: Pat
 # Hostile files
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize(
     ("content", "config", "records"),
     [

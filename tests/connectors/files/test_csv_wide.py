@@ -119,6 +119,7 @@ def test_wide_records_are_read_among_narrow_ones(tmp_path: Path) -> None:
     assert [record["doc"] for record in records] == ["a", wide, None, "", 'x"y', f"{wide}z"]
 
 
+@pytest.mark.full
 def test_what_is_wrong_behind_a_wide_record_is_told_with_its_line(tmp_path: Path) -> None:
     path, begin = tmp_path / "docs.csv", 'id,doc\n1,"a\nb"\n2,"' + ("x" * 1000 + "\r\n") * (WIDE // 1000) + '"\n'
     line = begin.count("\n") + 1
@@ -134,6 +135,7 @@ def test_what_is_wrong_behind_a_wide_record_is_told_with_its_line(tmp_path: Path
     ]
 
 
+@pytest.mark.full
 def test_a_wide_record_may_be_what_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "docs.csv"
     path.write_text(f"id,doc\n1,a\n{'x' * WIDE},b,c\n3,d\n")

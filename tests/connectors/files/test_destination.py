@@ -269,6 +269,7 @@ def test_files_are_called_as_their_table_and_found_as_an_earlier_version_called_
     assert [record["id"] for record in read("csv", folder, "Order Details")] == [1, 2]
 
 
+@pytest.mark.full
 @settings(max_examples=500, deadline=None)
 @given(st.text(min_size=1))
 def test_quoted_names_are_safe_short_and_reversible(name: str) -> None:

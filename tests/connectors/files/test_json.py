@@ -244,6 +244,7 @@ _VALUES = st.recursive(
 )
 
 
+@pytest.mark.full
 @settings(max_examples=80, deadline=None)
 @given(
     records=st.lists(st.dictionaries(st.text('a"\\[{', max_size=3), _VALUES, max_size=3), max_size=6),
@@ -295,6 +296,7 @@ def test_damage_is_an_error_or_harmless(size: int, at: int, put: bytes) -> None:
         assert found == json.loads(text)["d"]
 
 
+@pytest.mark.full
 def test_a_document_may_be_packed_and_a_record_may_not_be_larger_than_memory(tmp_path: Path) -> None:
     text = json.dumps([{"id": number, "doc": "x" * size} for number, size in enumerate((1, 9 << 20, 1, 20 << 20, 1))])
     (tmp_path / "docs.json.gz").write_bytes(gzip.compress(text.encode(), 1))

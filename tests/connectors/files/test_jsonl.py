@@ -132,6 +132,7 @@ def test_texts_of_numbers_and_booleans_are_values_of_the_types_that_are_said(tmp
             records_of(source_of(tmp_path / "t.jsonl", JSONLSource, types=kept))
 
 
+@pytest.mark.full
 def test_a_json_line_larger_than_memory_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "docs.jsonl"
     lines = [json.dumps({"id": number, "doc": "x" * size}) for number, size in enumerate((1, 9 << 20, 1, 20 << 20, 1))]
@@ -162,6 +163,7 @@ def test_a_new_json_key_is_a_change_of_schema(tmp_path: Path) -> None:
     assert events[1].to_pylist() == [{"a": 1, "new": None}, {"a": 2, "new": 7}]
 
 
+@pytest.mark.full
 def test_more_columns_than_a_stream_may_have_are_refused(tmp_path: Path) -> None:
     keys = json.dumps({f"k{number}": 1 for number in range(20_000)})
     (tmp_path / "first.jsonl").write_text(keys + "\n")

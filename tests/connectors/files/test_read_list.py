@@ -46,6 +46,7 @@ def manifest(folder: Path) -> Path:
     return ledger(folder) / "orders.parquet.json"
 
 
+@pytest.mark.full
 def test_a_commit_writes_what_it_adds_and_segments_stay_few(tmp_path: Path) -> None:
     destination = destination_of(tmp_path)
     load(destination, "first", files_of(range(3000)))

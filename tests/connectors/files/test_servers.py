@@ -180,6 +180,7 @@ DEAD_STORE = {
 }
 
 
+@pytest.mark.full
 def test_an_object_store_that_does_not_answer_is_worth_another_try(tmp_path: Path) -> None:
     options = {**DEAD_STORE, "key": "k", "secret": PASSWORD}
     for part in (CSVSource, CSVDestination):

@@ -314,6 +314,7 @@ def test_whatever_is_in_a_json_file_gives_records_or_one_error_naming_it(tmp_pat
 # Files that change while they are read
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 @pytest.mark.parametrize("change", ["written over", "longer", "cut off", "appended", "replaced", "removed"])

@@ -59,6 +59,7 @@ def test_blocks_make_no_difference_and_no_number_changes(texts: list[str | None]
         assert all(Decimal(text) in (Decimal(float(text)), Decimal(repr(float(text)))) for text in whole)
 
 
+@pytest.mark.full
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(_NUMBERS | _TEXTS | _ODD, min_size=1, max_size=3)

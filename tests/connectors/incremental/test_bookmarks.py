@@ -114,6 +114,7 @@ def test_every_record_comes_exactly_once(
     assert Counter(committed) == Counter(table)
 
 
+@pytest.mark.full
 @settings(max_examples=200, deadline=None)
 @given(
     records=st.lists(st.tuples(st.integers(0, 5), st.one_of(st.none(), st.integers(0, 4)), TEXTS), max_size=20),

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pytest
 
+from syncblocks.connectors.errors import RetriableError
+from syncblocks.connectors.filters import condition_of
 from syncblocks.connectors.incremental.bookmarks import BOUNDARY, values
 from syncblocks.connectors.incremental.checkpoints import MANY_HASHES, MAX_UNSETTLED, Horizon, incremental
 from syncblocks.connectors.read_spec import ReadSpec, ReplicationMethod
@@ -118,6 +120,17 @@ def test_an_append_waits_with_what_would_make_the_bookmark_too_large() -> None:
     assert len(later) == 2 * size
     assert set(ids) | set(later) == set(range(6 * size))
     assert values(bookmark) == {"t": 5}
+
+
+@pytest.mark.full
+def test_an_append_of_one_interval_fails_instead_of_waiting() -> None:
+    """The next run reads another interval, so the records that wait would be lost."""
+    size = MAX_UNSETTLED // 4 + 1
+    found = batches(*[(range(start * size, (start + 1) * size), start) for start in range(6)])
+    condition = replace(condition_of(pa.field("t", pa.int64()), ">=", [0]), of_interval="x")
+    stream = replace(APPENDED, read=replace(APPENDED.read, where=(condition,)))
+    with pytest.raises(RetriableError, match="another interval"):
+        run(stream, found, settled=None)
 
 
 def test_a_merge_does_not_wait() -> None:

@@ -161,6 +161,7 @@ def url() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("is_merge", [True, False], ids=["merge", "append"])
 @pytest.mark.parametrize("kind", KINDS)

@@ -24,11 +24,12 @@ from syncblocks.connectors.errors import (
     TakenOver,
 )
 from syncblocks.connectors.mysql import session
+from syncblocks.connectors.mysql.failures import failure
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Event
 from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition
-from tests.connectors.mysql.mysql_databases import connect, database, is_mariadb, query, run, tables
+from tests.connectors.mysql.mysql_databases import connect, database, is_mariadb, numbers, query, run, tables
 from tests.connectors.mysql.mysql_pair import (
     APPEND,
     FINAL,
@@ -43,6 +44,18 @@ from tests.connectors.mysql.mysql_pair import (
 )
 
 pytest.importorskip("pymysql")
+
+
+def test_an_error_for_lack_of_room_names_the_disk(mariadb_url: str) -> None:
+    import pymysql
+
+    destination = destination_of(mariadb_url)
+    with connect(mariadb_url) as connection, connection.cursor() as cursor:
+        cursor.execute("set max_heap_table_size = 16384")
+        cursor.execute("create table small (a varchar(1000)) engine = memory")
+        with pytest.raises(pymysql.err.OperationalError, match="1114") as full:
+            cursor.execute(f"insert into small select repeat('x', 1000) from {numbers(100)}")
+    assert "disk" in str(failure(full.value, destination.address))
 
 
 # -- values ----------------------------------------------------------------------------------------------------------
@@ -423,6 +436,23 @@ def test_a_takeover_waits_for_the_commit_under_way_and_finds_it(mariadb_url: str
     first.close()
     second.close()
     assert query(mariadb_url, "select * from people")[1] == [(1, "a")]
+
+
+def test_a_load_that_fails_after_a_takeover_leaves_the_other_run_its_token(mariadb_url: str) -> None:
+    first, second = destination_of(mariadb_url), destination_of(mariadb_url)
+    load, other = load_of(PEOPLE, APPEND), secrets.token_hex(16)
+    first.take_over(load.key, token=load.token, owner="first", source="s")
+
+    def events() -> Iterator[Event]:
+        yield people((1, "a"))
+        second.take_over(load.key, token=other, owner="second", source="s")
+        raise ConnectorError("the source fails")
+
+    with pytest.raises(ConnectorError, match="the source fails"):
+        list(first.load(load, events()))
+    first.close()
+    second.close()
+    assert query(mariadb_url, "select token, owner from _syncblocks_ledger")[1] == [(other, "second")]
 
 
 def test_a_writer_that_sleeps_between_commit_and_rename_undoes_nothing(mariadb_url: str) -> None:

@@ -158,6 +158,7 @@ def test_a_record_as_long_as_a_packet_or_longer_comes_whole(connection: Any, siz
     assert [(len(text), set(text)) for (text,) in found] == [(1, {"x"}), (size, {"y"}), (1, {"z"})]
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("run", PROTOCOLS)
 def test_a_record_of_many_packets_comes_whole(connection: Any, run: Any) -> None:
     sizes = [16_000_000, 300, 16_700_000, 0, 15_000_000, 16_000_000]
@@ -169,6 +170,7 @@ def test_a_record_of_many_packets_comes_whole(connection: Any, run: Any) -> None
     assert rows(connection, sql, run) == expected
 
 
+@pytest.mark.full
 @given(
     st.lists(st.integers(1, 40) | st.sampled_from([0xFFFFFE, 0xFFFFFF, 0x1000000, 5 << 20]), max_size=5),
     st.lists(st.integers(1, 100) | st.just(1 << 23), min_size=1, max_size=5),

@@ -102,6 +102,7 @@ def wires(url: str) -> list[str]:
         return list(altered.source.offers(altered.stream))
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("wire", ["pgcopy", "arrow"])
 @pytest.mark.parametrize("disposition", [APPEND, REPLACE, MERGE])

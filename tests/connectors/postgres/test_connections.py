@@ -25,9 +25,10 @@ from syncblocks.connectors.errors import (
 )
 from syncblocks.connectors.postgres.asyncpg_session import AsyncpgSession
 from syncblocks.connectors.postgres.destination import PostgresDestination
-from syncblocks.connectors.postgres.failures import connect_failure
+from syncblocks.connectors.postgres.failures import connect_failure, failure
 from syncblocks.connectors.postgres.settings import PostgresSettings, parse_address
 from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import Checkpoint, Event, Stream
 from syncblocks.connectors.struct_helpers import replace
@@ -376,6 +377,16 @@ def test_a_role_that_may_not_connect_is_a_config_error_whatever_the_driver(postg
         script(postgres_url, f"drop role {name}")
 
 
+@pytest.mark.parametrize(("connector", "scheme"), [("postgres", "postgresql"), ("mysql", "mysql")])
+def test_an_error_shows_the_host_as_the_file_writes_it(connector: str, scheme: str) -> None:
+    source = make_source(connector, {"url": f"{scheme}://me:secret@127.0.0.1:1/crm"}, Path())
+    with pytest.raises(ConnectorError) as raised:
+        source.check()
+    source.close()
+    assert "127.0.0.1:1/crm" in str(raised.value)
+    assert "localhost" in source.identity()
+
+
 def test_identity_is_the_same_however_the_place_is_written() -> None:
     spellings = [
         {"url": "postgresql://u:secret@localhost/crm"},
@@ -415,3 +426,11 @@ def test_a_raw_session_refuses_what_it_cannot_send(postgres_url: str) -> None:
         session.close()
         with suppress(RetriableError):
             session.execute("select 1")
+
+
+@pytest.mark.parametrize("sort", [connect_failure, failure])
+def test_a_catalog_file_that_cannot_be_written_hints_at_a_full_disk(sort: Any) -> None:
+    """PostgreSQL 15 reports a full disk this way when a connection begins."""
+    address = parse_address("postgresql://me@127.0.0.1/crm")
+    assert "disk is probably full" in str(sort(OSError("FATAL: could not write init file"), address))
+    assert "disk" not in str(sort(OSError("FATAL: the database system is starting up"), address))

@@ -206,6 +206,7 @@ def url() -> Iterator[str]:
             admin.execute("drop role " + admin.info.dbname + "_reader")
 
 
+@pytest.mark.full
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("is_merge", [True, False], ids=["merge", "append"])
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from syncblocks.connectors.sql.identifiers import TableName, quote
 from syncblocks.connectors.stream import Checkpoint
 from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition
+from tests.conftest import RunCLI
 from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, order, rows, script, write
 
 HOSTILE = {
@@ -63,6 +65,7 @@ def connectors(postgres_url: str) -> Iterator[tuple[PostgresSource, PostgresDest
     destination.close()
 
 
+@pytest.mark.full
 def test_every_name_goes_through_and_nothing_else_happens(
     postgres_url: str, connectors: tuple[PostgresSource, PostgresDestination]
 ) -> None:
@@ -173,3 +176,23 @@ def test_a_column_renamed_on_the_way_is_a_new_column(
     batch = pa.record_batch([pa.array([1], pa.int32())], schema=renamed.schema)
     list(destination.load(load, iter([batch, Checkpoint(is_final=True)])))
     assert rows(postgres_url, "select user_id from t") == [(1,)]
+
+
+def test_a_schema_that_the_server_reserves_is_refused_before_a_run(
+    postgres_url: str, tmp_path: Path, run_cli: RunCLI
+) -> None:
+    file, config = tmp_path / "reserved.yaml", {"url": postgres_url}
+    (tmp_path / "t.csv").write_text("id\n1\n")
+    source = {"connector": "csv", "config": {"path": str(tmp_path), "streams": {"t": "t.csv"}}}
+    for own, entry in (({"schema": "pg_x"}, {}), ({}, {"destination_table": "pg_x.t"})):
+        destination = {"connector": "postgres", "config": {**config, **own}}
+        document = {
+            "pipeline": "p",
+            "source": source,
+            "destination": destination,
+            "streams": [{"stream": "t", **entry}],
+        }
+        file.write_text(json.dumps(document))
+        for command in ("check", "run"):
+            done = run_cli([command, file], tmp_path)
+            assert (done.returncode, "'pg_x'" in done.stderr) == (2, True), (command, own, done.stdout, done.stderr)

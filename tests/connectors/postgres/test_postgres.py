@@ -244,6 +244,7 @@ def test_a_constraint_that_refuses_leaves_the_former_state(postgres_url: str, de
     write(destination, [batch_of({"id": [2]})], "t")
 
 
+@pytest.mark.full
 def test_a_plain_run_imports_no_pandas(postgres_url: str) -> None:
     import subprocess
     import sys

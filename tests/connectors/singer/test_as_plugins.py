@@ -278,6 +278,7 @@ def test_an_unknown_connector_is_named(tmp_path: Path, run_cli: RunCLI) -> None:
     assert "did you mean 'postgres'" in done.stderr
 
 
+@pytest.mark.full
 def test_a_normal_run_does_not_import_singer_sdk(tmp_path: Path) -> None:
     program = (
         "import sys, syncblocks.sync.cli, syncblocks.connectors.singer.target, syncblocks.connectors.singer.source; "
@@ -287,6 +288,7 @@ def test_a_normal_run_does_not_import_singer_sdk(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("place", ["stdin", "--input"])
 def test_messages_are_utf8_whatever_the_locale_says(shop: Path, run_cli: RunCLI, place: str) -> None:
     messages = [

@@ -19,6 +19,7 @@ from syncblocks.connectors.singer.plugin_programs import program_name
 from tests.connectors.singer.singer_helpers import BOTH, entry, full_table, source_of, tap_program
 
 
+@pytest.mark.full
 def test_discovery_is_kept_until_the_config_changes_or_a_run_fails(tmp_path: Path) -> None:
     note = tmp_path / "note"
 

@@ -101,6 +101,7 @@ def test_without_it_the_first_one_is_an_error() -> None:
         read(lines(*MESSAGES), streams=[keeping(None)])
 
 
+@pytest.mark.full
 def test_few_among_many_are_found_without_reading_all_line_by_line() -> None:
     many = [record("orders", id=number, n="x" if number % 5000 == 7 else number) for number in range(20_000)]
     events = read(lines(schema("orders", SPEC), *many), streams=[keeping()])

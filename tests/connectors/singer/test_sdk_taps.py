@@ -76,6 +76,7 @@ def make(connector: str, folder: Path, request: pytest.FixtureRequest) -> dict[s
     return {"path": str(data)}
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("connector", sorted(plugins("source")))
 def test_the_sdks_own_suite_passes_over_every_source(
     connector: str, tmp_path: Path, request: pytest.FixtureRequest, zygote: Zygote

@@ -27,6 +27,7 @@ from syncblocks.connectors.errors import FatalConnectorError, Interrupted, Retri
 from syncblocks.connectors.programs.process import PrivateFiles
 from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.stream import Stream
+from syncblocks.sync.secrets import Redactor
 from tests.connectors.singer.singer_helpers import (
     BOTH,
     SQLITE,
@@ -127,6 +128,23 @@ def test_stderr_goes_to_the_log_without_secrets_and_metrics_to_debug(
     assert ("INFO", "tap tap-small: INFO starting, the password is ***") in said
     assert any(level == "DEBUG" and "metric" in text for level, text in said)
     assert not any("tell-nobody" in text for _, text in said)
+
+
+@pytest.mark.parametrize("before", [65_520, 65_530, 65_536])
+def test_a_secret_at_the_end_of_the_first_64_kb_of_a_log_line_is_masked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, before: int
+) -> None:
+    caplog.set_level(logging.DEBUG, "syncblocks")
+    secret = "c4n4ry-Abcdefgh-Ijklmnop"
+    program = tmp_path / "tap-long"
+    program.write_text(f"#!/bin/sh\nprintf '%0{before}d%s\\nnext\\n' 0 {secret} >&2\nexit 4\n")
+    program.chmod(0o755)
+    with pytest.raises(RetriableError) as caught:
+        make_source("singer", {"executable": str(program)}, tmp_path).check()
+    redactor = Redactor([secret])
+    said = [redactor.redact(text) for text in (*(each.getMessage() for each in caplog.records), str(caught.value))]
+    assert not any(secret[at : at + 4] in text for text in said for at in range(len(secret) - 3))
+    assert any(text.endswith("next") for text in said)
 
 
 ENDS = {
@@ -269,6 +287,7 @@ def test_a_run_knows_which_numbers_were_too_long_for_the_last_one(tmp_path: Path
     assert sum(isinstance(event, Stream) for event in events) == 1
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("is_forgotten", [False, True])
 def test_a_table_with_longer_numbers_than_declared_goes_on(tmp_path: Path, is_forgotten: bool) -> None:
     """Known beside the catalog, and on a machine that has nothing from the bookmark in the ledger."""

@@ -116,6 +116,7 @@ def test_each_state_counts_once_it_comes_back(tmp_path: Path) -> None:
     assert seen[-1].checkpoint.is_final
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize(
     ("manner", "kind", "says"),
     [
@@ -134,6 +135,13 @@ def test_a_target_that_fails_ends_the_load_with_its_last_words(
         run(target, [*many, Checkpoint(is_final=True)])
     assert "target-of-tests" in str(caught.value)
     assert "correct horse" not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", ["recent call last", "Traceback"])
+def test_a_crash_with_status_0_is_recognized_whatever_the_log_masks(tmp_path: Path, password: str) -> None:
+    config = {"manner": "broken", "out": str(tmp_path / "out.jsonl"), "password": password}
+    with pytest.raises(FatalConnectorError, match="disk full"):
+        run(destination(tmp_path, config=config))
 
 
 def test_a_target_that_hangs_is_ended(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ DATA = "@callback\ndef look(data, **kwargs):\n    assert len(data) == 3\n"
 NO_DATA = "@callback('success', fetch_inputs=False)\ndef look(data, **kwargs):\n    assert data is None\n"
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize(
     ("more", "is_raw"),
     [
@@ -131,6 +132,7 @@ def table(folder: Path, *stamps: str) -> Path:
     return path
 
 
+@pytest.mark.full
 def test_the_state_is_exact_and_what_stands_at_it_is_not_sent_twice(tmp_path: Path, run_cli: RunCLI) -> None:
     source = table(tmp_path, "2024-01-01", "2024-01-02", "2024-01-02")
     own = {"catalog": {"streams": [entry("orders")]}, "source": str(source), "every": 2}
@@ -147,6 +149,7 @@ def test_the_state_is_exact_and_what_stands_at_it_is_not_sent_twice(tmp_path: Pa
     assert len(of_type(tmp_path, "RECORD")) == 5
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("then", ["fail", "die"])
 def test_a_tap_that_fails_leaves_the_state_where_the_target_was(tmp_path: Path, then: str, run_cli: RunCLI) -> None:
     config = tap(tmp_path, schema("orders"), *ORDERS, state(orders={"stamp": "2024"}), streams=[entry("orders")])
@@ -158,6 +161,7 @@ def test_a_tap_that_fails_leaves_the_state_where_the_target_was(tmp_path: Path, 
     assert shown["streams"] == []
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("manner", ["dies", "fails", "stops"])
 def test_a_target_that_fails_is_the_block_that_failed(tmp_path: Path, manner: str) -> None:
     config = tap(tmp_path, schema("orders"), *(MARKED % number for number in range(100_000)))

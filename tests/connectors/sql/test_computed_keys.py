@@ -61,6 +61,7 @@ def check(connector: str, config: dict[str, Any], table: str, run: Run) -> None:
                 assert found == [(1, "A", kept), (1, "B", "Bx"), (2, "C", "Cz")], (method, key, index)
 
 
+@pytest.mark.full
 def test_mysql(mariadb_url: str) -> None:
     pytest.importorskip("pymysql")
     for collation in ("utf8mb4_bin", "utf8mb4_general_ci"):

@@ -133,6 +133,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
         each.destination.close()
 
 
+@pytest.mark.full
 @pytest.mark.one_of
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("seed", SEEDS)

@@ -64,6 +64,7 @@ def records(keys: Sequence[str], value: int) -> pa.Table:
     return pa.table({"id": pa.array(keys, pa.string()), "n": pa.array([value] * len(keys), pa.int64())})
 
 
+@pytest.mark.full
 def test_keys_that_the_system_takes_for_one_are_not_merged_into_one(system: tuple[str, Query, str]) -> None:
     url, query, twin = system
     both = rf"things treats the keys 'a' and '{twin}'|things treats the keys '{twin}' and 'a'"
@@ -77,6 +78,7 @@ def test_keys_that_the_system_takes_for_one_are_not_merged_into_one(system: tupl
     assert query("select id, n from things order by id") == [("a", 3), ("y", 3), ("z", 1)]
 
 
+@pytest.mark.full
 def test_such_texts_are_no_twins_where_another_column_of_the_key_differs(system: tuple[str, Query, str]) -> None:
     url, query, twin = system
     merged = pa.table({"house": [1, 2, 1], "id": ["a", twin, "b"], "n": [1, 2, 3]})

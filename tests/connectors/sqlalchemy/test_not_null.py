@@ -48,6 +48,7 @@ def system(request: pytest.FixtureRequest, name: str, tmp_path: Path) -> tuple[s
     return url.replace("postgresql://", "postgresql+psycopg://"), lambda sql: psycopg_rows(url, sql), asked
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize(
     ("name", "disposition"), [("firebird", "merge"), ("firebird", "replace"), ("postgresql", "append")]
 )

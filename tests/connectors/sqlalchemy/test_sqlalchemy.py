@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mssql, oracle
 
+from syncblocks.connectors.capabilities import capabilities_of, shown_address
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.sqlalchemy import catalog
@@ -111,6 +112,15 @@ def test_places_are_spelled_as_the_own_connectors_spell_them() -> None:
         SQLAlchemySource({"url": url}).identity()
         == make_source("postgres", {"url": url.replace("+psycopg", "")}, Path.cwd()).identity()
     )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "DB.example", "localhost"])
+@pytest.mark.parametrize("make", [make_source, make_destination])
+def test_the_host_is_shown_as_the_url_writes_it(make: Any, host: str) -> None:
+    url = f"postgresql+psycopg://u:s3cret@{host}:5433/shop?password=s3cret"
+    made = make("sqlalchemy", {"url": url}, Path.cwd())
+    assert shown_address(made, capabilities_of(made)) == f"postgres://{host}:5433/shop"
+    assert made.identity() == f"postgres://{host.lower().replace('127.0.0.1', 'localhost')}:5433/shop"
 
 
 @pytest.mark.full

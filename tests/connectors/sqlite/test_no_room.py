@@ -48,6 +48,15 @@ def test_a_full_disk_is_named_with_the_file_and_the_next_load_succeeds(small_dis
     assert query(path, "select id from people order by id") == [(1,), (2,)]
 
 
+def test_a_disk_without_room_for_a_new_file_is_named(small_disk: Path) -> None:
+    disk = os.statvfs(small_disk)
+    (small_disk / "other").write_bytes(b"x" * (disk.f_bavail * disk.f_frsize - 4096))
+    destination = SQLiteDestination({"path": "d.db"}, small_disk)
+    with pytest.raises(StatementRefused, match=r"d\.db: no space left on its disk"):
+        append(destination, (1, "a"))
+    destination.close()
+
+
 @pytest.mark.full
 def test_a_limit_of_the_size_of_files_is_not_called_a_full_disk(tmp_path: Path) -> None:
     script = f"""

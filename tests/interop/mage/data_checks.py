@@ -196,7 +196,8 @@ def a_store_of_secrets_that_is_not_there_is_told(stage: Stage) -> None:
 @shows("S43")
 def secrets_are_masked(stage: Stage) -> None:
     stage.write(
-        "shows.py", "@callback\ndef shows(region, **kwargs):\n    print('is', region)\n    raise ValueError(region)\n"
+        "shows.py",
+        "@callback\ndef shows(*, region, **kwargs):\n    print('is', region)\n    raise ValueError(region)\n",
     )
     stage.save(variables={"region": "{{ secret('place') }}"}, callbacks=[{"file": "shows.py", "attempts": 1}])
     done = stage.command("run", code=3, SYNCBLOCKS_SECRET_PLACE="s3cret-place")

@@ -104,12 +104,12 @@ CALLBACKS = (
     Row(
         "C26",
         "`index`",
-        "differently: [the place in the order](callbacks.md#index-and-is_last_block_run) in which the block runs of one type ended in this attempt, from 0",
+        "differently: [the place in the order](callbacks.md#index-and-is_last_block_run) in which the block runs of one type ended in this attempt, from 0. Mage counts the chunks of one stream. The importer names the lines to change",
     ),
     Row(
         "C27",
         "`is_last_block_run`",
-        "differently: [True for exactly one block run](callbacks.md#index-and-is_last_block_run) of each block type in an attempt",
+        "differently: [True for exactly one block run](callbacks.md#index-and-is_last_block_run) of each block type in an attempt. In Mage each stream has one, at its last chunk. The importer names the lines to change",
     ),
     Row(
         "C28",
@@ -187,7 +187,7 @@ CALLBACKS = (
     Row(
         "C45",
         "Callbacks after a timeout",
-        "differently: [`timeout_s`](pipeline.md#pipeline) bounds a stream, which ends as `cancelled`; [`run_timeout_s`](pipeline.md#pipeline) bounds a whole run",
+        "differently: [`timeout_s`](pipeline.md#pipeline) bounds a stream, which ends as `cancelled`; [`run_timeout_s`](pipeline.md#pipeline) bounds a whole run, and the importer writes it",
     ),
     Row("C46", "Callbacks of the whole pipeline", "works: [`on: [pipeline]`](callbacks.md#parents)"),
     Row(
@@ -209,7 +209,11 @@ DATA = (
         "Chunks of a stream",
         "instead: one read in batches, with [commits at checkpoints](reliability.md#where-a-stream-starts)",
     ),
-    Row("S4", "`batch_fetch_limit`", "instead: `checkpoint_records` of the [connector](connectors.md#postgres)"),
+    Row(
+        "S4",
+        "`batch_fetch_limit`",
+        "instead: `checkpoint_records` of the [connector](connectors.md#postgres), which the importer writes",
+    ),
     Row(
         "S5",
         "`subbatch_fetch_limit`",
@@ -233,7 +237,7 @@ DATA = (
     Row(
         "S9",
         "`allow_blocks_to_fail`",
-        "differently: [the same key](pipeline.md#pipeline), in the file; a block after the failed one ends as [`cancelled`](callbacks.md#parents)",
+        "differently: [the same key](pipeline.md#pipeline) of the pipeline, which the importer writes if all triggers agree; a block after the failed one ends as [`cancelled`](callbacks.md#parents)",
     ),
     Row(
         "S10",
@@ -260,7 +264,7 @@ DATA = (
     Row(
         "S16",
         "Conditional blocks",
-        "works: [`when`](pipeline.md#conditions) of streams and transformers, decided in the plan, and [of callbacks](hooks.md#conditions-and-messages); `@condition` itself is not called",
+        "works: [`when`](pipeline.md#conditions) of streams and transformers, decided in the plan, and [of callbacks](hooks.md#conditions-and-messages). `@condition` itself is not called; the importer writes `when` for a data loader's comparison",
     ),
     Row(
         "S17",
@@ -282,7 +286,7 @@ DATA = (
     Row(
         "S22",
         "Column of soft deletes, `_mage_deleted_at`",
-        "differently: [`deletes: soft`](pipeline.md#deleted-records) marks in `_deleted_at` what the source no longer has, without a log",
+        "differently: [`deletes: soft`](pipeline.md#deleted-records) marks in `_deleted_at` what the source no longer has. It works without a log, and with LOG_BASED [from the log](log-based.md)",
     ),
     Row(
         "S23",
@@ -475,7 +479,7 @@ DATA = (
     Row(
         "S70",
         "Triggers: schedule, API, event, backfill",
-        "instead: [`syncblocks serve`](serve.md) starts pipelines by their `schedule`, by its pages and by its [API](api.md); an event is a call of the API. [cron or systemd](how-to/cron-and-systemd.md), [Airflow](how-to/airflow.md), [Python](python.md#run_pipeline) or [another pipeline's callback](callbacks.md#starting-another-pipeline) start a run, too. A backfill is a run for each [interval](command-line.md#run)",
+        "instead: [`syncblocks serve`](serve.md) starts pipelines by their `schedule`, which the importer writes for a pipeline with one active trigger, by its pages and by its [API](api.md); an event is a call of the API. [cron or systemd](how-to/cron-and-systemd.md), [Airflow](how-to/airflow.md), [Python](python.md#run_pipeline) or [another pipeline's callback](callbacks.md#starting-another-pipeline) start a run, too. A backfill is a run for each [interval](command-line.md#run)",
     ),
     Row(
         "S71",
@@ -485,7 +489,7 @@ DATA = (
     Row(
         "S72",
         "Notifications, SLA",
-        "instead: [`notify`](hooks.md#notify) sends to Slack, mail and others; [`expect`](pipeline.md#expect) says when a pipeline is late, and [`status --alert`](command-line.md#status) tells it",
+        "instead: [`notify`](hooks.md#notify) sends to Slack, mail and others, and the importer writes it for Slack, Discord and Google Chat; [`expect`](pipeline.md#expect) says when a pipeline is late, and [`status --alert`](command-line.md#status) tells it",
     ),
     Row("S73", "Memory guard", "instead: [`memory`](pipeline.md#memory) bounds what a run holds of its records"),
     Row(

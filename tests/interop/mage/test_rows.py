@@ -43,6 +43,7 @@ def test_a_row_about_callbacks(check: Check, toured: Stage) -> None:
     check(toured)
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: "-".join(CHECKS[check]))
 def test_a_row(check: Check, stage: Stage) -> None:
     check(stage)

@@ -52,6 +52,7 @@ def note(stream, pipeline_run, idempotency_key, **kwargs):
     status = "failure" if "__error" in kwargs else "success"
     with open(__file__ + ".log", "a") as log:
         print(stream, status, pipeline_run.id, pipeline_run.attempt, idempotency_key, file=log)
+    print("noted", stream, status)
 """
 GOOD, BAD = "id,name\n1,a\n2,b\n", "id,name\n1,a\n1,b,c\n"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from seen import break_again, check, counts, counts_of_streams, mend, notes
+from seen import break_again, check, check_log, counts, counts_of_streams, mend, notes
 
 
 def main() -> None:
@@ -54,6 +54,13 @@ def main() -> None:
     check(counts_of_streams(), {"orders": 4, "users": 4, "visits": 2}, "tables of streams")
     check(notes(), [f"{name} success 4 1" for name in ("orders", "users", "visits")], "callbacks of streams")
     check(is_rescheduled(), True, "a retry while the attempt is open")
+
+    mend()
+    # The log of a task of `dag.test()` is the output of its process.
+    told = subprocess.run(
+        [sys.executable, "-c", "import crm; crm.dag.test()"], capture_output=True, text=True, check=True
+    )
+    check_log((told.stdout, told.stderr))
     print("operator, failure, retries as attempts, XCom; a mapped task for each stream, its retries")
 
 

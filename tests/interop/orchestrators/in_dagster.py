@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import dagster as dg
-from seen import check, counts, mend, notes
+from seen import check, check_log, counts, mend, notes
 
 FAILED = ["orders success 1 1", "users success 1 1", "visits failure 1 1"]
 
@@ -42,6 +42,7 @@ def main() -> None:
     check(checks[keys["orders"], "rejected"], True, "the check of values")
     check(checks[keys["visits"], "verify"], True, "the comparison")
     check(counts(), {"orders": 4, "users": 4, "visits": 2}, "tables")
+    check_log(entry.user_message for entry in instance.all_logs(done.run_id))
     notes()
 
     some = dg.AssetSelection.assets(keys["users"])

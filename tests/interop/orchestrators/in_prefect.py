@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.context import get_run_context
 from prefect.testing.utilities import prefect_test_harness
-from seen import break_again, check, counts, counts_of_streams, mend, notes
+from seen import break_again, check, check_log, counts, counts_of_streams, mend, notes
 
 from syncblocks.sync.integrations.prefect import sync
 
@@ -38,6 +38,7 @@ def main() -> None:
         check(notes(), ["orders success 3 1"], "callbacks of a part")
         with get_client(sync_client=True) as client:
             shown = client.read_artifacts()
+            check_log(entry.message for entry in client.read_logs())
         check("syncblocks-crm" in {artifact.key for artifact in shown}, True, "an artifact")
 
         tasks_of_streams()

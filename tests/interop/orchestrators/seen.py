@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -43,6 +44,13 @@ def notes() -> list[str]:
     found = sorted(path.read_text(encoding="utf-8").splitlines()) if path.exists() else []
     path.unlink(missing_ok=True)
     return [line.rpartition(" ")[0] for line in found]
+
+
+def check_log(lines: Iterable[str]) -> None:
+    """End the program unless a log has what the callbacks of three streams have printed."""
+    printed = {name: f"noted {name} success" for name in ("orders", "users", "visits")}
+    text = "\n".join(lines)
+    check([name for name, line in printed.items() if line not in text], [], "streams whose callback is not in the log")
 
 
 def check(found: object, expected: object, what: str) -> None:

@@ -77,6 +77,7 @@ def test_a_raising_callback_exits_with_1_and_a_misspelt_kwarg_is_named(run_cli: 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.full
 def test_plan_check_and_run_name_a_first_parameter_that_is_misspelt(run_cli: RunCLI, tmp_path: Path) -> None:
     text = "@callback\ndef tell(strem): ...\n@callback\ndef good(parent_block_data, **kw): ...\n"
     write_callback(tmp_path, text + "@callback\ndef other(**kw): kw.get('indx')\n")
@@ -167,6 +168,7 @@ def test_a_recorded_event_is_given_to_the_function_as_it_is_today(run_cli: RunCL
     assert "Traceback" in run_cli(["callbacks", "history", "--key", entry["key"][:8]], tmp_path).stdout
 
 
+@pytest.mark.full
 def test_replay_wants_a_key_that_names_one_delivery(run_cli: RunCLI, tmp_path: Path) -> None:
     write_callback(tmp_path, "@callback\ndef tell(): ...\n")
     assert run_cli(["callbacks", "replay", "ab"], tmp_path).returncode == 2
@@ -177,6 +179,7 @@ def test_replay_wants_a_key_that_names_one_delivery(run_cli: RunCLI, tmp_path: P
         assert says in done.stderr, done.stderr
 
 
+@pytest.mark.full
 def test_retry_delivers_at_once_and_says_what_is_left(run_cli: RunCLI, tmp_path: Path) -> None:
     write_callback(tmp_path, FLAKY, "attempts: 1")
     assert run_cli(["run"], tmp_path).returncode == 3
@@ -189,6 +192,7 @@ def test_retry_delivers_at_once_and_says_what_is_left(run_cli: RunCLI, tmp_path:
     assert states(run_cli, tmp_path) == ["done", "done"]
 
 
+@pytest.mark.full
 def test_retry_delivers_what_a_short_drain_left_due(run_cli: RunCLI, tmp_path: Path) -> None:
     file = write_callback(tmp_path, FLAKY, "attempts: 3, streams: [orders]")
     file.write_text("drain_s: 0\n" + file.read_text())
@@ -286,6 +290,7 @@ def test_what_is_no_hook_is_refused(run_cli: RunCLI, tmp_path: Path, arguments: 
     assert not (tmp_path / "event.json").exists()
 
 
+@pytest.mark.full
 def test_a_callback_that_ends_the_process_by_sigterm_holds_up_no_new_work(run_cli: RunCLI, tmp_path: Path) -> None:
     text = (
         "import os, signal, time\n\n@callback\ndef tell(pipeline_run):\n"

@@ -43,6 +43,41 @@ def test_a_misspelt_stream_or_column_is_an_error(
     assert done.stderr.count("error") == 1
 
 
+def test_hosts_are_shown_as_the_file_writes_them_and_stored_in_one_spelling(
+    run_cli: RunCLI, tmp_path: Path, postgres_url: str
+) -> None:
+    parts = urlsplit(postgres_url)
+    place = f"127.0.0.1:{parts.port}" if parts.port not in (None, 5432) else "127.0.0.1"
+    url = urlunsplit(parts._replace(netloc=f"{parts.username}:s3cret-canary@{parts.netloc.rpartition('@')[2]}"))
+    url = url.replace(f"@{parts.hostname}", "@127.0.0.1")
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("create table t (id int primary key, name text); insert into t values (1, 'a'), (2, 'b')")
+    stream = "{stream: public.t, where: {id: {'>': 1}}, columns: {mask: {name: null}}}"
+    both = f"connector: postgres, config: {{url: '{url}'}}"
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(
+        f"pipeline: shown\nsource: {{{both}}}\ndestination: {{{both.replace('}', ', schema: there}')}}}\n"
+        f"streams:\n  - {stream}\n"
+    )
+    checked = run_cli(["check", "--json"], tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    shown = {each["name"]: each["place"] for each in json.loads(checked.stdout)["checks"]}
+    address = f"postgres://{place}/{parts.path[1:]}"
+    assert {shown[each] for each in ("source", "destination", "streams", "privileges")} == {address}
+    assert "s3cret-canary" not in checked.stdout
+
+    assert run_cli(["run"], tmp_path).returncode == 0
+    with psycopg.connect(postgres_url) as connection:
+        (row,) = connection.execute("select source from there._syncblocks_ledger").fetchall()
+    assert row[0].startswith(f"postgres://{place.replace('127.0.0.1', 'localhost')}/")
+    store = Store.open(f"sqlite:///{tmp_path}/.syncblocks/store.db")
+    try:
+        extra = store.attempt_plan_of(1).extra
+    finally:
+        store.close()
+    assert (extra["source"], extra["destination"]) == (address, address)
+
+
 @pytest.fixture
 def postgres_role(postgres_url: str) -> Iterator[tuple[Admin, str]]:
     """The database's owner, and the URL of a role that may do nothing."""
@@ -125,6 +160,7 @@ def test_a_role_that_gets_what_is_printed_can_run_postgres(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_role_that_gets_what_is_printed_has_a_run_store(
     run_cli: RunCLI, tmp_path: Path, postgres_role: tuple[Admin, str], postgres_url: str, is_there: bool
@@ -194,6 +230,7 @@ def wait_until_gone(admin: Admin, role: str | None) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("is_source_too", [False, True])
 def test_limits_of_a_role_that_may_end_a_run_are_warnings(
     run_cli: RunCLI, tmp_path: Path, postgres_role: tuple[Admin, str], is_source_too: bool

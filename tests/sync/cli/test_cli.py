@@ -164,7 +164,7 @@ def test_what_callbacks_print_is_shown_with_block_and_event(run_cli: RunCLI, tmp
 def test_variables_event_and_trigger_reach_callbacks(run_cli: RunCLI, tmp_path: Path) -> None:
     write_callback(
         tmp_path,
-        "@callback\ndef tell(region, limit, event, execution_partition):\n"
+        "@callback\ndef tell(*, region, limit, event, execution_partition):\n"
         "    print('got', region, limit, event['file'], execution_partition.split('/')[0])\n",
         "streams: [orders]",
     )
@@ -176,6 +176,7 @@ def test_variables_event_and_trigger_reach_callbacks(run_cli: RunCLI, tmp_path: 
     assert "got eu [1, 2] x.csv 207" in done.stderr
 
 
+@pytest.mark.full
 def test_callbacks_run_inside_the_engine_for_a_debugger(run_cli: RunCLI, tmp_path: Path) -> None:
     text = "import os\n@callback\ndef tell(stream):\n    open(f'{stream}.pid', 'w').write(str(os.getppid()))\n"
     write_callback(tmp_path, text)
@@ -212,6 +213,7 @@ def test_a_pipeline_that_was_renamed_is_told_its_former_name(run_cli: RunCLI, tm
     assert "if the pipeline was only renamed, keep its ledger by `pipeline: shop`" in done.stderr
 
 
+@pytest.mark.full
 def test_a_stream_that_fails_shows_its_traceback_to_whoever_debugs(run_cli: RunCLI, tmp_path: Path) -> None:
     fails = "@transformer\ndef fails(df):\n    return {}['no such thing']\n"
     write_shop(tmp_path, extra="transformers: [{file: fails.py}]\n", files={"fails.py": fails})
@@ -269,9 +271,10 @@ def test_a_sqlite_pipeline_runs(run_cli: RunCLI, tmp_path: Path) -> None:
     assert rows(tmp_path, "select id, name from users order by id") == [(1, "Ada"), (2, "Grace")]
 
 
+@pytest.mark.full
 def test_secrets_are_masked_in_every_output(run_cli: RunCLI, tmp_path: Path) -> None:
     write_callback(
-        tmp_path, "@callback\ndef tell(key):\n    print('key is', key)\n    raise ValueError(key)\n", "attempts: 1"
+        tmp_path, "@callback\ndef tell(*, key):\n    print('key is', key)\n    raise ValueError(key)\n", "attempts: 1"
     )
     with (tmp_path / "shop.yaml").open("a") as file:
         file.write("variables: {key: \"{{ env_var('SHOP_KEY') }}\"}\n")
@@ -295,6 +298,7 @@ def test_no_name_begins_a_line_of_its_own_in_the_log(capsys: pytest.CaptureFixtu
     assert [line for line in lines if line.startswith("error: everything")] == []
 
 
+@pytest.mark.full
 def test_output_that_nobody_reads_does_not_stop_a_run(tmp_path: Path) -> None:
     write_shop(tmp_path)
     script = str(Path(sys.executable).with_name("syncblocks"))
@@ -363,6 +367,7 @@ def test_a_run_says_at_once_what_it_does_and_at_its_end_how_long_it_took(run_cli
     assert done.stdout.splitlines()[-1].endswith(" s")
 
 
+@pytest.mark.full
 def test_a_tag_chooses_streams_in_every_command_that_takes_streams(run_cli: RunCLI, tmp_path: Path) -> None:
     file = write_sqlite(tmp_path)
     with closing(sqlite3.connect(tmp_path / "crm.sqlite")) as crm, crm:

@@ -49,6 +49,7 @@ def test_an_unknown_connector_names_the_nearest(run_cli: RunCLI, tmp_path: Path)
     assert (done.returncode, "did you mean 'duckdb'?" in done.stderr) == (2, True)
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
@@ -70,6 +71,7 @@ def test_the_shell_is_offered_names(run_cli: RunCLI, tmp_path: Path, words: list
     assert complete(run_cli, tmp_path, words)[1::3] == offered
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("words", [["--stream", ""], ["--stream", "lon"], ["--json", "--stream=l"]])
 def test_the_shell_is_offered_the_streams_of_the_file_that_stands_before(
     run_cli: RunCLI, tmp_path: Path, words: list[str]

@@ -44,6 +44,7 @@ def test_a_mistake_in_the_file_exits_with_2_and_creates_nothing(run_cli: RunCLI,
     assert names(tmp_path) == before
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("command", ["run", "check", "runs list"])
 def test_a_run_store_that_cannot_be_reached_is_1_and_one_that_is_named_wrong_is_2(
     run_cli: RunCLI, tmp_path: Path, postgres_url: str, command: str

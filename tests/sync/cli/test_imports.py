@@ -34,6 +34,7 @@ NEVER = {
 FEATURES = {
     "syncblocks.connectors.known_files": "new files of a folder",
     "syncblocks.connectors.sql.files_read": "new files of a folder",
+    "syncblocks.connectors.sql.load.deletes": "`deletes`",
     "syncblocks.connectors.sql.load.fill": "`fill_new_columns`",
     "syncblocks.connectors.sql.load.history": "`write_disposition: history`",
     "syncblocks.connectors.sql.load.ranges": "`parallel_reads`",
@@ -45,6 +46,9 @@ FEATURES = {
     "syncblocks.sync.flow.spooled_feed": "a group with more streams than loads",
     "syncblocks.sync.plan.planned_repair": "`verify --repair`",
     "syncblocks.sync.run.before_statements": "`before`",
+    "syncblocks.sync.run.steps.before": "`before`",
+    "syncblocks.sync.run.steps.deletes": "`deletes`",
+    "syncblocks.sync.run.steps.fill_new_columns": "`fill_new_columns`",
     "syncblocks.sync.run.notebook": "no notebook",
     "syncblocks.sync.run.ranges": "`parallel_reads`",
     "syncblocks.sync.schedules": "`schedule`",

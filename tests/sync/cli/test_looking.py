@@ -13,6 +13,7 @@ from tests.conftest import RunCLI
 from tests.sync.cli.cli_pipelines import CUSTOMERS, names, rows, write_shop, write_sqlite
 
 
+@pytest.mark.full
 def test_looking_creates_nothing(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
     before = names(tmp_path)
@@ -32,6 +33,7 @@ def test_looking_creates_nothing(run_cli: RunCLI, tmp_path: Path) -> None:
         assert names(tmp_path) == before, args
 
 
+@pytest.mark.full
 def test_init_writes_a_pipeline_that_runs_at_once(run_cli: RunCLI, tmp_path: Path) -> None:
     done = run_cli(["init"], tmp_path)
     assert done.returncode == 0, done.stderr
@@ -98,6 +100,7 @@ def test_json_escapes_what_controls_a_terminal_or_ends_a_line(run_cli: RunCLI, t
     assert "é💥" in text
 
 
+@pytest.mark.full
 def test_count_compares_both_sides(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
     before = json.loads(run_cli(["count", "--json"], tmp_path).stdout)["streams"]
@@ -109,6 +112,7 @@ def test_count_compares_both_sides(run_cli: RunCLI, tmp_path: Path) -> None:
     assert [(stream["source"], stream["destination"]) for stream in after] == [(3, 2), (3, 3)]
 
 
+@pytest.mark.full
 def test_plan_says_where_each_stream_starts_and_what_changes(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
     run_cli(["run"], tmp_path)
@@ -148,6 +152,7 @@ def test_preview_without_a_stream_shows_the_only_one_or_lists_them(run_cli: RunC
     assert "Ada" in run_cli(["preview"], tmp_path).stdout
 
 
+@pytest.mark.full
 def test_a_difference_names_the_repair(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
     run_cli(["run"], tmp_path)
@@ -189,6 +194,7 @@ def test_plan_says_what_becomes_of_files_and_objects(run_cli: RunCLI, tmp_path: 
     assert found["streams"][0]["nested"] == 2
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize(
     "written", ["write_disposition: history", "write_disposition: replace_range, range_column: name"]
 )

@@ -286,6 +286,7 @@ def test_a_run_whose_current_folder_goes_meanwhile_keeps_its_exit_code(tmp_path:
     assert "run 1: success" in output
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("command", ["run", "run {shop}", "plan shop.yaml", "init", "sync a.csv b.duckdb"])
 def test_a_current_folder_that_was_deleted_is_said_to_be(tmp_path: Path, command: str) -> None:
     shop = write_shop(tmp_path)
@@ -322,6 +323,7 @@ def test_state_is_that_of_the_ledger_and_can_be_moved(run_cli: RunCLI, tmp_path:
     assert rows(tmp_path, "select count(*) from _syncblocks_ledger where stream = 'orders'") == [(0,)]
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("arguments", [["state", "set", "t", "a=b=7"], ["state", "rewind", "t", "--to", "a=b=7"]])
 def test_a_column_may_have_the_sign_in_its_name(run_cli: RunCLI, tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / "t.csv").write_text("a,a=b\n1,9\n")
@@ -354,6 +356,7 @@ def test_a_bookmark_set_into_a_lost_ledger_row_counts(run_cli: RunCLI, tmp_path:
     assert (done.returncode, "writes the records that it reads again once more" in done.stderr) == (0, True)
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize(
     ("args", "hint"),
     [
@@ -438,7 +441,7 @@ def test_no_color_is_respected_on_a_terminal(tmp_path: Path) -> None:
 @pytest.mark.full
 def test_a_variable_of_the_command_line_alone_goes_with_every_command(run_cli: RunCLI, tmp_path: Path) -> None:
     """A file whose `variables` lack one can be loaded only with it: to retry, to look, and to deliver again."""
-    tell = "@callback('success')\n@callback('failure')\ndef tell(region, stream): raise RuntimeError(region)\n"
+    tell = "@callback('success')\n@callback('failure')\ndef tell(stream, region): raise RuntimeError(region)\n"
     write_callback(tmp_path, tell, "attempts: 1")
     file = tmp_path / "shop.yaml"
     file.write_text(file.read_text().replace("path: data", "path: \"{{ variables('region') }}/data\""))

@@ -136,6 +136,7 @@ def test_a_store_that_cannot_be_opened_is_broken_and_the_others_are_shown(run_cl
     ]
 
 
+@pytest.mark.full
 def test_a_failed_run_is_shown_and_is_late_only_if_something_is_expected(run_cli: RunCLI, tmp_path: Path) -> None:
     for name, more in (("plain", ""), ("expecting", "expect: {every: 1h}\n")):
         write(tmp_path, name, more)

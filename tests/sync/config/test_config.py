@@ -428,6 +428,7 @@ def test_a_value_of_several_types_is_one_complaint() -> None:
     assert str(caught.value).count("config of connector 'sample': ") == 3
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize(
     ("streams", "more"),
     [

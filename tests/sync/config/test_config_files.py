@@ -62,6 +62,7 @@ def bomb() -> str:
     return "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(levels)
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize(
     "text",
     [

@@ -157,7 +157,6 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
         "not allowed",
         "UPDATE",
     ),
-    ("[id]", "[id]\n    replication_method: LOG_BASED", 14, "streams[1].replication_method", "`postgres` only", None),
     # connectors, blocks, parents
     ("connector: sqlite", "connector: sqlit", 4, "source.connector", "no such source connector: 'sqlit'", "sqlite"),
     ("connector: duckdb", "connector: ducdb", 9, "destination.connector", "no such destination connector", "duckdb"),

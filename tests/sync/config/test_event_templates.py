@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,14 +22,14 @@ from syncblocks.sync.config.event_templates import (
     vocabulary,
 )
 from syncblocks.sync.config.hook_texts import default_message
-from syncblocks.sync.config.templates import Scope, TemplateError, Vocabulary, parse
+from syncblocks.sync.config.templates import TemplateError, TemplateValues, Vocabulary, parse
 
 KNOWN = vocabulary(statuses=STATUSES, parents=["stream", "pipeline"], variables=["region", "big"])
 
 
-def scope(folder: Path) -> Scope:
+def scope(folder: Path) -> TemplateValues:
     environ = {"TEAM": "data", "SYNCBLOCKS_SECRET_K": "k3y", "SYNCBLOCKS_SECRETS_DIR": "/nonexistent"}
-    return Scope(folder=folder, environ=environ, variables={"region": "eu", "big": 5})
+    return TemplateValues(folder=folder, environ=environ, variables={"region": "eu", "big": 5})
 
 
 def event(status: str = "success", **overrides: Any) -> dict[str, Any]:
@@ -191,6 +192,15 @@ def test_a_block_knows_the_names_that_its_parents_and_statuses_have() -> None:
 )
 def test_the_message_that_says_itself_is_one_line(status: str, overrides: dict[str, Any], expected: str) -> None:
     assert default_message(event(status, **overrides)) == expected
+
+
+def test_the_message_that_says_itself_marks_an_error_that_it_cuts() -> None:
+    def message(length: int) -> str:
+        error = SimpleNamespace(block="b", type="ValueError", message="x" * length)
+        return default_message({**event("failure"), "error": error})
+
+    assert message(500).endswith(" " + "x" * 500)
+    assert message(501).endswith(" " + "x" * 500 + "...")
 
 
 def test_sizes_and_times_are_written_as_people_write_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -211,6 +212,23 @@ def test_a_secret_in_the_file_is_warned_of(tmp_path: Path) -> None:
         "callbacks[0].notify",
         "callbacks[1].webhook.secret",
     ]
+
+
+def test_headers_that_the_file_names_are_secrets(tmp_path: Path) -> None:
+    headers = {
+        "X-Api-Key": "key-of-api",
+        "Authorization": "Bearer bearer-token",
+        "Auth": "Basic bWU6cGFzcy1vZi1tZQ==",
+        "Cookie": "session=abc-cookie",
+        "X-Trace": "no-secret",
+        "X-Other-Token": "Token {{ secret('k') }}",
+    }
+    pipeline = load(tmp_path, f"webhook: {{url: 'https://h/p', headers: {json.dumps(headers)}}}")
+    places = [f"callbacks[0].webhook.headers.{name}" for name in ("X-Api-Key", "Authorization", "Auth", "Cookie")]
+    assert [warning.split(": ")[1] for warning in pipeline.warnings] == places
+    hidden = {"key-of-api", "bearer-token", "pass-of-me", "me:pass-of-me", "session=abc-cookie", "k3y-of-slack"}
+    assert hidden <= pipeline.secret_values
+    assert "no-secret" not in pipeline.secret_values
 
 
 def test_a_hook_is_listed_without_what_may_be_secret(tmp_path: Path) -> None:

@@ -329,6 +329,7 @@ def test_a_mistake_writes_nothing(run_cli: RunCLI, folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == before
 
 
+@pytest.mark.full
 def test_a_typed_password_gets_nowhere(run_cli: RunCLI, folder: Path, postgres_url: str) -> None:
     place = postgres_url.partition("://")[2].rpartition("@")[2]
     typed = f"postgresql://postgres:w0rd-of-mine@{place}"

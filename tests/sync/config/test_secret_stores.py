@@ -20,7 +20,7 @@ import pytest
 
 from syncblocks import load_pipeline
 from syncblocks.sync import secret_stores
-from syncblocks.sync.config.templates import Scope, TemplateError, render
+from syncblocks.sync.config.templates import TemplateError, TemplateValues, render
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.secrets import Redactor
 
@@ -87,14 +87,14 @@ def served(answers: dict[str, Any], certificate: Path | None = None) -> Iterator
 
 
 def filled(text: str, **environ: str) -> str:
-    found = render(text, Scope(folder=Path(), environ=environ))
+    found = render(text, TemplateValues(folder=Path(), environ=environ))
     assert found.secrets == {found.value}
     return str(found.value)
 
 
 def refusal(text: str, **environ: str) -> str:
     with pytest.raises(TemplateError) as caught:
-        render(text, Scope(folder=Path(), environ=environ))
+        render(text, TemplateValues(folder=Path(), environ=environ))
     assert TOKEN not in str(caught.value)
     return str(caught.value)
 

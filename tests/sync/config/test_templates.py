@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from syncblocks.sync.config.templates import Scope, TemplateError, has_template, render, template_names
+from syncblocks.sync.config.templates import TemplateError, TemplateValues, has_template, render, template_names
 from syncblocks.sync.secrets import Redactor
 
 
-def scope(folder: Path, **environ: str) -> Scope:
-    return Scope(
+def scope(folder: Path, **environ: str) -> TemplateValues:
+    return TemplateValues(
         folder=folder,
         environ={"SYNCBLOCKS_SECRETS_DIR": str(folder / "mounted"), **environ},
         variables={"region": "eu", "n": 3, "list": [1, {"a": None}], "on": True, "text": "{{ secret('x') }}"},
@@ -206,7 +206,7 @@ ACCOUNT = (
 )
 
 
-def timed(folder: Path, **environ: str) -> Scope:
+def timed(folder: Path, **environ: str) -> TemplateValues:
     return scope(folder, ACCOUNT=ACCOUNT, **environ).knowing(execution_partition="daily/20240302T013059")
 
 

@@ -183,6 +183,7 @@ def test_secret_variables_are_masked_in_what_others_get(bench: Bench, monkeypatc
     assert event["pipeline_run"]["variables"] == {"token": "***", "region": "eu"}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("inline", [False, True])
 def test_no_secret_reaches_store_outcomes_or_logs(
     bench: Bench,
@@ -272,6 +273,7 @@ def test_a_statement_that_fails_is_told_and_changes_no_stream(tmp_path: Path) ->
     assert "nowhere does not exist" in outcome.error
 
 
+@pytest.mark.full
 def test_a_statement_past_its_deadline_is_ended(tmp_path: Path) -> None:
     endless = "select count(*) from range(100000000) a, range(100000000) b where a.range + b.range = -1"
     file = shop(tmp_path, f"  - {{block: slow, sql: '{endless}', attempts: 1, timeout_s: 0.5, streams: [orders]}}\n")
@@ -293,8 +295,13 @@ def test_a_database_that_is_not_there_is_not_made_by_a_statement(tmp_path: Path)
     end = SQLCall(pipeline, "create table t (a int)", {}, "key").run(5.0)
     assert end.kind == "raised"
     assert end.error is not None
-    assert "does not exist yet" in end.error
+    assert str(tmp_path / "none") in end.error
     assert not (tmp_path / "none").exists()
+    (tmp_path / "none").mkdir()
+    end = SQLCall(pipeline, "create table t (a int)", {}, "key").run(5.0)
+    assert end.kind == "raised"
+    assert "none/x.duckdb" in str(end.error)
+    assert not any((tmp_path / "none").iterdir())
 
 
 def test_postgres_refreshes_maintains_and_binds(tmp_path: Path, postgres_url: str) -> None:

@@ -256,6 +256,7 @@ def test_a_schema_counts_in_the_budget_and_one_without_records_is_not_kept() -> 
     assert budget.used_bytes == 9_000
 
 
+@pytest.mark.full
 def test_a_run_says_which_record_memory_has_no_room_for(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.seed("t", [{"id": 1, "v": "a"}, {"id": 2, "v": "x" * 66 * MEGABYTE}])

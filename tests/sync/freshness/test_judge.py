@@ -13,7 +13,7 @@ from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.freshness.judge import Judgement, expected, judge, last_success, span
 from syncblocks.sync.schedules import Schedule, due
 from syncblocks.sync.schedules.expect import Expect, Volume
-from syncblocks.sync.store.facts import Facts, RunFacts, RunRows, StreamFacts
+from syncblocks.sync.store.freshness_facts import Facts, RunFacts, RunRows, StreamFacts
 from syncblocks.sync.store.schedules import Pause
 from tests.tiers import examples
 

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 import yaml
 
+from syncblocks import load_pipeline
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.importers.mage import MagePipeline, read_mage
 from tests.conftest import RunCLI
@@ -188,11 +189,12 @@ def test_blocks_settings_and_streams_come_over(project: Path) -> None:
         "retries": 2,
         "retry_delay_s": 1,
         "allow_blocks_to_fail": True,
+        "run_timeout_s": 30,
         "concurrency": 1,
         "source": {
             "block": "read_shop",
             "connector": "postgres",
-            "config": {**login, **password, "schema": "shop"},
+            "config": {**login, **password, "schema": "shop", "checkpoint_records": 500},
         },
         "stream_names": "bare",
         "transformers": [
@@ -231,9 +233,7 @@ def test_blocks_settings_and_streams_come_over(project: Path) -> None:
     [
         "READ_SHOP_PASSWORD",
         "'shop_user'",
-        "batch_fetch_limit",
         "exponential_backoff",
-        "notification_config",
         "'timeout'",
         "only_mondays",
         "imports night.tools",
@@ -258,6 +258,137 @@ def test_the_schedule_is_a_line_of_a_crontab_and_bookmarks_are_to_adopt(project:
     assert """--variable 'floor="12"' --variable region=us --variable zip=01234\n""" in made.text
     assert made.adoptions == ("syncblocks state adopt night_shop.yaml shop.visits 'changed=2024-01-01 00:00:00'",)
     assert not [note for note in made.notes if "bookmark is unknown" in note]
+
+
+def with_pipeline(project: Path, before: str, after: str) -> None:
+    path = project / "pipelines/night_shop/metadata.yaml"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+def with_triggers(project: Path, *triggers: dict[str, Any]) -> None:
+    path = project / "pipelines/night_shop/triggers.yaml"
+    plain = {"name": "nightly", "schedule_type": "time", "status": "active", "settings": {}}
+    path.write_text(yaml.safe_dump({"triggers": [{**plain, **each} for each in triggers]}))
+
+
+@pytest.mark.parametrize(
+    ("interval", "settings", "schedule"),
+    [
+        ("@daily", {"skip_if_previous_running": True}, {"cron": "0 0 * * *"}),
+        ("@weekly", {}, {"cron": "0 0 * * 1", "overlap": "wait"}),
+        ("*/15 8-18 * * 1-5", {}, {"cron": "*/15 8-18 * * 1-5", "overlap": "wait"}),
+        ("@always_on", {}, None),
+        ("@daily", {"landing_time_enabled": True}, None),
+    ],
+)
+def test_the_only_active_trigger_becomes_the_schedule(
+    project: Path, interval: str, settings: dict[str, Any], schedule: dict[str, str] | None
+) -> None:
+    former = {"name": "former", "schedule_interval": "@hourly", "status": "inactive"}
+    with_triggers(project, {"schedule_interval": interval, "settings": settings}, former)
+    made, document = read(project)
+    assert document.get("schedule") == schedule
+    assert bool([note for note in made.notes if "trigger nightly" in note and "`schedule`" in note]) == (not schedule)
+    assert "Trigger former (not active in Mage)" in made.text
+
+
+def test_a_setting_in_which_triggers_differ_is_named(project: Path) -> None:
+    settings = {"allow_blocks_to_fail": True, "timeout": 60}
+    with_triggers(
+        project,
+        {"schedule_interval": "@daily", "settings": settings},
+        {"schedule_interval": "@hourly", "settings": {**settings, "timeout": 90}, "name": "often"},
+    )
+    made, document = read(project)
+    assert document["allow_blocks_to_fail"] is True
+    assert not {"run_timeout_s", "schedule"} & set(document)
+    assert (
+        len([note for note in made.notes if "'timeout'" in note and "`run_timeout_s`" in note]) == 3
+    )  # a block's, too
+    assert made.text.count("as a line of a crontab") == 2
+
+
+def test_notifications_become_a_callback_block_and_no_url_is_copied(project: Path) -> None:
+    slack = "https://hooks.slack.com/services/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
+    config = (
+        f"slack_config: {{webhook_url: '{slack}'}}, email_config: {{smtp_host: mail}}, "
+        "discord_config: {webhook_url: \"{{ env_var('DISCORD') }}\"}"
+    )
+    with_pipeline(project, "alert_on: [trigger_failure]", config)
+    (project / "metadata.yaml").write_text("notification_config: {alert_on: [trigger_failure, trigger_passed_sla]}\n")
+    made, document = read(project)
+    variable = "NOTIFICATION_CONFIG_SLACK_CONFIG_WEBHOOK_URL"
+    assert document["callbacks"][-1] == {
+        "block": "notifications",
+        "notify": [f"{{{{ env_var('{variable}') }}}}", "{{ env_var('DISCORD') }}"],
+        "on": ["pipeline"],
+        "status": ["failure", "cancelled"],  # the trigger has a timeout, of which Mage notifies as of a failure
+    }
+    assert "hooks.slack.com" not in made.text + "".join(made.notes)
+    for word in (variable, "'email_config'", "`expect`"):
+        assert [note for note in made.notes if word in note], word
+
+
+@pytest.mark.parametrize(
+    ("returned", "when"),
+    [
+        ("kwargs['stream'] == 'words'", "stream == 'words'"),
+        ("kwargs.get('hr') in ('03', '04') or not kwargs['full']", "(hr in ['03', '04']) or (not full)"),
+        ("kwargs['index'] == 0", None),
+        ("kwargs['execution_date'].hour == 3", None),
+        ("kwargs['unknown'] == 1", None),
+        ("kwargs['region'] == \"it's\"", None),
+        ("True", ""),
+    ],
+)
+def test_a_conditional_of_the_loader_becomes_when_if_it_means_the_same(
+    project: Path, returned: str, when: str | None
+) -> None:
+    with_pipeline(project, "language: python}\n", "language: python, upstream_blocks: [read_shop]}\n")
+    with_pipeline(project, "region: eu,", "region: eu, full: false,")
+    (project / "conditionals").mkdir()
+    text = f"@condition\ndef asks(*args, **kwargs) -> bool:\n    return {returned}\n"
+    (project / "conditionals" / "only_mondays.py").write_text(text)
+    made, document = read(project)
+    assert [each.get("when", "") for each in document["streams"]] == [when or ""] * 2
+    assert bool([note for note in made.notes if "only_mondays" in note]) == (when is None)
+
+
+def test_lines_of_functions_that_count_chunks_are_named_with_what_to_write(project: Path) -> None:
+    (project / "callbacks" / "tell.py").write_text(
+        "@callback('success')\ndef tell(data, **kwargs):\n    if kwargs['index'] != 0:\n        return\n"
+        "    print(data['index'], kwargs.get('stream'))\n"
+        "@callback\ndef last(is_last_block_run, **rest):\n    if is_last_block_run and rest.get('index'): ...\n"
+    )
+    (project / "transformers" / "tidy.py").write_text(
+        "@transformer\ndef tidy(data, *args, **kwargs): kwargs['index']\n"
+    )
+    made, _ = read(project)
+    assert [note.partition(": ")[0] for note in made.notes if "Mage's `" in note] == [
+        "transformers/tidy.py:2",
+        *(f"callbacks/tell.py:{line}" for line in (3, 8, 8)),
+    ]
+    assert [note for note in made.notes if "tell.py:3" in note and "delete a condition such as `index != 0`" in note]
+
+
+def test_what_is_brought_over_is_a_valid_pipeline_file(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SHOP_DB", "READ_SHOP_PASSWORD", "NIGHT_SHOP_API_KEY", "SYNCBLOCKS_SECRET_SHOP_USER"):
+        monkeypatch.setenv(name, "x1y2")
+    monkeypatch.setenv("HOOK", "https://hooks.slack.com/services/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ")
+    config = "slack_config: {webhook_url: \"{{ env_var('HOOK') }}\"}"
+    with_pipeline(project, "alert_on: [trigger_failure]", config)
+    with_pipeline(project, "language: python}\n", "language: python, upstream_blocks: [read_shop]}\n")
+    (project / "conditionals").mkdir()
+    text = "@condition\ndef asks(**kwargs):\n    return kwargs['stream'] != 'words' and kwargs['region'] in ['eu']\n"
+    (project / "conditionals" / "only_mondays.py").write_text(text)
+    (project / "callbacks" / "read_shop_callback.py").write_text("@on_success\ndef done(**kwargs): ...\n")
+    with_triggers(project, {"schedule_interval": "@daily", "settings": {"timeout": 60}})
+    made, _ = read(project)
+    (project / made.file).write_text(made.text)
+    pipeline = load_pipeline(project / made.file)
+    assert (pipeline.run_timeout_s, pipeline.streams[0].when) == (60, "(stream != 'words') and (region in ['eu'])")
 
 
 def test_functions_of_secret_stores_stay_as_they_are(project: Path) -> None:

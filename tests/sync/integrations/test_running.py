@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sqlite3
@@ -215,6 +216,7 @@ def test_a_try_that_had_succeeded_is_known_after_the_run_of_another(tmp_path: Pa
     assert rows(tmp_path, "a") == 4
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("place", "attempts"),
     [
@@ -294,6 +296,38 @@ def test_callbacks_that_are_left_are_a_warning(tmp_path: Path) -> None:
     assert any(isinstance(event, Said) and "ValueError: no" in event.text for event in events)
     assert "1 dead" in leftover(result_of(events))
     result_of(events).raise_for_status()
+
+
+def test_the_log_of_the_task_has_what_callbacks_print_with_secrets_masked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNCBLOCKS_SECRET_TOKEN", "s3cr3t-t0ken")
+    pipeline = shop(tmp_path, a=GOOD)
+    (tmp_path / "note.py").write_text(
+        "import sys\n@callback\ndef note(stream, token, **kwargs):\n"
+        "    print('loaded', stream)\n    print('with', token, file=sys.stderr)\n    raise ValueError(token)\n"
+    )
+    document: dict[str, Any] = json.loads((tmp_path / "shop.yaml").read_text())
+    document["callbacks"][0]["attempts"] = 1
+    document["variables"] = {"token": "{{ secret('TOKEN') }}"}
+    (tmp_path / "shop.yaml").write_text(json.dumps(document))
+    pipeline = load_pipeline(pipeline.given)
+
+    def logged(events: Iterator[Event]) -> list[tuple[int, str]]:
+        lines = [(event.level, event.text) for event in events if isinstance(event, Said) and "note" in event.text]
+        assert "s3cr3t-t0ken" not in str(lines)
+        return lines
+
+    printed = [(logging.INFO, f"[note export_sqlite:a] {line}") for line in ("loaded a", "with ***")]
+    *lines, (level, error) = logged(events_of(OrchestratorTask(pipeline=pipeline)))
+    assert lines == printed
+    assert level == logging.WARNING
+    assert "ValueError: ***" in error
+
+    run = open_run(pipeline)
+    sync_stream(pipeline, run.id, "a")
+    *lines, _ = logged(events_while(lambda progress: finish_run(pipeline, run.id, progress=progress), []))
+    assert lines == printed
 
 
 def test_a_trigger_id_has_only_characters_of_a_partition() -> None:

@@ -60,6 +60,7 @@ def test_only_a_few_words_among_other_values_are_worth_a_notice(tmp_path: Path, 
     assert bool(said) == bool(found)
 
 
+@pytest.mark.full
 def test_plan_run_and_runs_show_say_it_and_what_to_copy(tmp_path: Path, run_cli: RunCLI) -> None:
     write(tmp_path, ["1.5", "NA", "2", "3", "NA", "4", "5", "6", "N/A", "7", "8", "9"])
     file = pipeline(tmp_path)

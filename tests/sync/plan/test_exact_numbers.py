@@ -64,6 +64,7 @@ def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Bench:
     return Bench(tmp_path, request.param)
 
 
+@pytest.mark.full
 def test_numbers_are_decimals_and_grow_with_later_files(bench: Bench, run_cli: RunCLI) -> None:
     bench.write("10.10", "0.1", "", "12")
     done = run_cli(["plan", bench.file(), "--types"], bench.folder)
@@ -116,6 +117,7 @@ def test_integers_that_get_fractions_become_a_decimal(bench: Bench) -> None:
     assert values == [Decimal(9007199254740993), Decimal(2), Decimal("2.5")]
 
 
+@pytest.mark.full
 def test_what_no_decimal_holds_makes_a_text_that_says_so(bench: Bench, run_cli: RunCLI) -> None:
     special = "NaN" if bench.connector == "csv" else '"NaN"'
     bench.write("1.50", special, "2.25")

@@ -100,6 +100,7 @@ def test_a_column_that_is_widened_still_refuses_null(bench: Bench) -> None:
     assert (kind.partition("(")[0], is_nullable) == ("bigint", "NO")
 
 
+@pytest.mark.full
 def test_plan_says_the_type_that_a_text_of_a_new_key_gets(bench: Bench, run_cli: RunCLI) -> None:
     bench.stream |= {"destination_table": "others", "columns": {"include": ["id", "part", "v"]}}
     for keys, disposition in ((["id", "part"], "merge"), (["id", "v"], "replace"), (["v"], "replace")):

@@ -12,6 +12,7 @@ from syncblocks.sync.cli import invoke
 from tests.sync.run.targets import open_target
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("kind", ["postgres", "mysql", "duckdb"])
 def test_a_schema_that_would_be_created_is_listed_and_can_be_forbidden(
     tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]

@@ -99,6 +99,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", [MERGE, APPEND], ids=["merge", "append"])
 @pytest.mark.parametrize(("change", "recorded"), CHANGES, ids=lambda value: str(value)[22:40])
@@ -139,6 +140,7 @@ def test_a_replaced_table_follows_its_source(bench: Bench, run_cli: RunCLI) -> N
     assert "column 'city' added (text)" in runs
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("change", [change for change, _ in CHANGES[1:4]])
 def test_freeze_fails_before_anything_is_written_and_says_why(bench: Bench, change: str) -> None:
     bench.stream |= {**MERGE, "on_schema_change": "freeze"}

@@ -73,6 +73,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize(("held", "now", "first", "second", "made"), CHANGES)
 def test_values_arrive_as_they_are(
     bench: Bench, run_cli: RunCLI, held: str, now: str, first: str, second: str, made: str

@@ -91,10 +91,12 @@ class Logged:
             return connection.execute(query.encode()).fetchall()
 
     def slots(self) -> list[tuple[str, str]]:
+        """Return the permanent slots. The server drops a temporary one a moment after its connection has ended."""
         return [
             (str(name), str(lsn))
             for name, lsn in self.sql(
-                "select slot_name, confirmed_flush_lsn from pg_replication_slots where database = current_database()"
+                "select slot_name, confirmed_flush_lsn from pg_replication_slots "
+                "where database = current_database() and not temporary"
             )
         ]
 

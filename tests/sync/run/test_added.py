@@ -158,7 +158,7 @@ def test_verify_and_incremental_reads_know_nothing_of_them(plain: Bench, run_cli
         (found,) = verify_streams(session, make_plan(session, store))
         assert (found.verdict, found.notes) == (EQUAL, ())
         plan = make_plan(session, store).streams[0]
-        assert (plan.source_changes, plan.changes) == ((), ())
+        assert (plan.schema.source_changes, plan.texts.changes) == ((), ())
     with closing(duckdb.connect(plain.folder / "out.db")) as database:
         database.execute("update people set name = 'Zoe' where id = 2")
     with opened(pipeline) as session, Store.open(pipeline.store_url) as store:

@@ -46,6 +46,7 @@ def run(target: Target, disposition: str, *lines: str, full_refresh: bool = Fals
     return sorted(target.query("select id, seen, note from t"))
 
 
+@pytest.mark.full
 @pytest.mark.one_of("target")
 def test_versions_of_one_key_become_one_record(target: Target) -> None:
     run(target, "append", "1,1,a", "2,2,b", "3,2,c")

@@ -201,10 +201,10 @@ def test_plan_says_which_stream_will_fail(files: Files) -> None:
     pipeline = load_pipeline(files.write())
     with existing_store(pipeline) as store, opened(pipeline) as session:
         plan = make_plan(session, store)
-    assert [bool(each.refusal) for each in plan.streams] == [True, False]
-    assert "did you mean" not in plan.streams[0].refusal
-    assert "bench.yaml:" in plan.streams[0].refusal
-    assert "streams[0].bookmark_properties" in plan.streams[0].refusal
+    assert [bool(each.verdict.refusal) for each in plan.streams] == [True, False]
+    assert "did you mean" not in plan.streams[0].verdict.refusal
+    assert "bench.yaml:" in plan.streams[0].verdict.refusal
+    assert "streams[0].bookmark_properties" in plan.streams[0].verdict.refusal
 
 
 def test_a_renamed_column_of_a_transformer_fails_its_streams(files: Files) -> None:

@@ -182,6 +182,7 @@ def test_letters_that_share_a_capital_keep_their_columns(tmp_path: Path, request
 SQL = tuple(system for system in SYSTEMS if system != "jsonl")
 
 
+@pytest.mark.full
 @pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)

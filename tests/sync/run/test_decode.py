@@ -54,6 +54,7 @@ def run(folder: Path, origin: dict[str, Any], **stream: Any) -> RunResult:
     return run_pipeline(load_pipeline(document(origin, **stream), folder=folder))
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("system", ["postgres", "csv", "jsonl"])
 def test_texts_arrive_as_bytes(system: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     origin = source(system, tmp_path, request.getfixturevalue("postgres_url") if system == "postgres" else "")

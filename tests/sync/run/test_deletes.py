@@ -17,6 +17,7 @@ import pytest
 
 from syncblocks import RunResult, load_pipeline, run_pipeline
 from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.plan.features.deletes import PlannedDeletes
 from syncblocks.sync.session.inspection import existing_store, opened
 from syncblocks.sync.session.session import make_plan
 from syncblocks.sync.store import Store
@@ -175,6 +176,7 @@ def people(*ids: int) -> People:
     return {number: (f"p{number}", number) for number in ids}
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("pair", ["postgres postgres", "mysql mysql", "csv sqlite", "duckdb sqlalchemy"])
 def test_marked_records_stay_and_their_marks_go_when_they_return(
     request: pytest.FixtureRequest, tmp_path: Path, pair: str
@@ -224,6 +226,7 @@ class History:
         self.bench.source.write(self.people, self.columns)
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("mode", ["hard", "soft"])
@@ -278,6 +281,7 @@ def test_a_hundred_records_go_whatever_part_of_the_table_they_are(plain: Bench) 
     assert plain.ids() == [7]
 
 
+@pytest.mark.full
 def test_an_empty_source_deletes_nothing(plain: Bench) -> None:
     plain.source.write(people(1, 2))
     plain.run(**FULL, deletes="hard")
@@ -290,6 +294,7 @@ def test_an_empty_source_deletes_nothing(plain: Bench) -> None:
     plain.run(**FULL, deletes="hard")
 
 
+@pytest.mark.full
 def test_every_spares_comparisons_until_it_is_over_or_somebody_asks(plain: Bench) -> None:
     daily = {**NEW, "deletes": {"mode": "hard", "every": "1d"}}
     plain.source.write(people(1, 2, 3))
@@ -304,6 +309,7 @@ def test_every_spares_comparisons_until_it_is_over_or_somebody_asks(plain: Bench
     assert (at_once.streams[0].records_deleted, plain.ids()) == (1, [1])
 
 
+@pytest.mark.full
 def test_a_comparison_later_than_now_spares_none(plain: Bench) -> None:
     """One run whose clock was a year ahead stopped all comparisons until then."""
     daily = {**NEW, "deletes": {"mode": "hard", "every": "1d"}}
@@ -316,8 +322,9 @@ def test_a_comparison_later_than_now_spares_none(plain: Bench) -> None:
         for now, is_due, notices in (MONDAY, True, 1), (TUESDAY, False, 0):
             clock.time = now
             (planned,) = make_plan(session, store).streams
-            assert planned.deletes is not None
-            assert (planned.deletes.is_due, len(planned.notices)) == (is_due, notices)
+            deletes = planned.step(PlannedDeletes)
+            assert deletes is not None
+            assert (deletes.is_due, len(planned.texts.notices)) == (is_due, notices)
     plain.run(datetime(2999, 1, 1, tzinfo=UTC), **daily)
     plain.source.write(people(1, 2))
     for hour, deleted in (1, 1), (2, None):
@@ -339,6 +346,7 @@ def test_a_record_that_no_longer_matches_the_filter_goes_and_one_past_the_bookma
     assert plain.ids() == [2, 3]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("pair", ["duckdb duckdb", "duckdb parquet"])
 def test_ignored_records_are_unmarked_too(request: pytest.FixtureRequest, tmp_path: Path, pair: str) -> None:
     plain = make_bench(request, tmp_path, pair)
@@ -350,6 +358,7 @@ def test_ignored_records_are_unmarked_too(request: pytest.FixtureRequest, tmp_pa
     assert plain.ids() == [1, 2, 3]
 
 
+@pytest.mark.full
 def test_composite_and_odd_keys_are_compared_by_value(plain: Bench) -> None:
     plain.source.execute(
         'create table people (id decimal(12, 2), word varchar, "at" timestamptz, day date, raw blob, flag boolean)',
@@ -388,7 +397,7 @@ REFUSED = {
     ),
     "append": ({"deletes": "soft", "write_disposition": "append"}, "needs `write_disposition: merge`"),
     "interval": (
-        {**FULL, "deletes": "hard", "where": {"name": {">=": "{{ interval_start_datetime }}"}}},
+        {**FULL, "deletes": "hard", "where": {"day": {">=": "{{ interval_start_datetime }}"}}},
         "and a `where` of an interval exclude each other",
     ),
     "float": (
@@ -406,7 +415,9 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_have_deletes_is_refused_by_name(plain: Bench, case: str) -> None:
     settings, message = REFUSED[case]
-    plain.source.execute("create table people (id int primary key, name varchar, seen bigint, share double)")
+    plain.source.execute(
+        "create table people (id int primary key, name varchar, seen bigint, share double, day timestamp)"
+    )
     pipeline = load_pipeline(plain.document(**settings), folder=plain.folder, interval=(MONDAY, TUESDAY))
     with opened(pipeline) as session, pytest.raises(ConfigError, match=message.partition("(")[0]) as caught:
         make_plan(session, None)
@@ -498,6 +509,7 @@ def test_plan_and_run_say_what_they_do(plain: Bench, run_cli: RunCLI) -> None:
     assert run_cli(["run", "people.yaml", "--deletes", "--full-refresh"], plain.folder).returncode == 2
 
 
+@pytest.mark.full
 def test_ranges_that_load_at_once_are_completed_by_the_deletes(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     bench = make_bench(request, tmp_path, "postgres postgres")
     bench.source.write(people(*range(20_000)))

@@ -13,6 +13,7 @@ import pytest
 
 from syncblocks import RunResult, load_pipeline, run_pipeline
 from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.plan.run_options import RunOptions
 from syncblocks.sync.session.inspection import opened
 from syncblocks.sync.session.session import make_plan
 from tests.sync.run.test_columns_by_case import records
@@ -59,7 +60,7 @@ def put(connector: str, text: str, name: str = "t") -> None:
 
 def run(path: Path, **changes: Any) -> RunResult:
     with opened(load_pipeline(path)) as session:
-        make_plan(session, None, **changes)
+        make_plan(session, None, options=RunOptions(**changes))
     return run_pipeline(path, **changes).raise_for_status()
 
 

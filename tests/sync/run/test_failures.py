@@ -317,6 +317,31 @@ def test_a_stream_that_the_ledger_calls_done_has_the_figures_of_the_ledger(
     assert [call["rows"] for call in bench.calls()] == [3]
 
 
+def test_an_error_comes_before_the_ledger_that_cannot_be_read_after_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk of the destination lets its last commit fail, and the ledger cannot be written either."""
+    from syncblocks.connectors.errors import FatalConnectorError
+    from syncblocks.connectors.memory.destination import MemoryDestination
+    from syncblocks.sync.run.recovery import fencing
+
+    def load_without_room(self: Any, *arguments: Any) -> Any:
+        for event in arguments[1]:
+            if getattr(event, "is_final", False):
+                monkeypatch.setattr(MemoryDestination, "take_over", refuse)
+                raise FatalConnectorError("disk full: the volume has 0 bytes", connector="memory")
+        yield
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise FatalConnectorError("no answer")
+
+    monkeypatch.setattr(MemoryDestination, "load", load_without_room)
+    monkeypatch.setattr(fencing, "ASK_AGAIN_S", ())
+    bench.seed("a", 3)
+    error = str(bench.run().streams[0].error)
+    assert error.index("disk full") < error.index("ledger")
+
+
 def test_retry_starts_a_new_attempt_over_what_did_not_succeed(bench: Bench) -> None:
     for name in ("a", "b", "c"):
         bench.seed(name, 3)

@@ -12,6 +12,7 @@ import pytest
 from syncblocks import load_pipeline, run_pipeline
 from syncblocks.callbacks.loader import load_file
 from syncblocks.connectors.registry import connector_class, settings_model
+from syncblocks.sync.cli import invoke
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.session.session import open_session
 from tests.conftest import RunCLI
@@ -39,6 +40,7 @@ def project(folder: Path, source: str = "./own/feather.py:FeatherSource", **dest
     return file
 
 
+@pytest.mark.full
 def test_a_source_in_a_file_is_found_from_the_pipeline_files_folder(run_cli: RunCLI, tmp_path: Path) -> None:
     project(tmp_path / "project")
     elsewhere = tmp_path / "elsewhere"
@@ -63,13 +65,24 @@ def test_both_ends_may_be_classes_of_files_and_blocks_are_named_after_the_file(t
         assert file.read_all().column("name").to_pylist() == ["Ada", "Grace"]
 
 
-def test_whether_a_source_in_a_file_has_a_log_shows_in_the_plan(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_whether_a_source_has_a_log_shows_in_the_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], is_ours: bool
+) -> None:
     file = project(tmp_path)
     document = json.loads(file.read_text())
+    if is_ours:
+        (tmp_path / "records").mkdir()
+        (tmp_path / "records" / "people.csv").write_text("id\n1\n")
+        document["source"] = {"connector": "csv", "config": {"path": "records"}}
     document["streams"] = [{"stream": "*", "replication_method": "LOG_BASED"}]
-    file.write_text(json.dumps(document))
-    with pytest.raises(ConfigError, match="the source has no log that is read"):
+    file.write_text(json.dumps(document, indent=1))
+    line = 1 + file.read_text().splitlines().index('   "replication_method": "LOG_BASED"')
+    with pytest.raises(ConfigError, match=r"does not have a log that is read.*INCREMENTAL") as raised:
         run_pipeline(load_pipeline(file))
+    assert f":{line}: streams[0].replication_method" in str(raised.value)
+    assert invoke(["check", str(file)]) == 2
+    assert "does not have a log that is read" in capsys.readouterr().err
 
 
 def test_a_destination_without_a_ledger_may_be_in_a_file(tmp_path: Path) -> None:

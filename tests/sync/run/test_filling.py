@@ -12,6 +12,7 @@ import pytest
 
 from syncblocks import RunResult, load_pipeline, run_pipeline
 from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.plan.features.fill_new_columns import PlannedFill
 from syncblocks.sync.session.inspection import existing_store, opened
 from syncblocks.sync.session.session import make_plan
 from tests.conftest import RunCLI
@@ -99,7 +100,7 @@ def test_plan_names_the_columns_and_refuses_what_cannot_be_filled(tmp_path: Path
     change(tmp_path, *NEW)
     pipeline = load_pipeline(document(database), folder=tmp_path)
     with opened(pipeline) as session, existing_store(pipeline) as store:
-        assert make_plan(session, store).streams[0].fills == ("color",)
+        assert make_plan(session, store).streams[0].step(PlannedFill) == PlannedFill(columns=("color",))
     whole = {"replication_method": "FULL_TABLE", "bookmark_properties": None, "write_disposition": "merge"}
     for to, stream, message in (
         (database, whole, "`fill_new_columns` needs `replication_method: INCREMENTAL`"),

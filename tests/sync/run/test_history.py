@@ -18,6 +18,7 @@ import pytest
 from syncblocks import Pipeline, RunResult, load_pipeline, run_pipeline
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.plan.plan import Plan, PlannedStream
+from syncblocks.sync.plan.run_options import RunOptions
 from syncblocks.sync.run.progress import Progress
 from syncblocks.sync.session.inspection import count_streams, existing_store, opened
 from syncblocks.sync.session.session import make_plan
@@ -92,7 +93,7 @@ class Bench:
         date = None if day is None else january(day)
         pipeline = load_pipeline(self.document(**stream), folder=self.folder, execution_date=date)
         with opened(pipeline) as session, existing_store(pipeline) as store:
-            return make_plan(session, store, **options).streams[0]
+            return make_plan(session, store, options=RunOptions(**options)).streams[0]
 
     def verify(self, **stream: Any) -> StreamVerification:
         pipeline = load_pipeline(self.document(**stream), folder=self.folder)
@@ -149,6 +150,7 @@ def systems(*some: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("system", EVERYWHERE if is_full else some)
 
 
+@pytest.mark.full
 @pytest.mark.one_of("system")
 @systems("postgres", "mysql", "sqlite", "parquet")
 def test_days_of_changes(anywhere: Bench) -> None:
@@ -195,6 +197,7 @@ def test_wider_types_are_no_change(anywhere: Bench) -> None:
     assert anywhere.rows("n") == [(1, 2, None, 5)]
 
 
+@pytest.mark.full
 def test_what_is_of_the_bookmark_changes_in_place(bench: Bench) -> None:
     bench.execute("insert into people values (1, 'Ann', '2026-01-01'), (2, 'Bob', '2026-01-02')")
     assert bench.run(2, **BY_TIME) == 2
@@ -252,6 +255,7 @@ def test_a_history_in_folders(bench: Bench) -> None:
 LOG = {**BY_TIME, "valid_from": "bookmark"}
 
 
+@pytest.mark.full
 @systems("duckdb", "mysql", "parquet")
 def test_each_record_brings_its_time(anywhere: Bench) -> None:
     bench = anywhere
@@ -281,6 +285,7 @@ def test_a_record_without_a_time_fails_or_is_rejected(bench: Bench) -> None:
     assert bench.rows() == [(2, 2, None, "b")]
 
 
+@pytest.mark.full
 @systems("mysql", "parquet")
 def test_two_records_of_one_key_contradict_each_other(anywhere: Bench) -> None:
     anywhere.execute("insert into people values (1, 'Ann', null), (1, 'Ann', null), (2, 'Bob', null)")
@@ -312,6 +317,7 @@ def test_a_history_has_its_table_alone(bench: Bench) -> None:
         bench.plan(2, options={"full_refresh": True, "drop_history": True})
 
 
+@pytest.mark.full
 @systems("postgres", "parquet")
 def test_verify_compares_the_current_versions(anywhere: Bench) -> None:
     anywhere.execute("insert into people values (1, 'Ann', null), (2, 'Bob', null)")
@@ -359,6 +365,7 @@ def test_plan_says_what_it_keeps(bench: Bench, run_cli: RunCLI) -> None:
 SOFT = {"deletes": "soft"}
 
 
+@pytest.mark.full
 @pytest.mark.one_of("system")
 @systems("postgres", "mysql", "sqlite", "parquet")
 def test_the_version_of_a_record_that_is_gone_ends(anywhere: Bench) -> None:
@@ -516,6 +523,7 @@ def test_a_destination_without_versions_is_refused(bench: Bench) -> None:
         bench.plan()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("first", "then", "said"),
     [
@@ -543,11 +551,12 @@ def test_times_of_runs_and_of_records_are_not_mixed(
     bench.run(22, **BY_TIME, **then)
 
 
+@pytest.mark.full
 def test_other_keys_name_both_options_that_begin_a_history_anew(bench: Bench) -> None:
     """The one that was named was refused with the name of the other."""
     bench.execute("insert into people values (1, 'Ann', '2026-01-05')")
     bench.run(3)
-    refused = bench.plan(4, key_properties=["name"]).refusal
+    refused = bench.plan(4, key_properties=["name"]).verdict.refusal
     assert "were merged by the old ones: run once with --full-refresh --drop-history, or say" in refused
     bench.start(4, options={"full_refresh": True, "drop_history": True}, key_properties=["name"])
     bench.run(5, key_properties=["name"])
@@ -561,7 +570,7 @@ def test_a_history_only_goes_on(bench: Bench) -> None:
         bench.plan(4)
     bench.execute("update people set name = 'Anna'")
     # A run that was due before, and had to wait, takes the newest time.
-    assert str(bench.plan(4, options={"may_be_late": True}).policy.added.history).endswith("2026-01-05T00:00:00+00:00")
+    assert str(bench.plan(4, options={"is_late": True}).policy.added.history).endswith("2026-01-05T00:00:00+00:00")
 
 
 def test_a_run_that_waited_without_a_date_takes_the_newest_time(bench: Bench) -> None:
@@ -574,6 +583,7 @@ def test_a_run_that_waited_without_a_date_takes_the_newest_time(bench: Bench) ->
     assert bench.times() == [first.execution_date] * 2
 
 
+@pytest.mark.full
 def test_a_further_attempt_takes_the_newest_time(bench: Bench) -> None:
     flag = bench.folder / "fails"
     (bench.folder / "flag.py").write_text(
@@ -591,13 +601,14 @@ def test_a_further_attempt_takes_the_newest_time(bench: Bench) -> None:
     assert bench.times() == [first.execution_date] * 2
 
 
+@pytest.mark.full
 def test_a_clock_that_was_ahead_once_stops_no_later_run(bench: Bench) -> None:
     bench.execute("insert into people values (1, 'Ann', null)")
     ahead = datetime(2999, 1, 1, tzinfo=UTC)
     run_pipeline(load_pipeline(bench.document(), folder=bench.folder, execution_date=ahead)).raise_for_status()
     bench.execute("insert into people values (2, 'Bob', null)")
     assert bench.verify().verdict == DIFFERS
-    (notice,) = bench.plan(None).notices
+    (notice,) = bench.plan(None).texts.notices
     assert notice.startswith("new versions are valid from 2999-01-01T00:00:00+00:00, which is later than now (")
     run_pipeline(bench.undated()).raise_for_status()
     assert bench.times() == [ahead] * 2
@@ -613,9 +624,10 @@ def test_versions_are_told_of_only_while_they_begin_later_than_now(bench: Bench)
         session.clock = clock = FixedClock()
         for day, notices in (8, 1), (9, 0):
             clock.time = january(day)
-            assert len(make_plan(session, store).streams[0].notices) == notices
+            assert len(make_plan(session, store).streams[0].texts.notices) == notices
 
 
+@pytest.mark.full
 def test_a_table_that_is_gone_has_no_newest_time(bench: Bench) -> None:
     bench.execute("insert into people values (1, 'Ann', null)")
     bench.run(9)
@@ -662,6 +674,7 @@ def test_a_run_whose_plan_is_from_before_another_run_plans_again(bench: Bench) -
     assert bench.newest() == quick.execution_date
 
 
+@pytest.mark.full
 def test_a_run_in_another_store_that_came_first_is_not_overwritten(bench: Bench) -> None:
     bench.execute("insert into people values (1, 'Ann', null)")
     run_pipeline(bench.undated()).raise_for_status()
@@ -677,6 +690,7 @@ def test_a_run_in_another_store_that_came_first_is_not_overwritten(bench: Bench)
     assert bench.newest() == quick.execution_date
 
 
+@pytest.mark.full
 @systems("mysql", "parquet")
 def test_a_history_is_dropped_by_name_only(anywhere: Bench) -> None:
     bench = anywhere
@@ -702,6 +716,7 @@ def test_a_history_is_dropped_by_name_only(anywhere: Bench) -> None:
     assert bench.rows() == [(1, 5, None, 7)]
 
 
+@pytest.mark.full
 def test_a_reset_reads_all_again_and_keeps_the_history(bench: Bench, run_cli: RunCLI) -> None:
     bench.execute("insert into people values (1, 'Ann', '2026-01-01'), (2, 'Bob', '2026-01-01')")
     bench.run(2, **BY_TIME)

@@ -126,7 +126,7 @@ def test_a_run_that_a_living_process_has_left_open_is_recovered_by_the_next_star
         assert store.owner_state(run) == "alive"
         store.leave_run(run)
         assert store.owner_state(run) == "dead"
-        assert store.take_over_run(run.id).owner == run.owner
+        assert store.reclaim_run(run.id).owner == run.owner
         assert store.owner_state(run) == "alive"
 
 
@@ -184,5 +184,5 @@ def test_a_run_is_left_also_if_its_store_cannot_be_told(tmp_path: Path) -> None:
         with Store.open(f"sqlite:///{tmp_path}/other.db") as other, pytest.raises(StateError):
             other.leave_run(run)  # as from a store that does not answer
         assert store.owner_state(run) == "dead"
-        assert store.take_over_run(run.id).owner == run.owner
+        assert store.reclaim_run(run.id).owner == run.owner
         assert store.owner_state(run) == "alive"

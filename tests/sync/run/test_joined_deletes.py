@@ -132,6 +132,7 @@ def test_a_child_that_moves_away_frees_its_parent(tmp_path: Path, target: Target
     assert (shop.ids("zones"), shop.ids("cities")) == ([1], [1, 2])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("others_run", [False, True])
 def test_a_load_that_fails_keeps_the_others_from_deleting(tmp_path: Path, target: Target, others_run: bool) -> None:
     shop = Shop(tmp_path, target)
@@ -218,6 +219,7 @@ def test_a_cycle_is_refused_before_anything_runs(tmp_path: Path, target: Target)
     shop.synced()  # roads refer to the cycle, and are not in it
 
 
+@pytest.mark.full
 def test_tasks_of_their_own_form_no_group(tmp_path: Path, target: Target) -> None:
     shop = Shop(tmp_path, target)
     shop.seed_files(1, 2)
@@ -260,6 +262,7 @@ def test_marks_need_no_group(tmp_path: Path, target: Target, run_cli: RunCLI) ->
     assert "joined" not in text
 
 
+@pytest.mark.full
 def test_only_what_is_due_makes_a_group(tmp_path: Path, target: Target) -> None:
     shop = Shop(tmp_path, target)
     for settings in shop.streams.values():
@@ -287,6 +290,7 @@ def test_a_table_that_refers_to_itself_loses_a_whole_branch(tmp_path: Path, targ
     assert result.streams[0].records_deleted == 60
 
 
+@pytest.mark.full
 def test_a_deletion_is_tried_again_alone(tmp_path: Path, target: Target) -> None:
     shop = Shop(tmp_path, target)
     shop.bench.document |= {"retries": 1, "retry_delay_s": 0.01}

@@ -62,6 +62,7 @@ def test_the_newest_record_of_a_key_counts_whenever_it_arrives(kind: str, on_rej
         assert target.query(names) == [(1, "late"), (2, "early"), (3, "same")]
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("kind", ["mysql", "psycopg", "parquet"])
 def test_the_oldest_record_of_a_key_counts_where_the_lowest_value_does(kind: str, tmp_path: Path) -> None:
     first = {"latest_by": {"column": "at", "order": "ascending"}, "verify": True}
@@ -99,6 +100,7 @@ def test_files_are_written_with_the_newest_record_of_each_key(tmp_path: Path) ->
     assert [(each["id"], each["name"]) for each in written] == [(1, "late"), (2, "one")]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("column", ["at", "version", "name"])
 def test_verify_compares_the_record_that_counts(column: str, tmp_path: Path) -> None:
     to = {"connector": "duckdb", "config": {"path": "out.db"}}

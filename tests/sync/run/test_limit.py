@@ -31,6 +31,7 @@ def ids(folder: Path, table: str) -> list[int]:
         return [number for (number,) in database.execute(f"select id from {table} order by 1").fetchall()]
 
 
+@pytest.mark.full
 def test_no_more_records_are_read_and_the_rest_of_another_stream_is(tmp_path: Path) -> None:
     said = [schema("a"), schema("b"), *(record(name, id=n) for n in range(50) for name in "ab")]
     taps = small(tmp_path, *said, streams=[full_table("a"), full_table("b")])
@@ -43,6 +44,7 @@ def test_no_more_records_are_read_and_the_rest_of_another_stream_is(tmp_path: Pa
     assert run(tmp_path, {"connector": "singer", "config": taps}, LIMITED[1:]).status == "success"
 
 
+@pytest.mark.full
 def test_the_limit_is_one_of_the_records_that_the_filter_lets_in(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id\n" + "".join(f"{n}\n" for n in range(5000)))
     source = {"connector": "csv", "config": {"path": "a.csv", "batch_size": 2}}
@@ -83,6 +85,7 @@ def ties(request: pytest.FixtureRequest, system: str, tmp_path: Path) -> dict[st
     return {"connector": system, "config": {"path": "in.db"}}
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize(
     ("system", "disposition"),
     [("sqlite", "append"), ("sqlite", "merge"), ("duckdb", "append"), ("postgres", "merge"), ("mysql", "append")],

@@ -35,6 +35,7 @@ def source(logged: Logged, table: str = "users") -> dict[Any, Any]:
         return {row[0]: dict(zip(names, row, strict=True)) for row in cursor}
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("connector", ["jsonl", "memory"])
 def test_tables_are_copied_and_then_each_change_is_appended_once(tmp_path: Path, log_url: str, connector: str) -> None:
     logged = Logged(tmp_path, log_url, connector)
@@ -255,6 +256,7 @@ POINTS = (
 )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("phase", ["first", "second"])
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.one_of("point")
@@ -317,6 +319,7 @@ def test_commands_that_look_know_such_streams(logged: Logged, run_cli: RunCLI, c
     assert logged.slots() == []
 
 
+@pytest.mark.full
 def test_a_place_in_the_log_is_not_rewound_nor_forgotten_by_hand(logged: Logged, run_cli: RunCLI) -> None:
     logged.succeed()
     for command, said in (

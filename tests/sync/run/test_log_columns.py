@@ -106,6 +106,7 @@ def appended(logged: Logged, mariadb_url: str) -> list[dict[str, Any]]:
     return logged.changes("t")
 
 
+@pytest.mark.full
 def test_what_cannot_be_read_past_is_refused_with_the_way_out(tmp_path: Path, log_url: str) -> None:
     logged = merging(tmp_path, log_url)
     ddl = {
@@ -221,6 +222,87 @@ def test_on_schema_change_says_what_becomes_of_the_table(tmp_path: Path, log_url
     assert logged.merged("ignoring") == [(1, "a", None), (2, "b", 2)]
 
 
+@pytest.mark.full
+def test_a_run_reports_values_that_change_without_the_log_and_freeze_fails(
+    tmp_path: Path, log_url: str, run_cli: RunCLI
+) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.document |= {"allow_blocks_to_fail": True}
+    logged.document["streams"].append({"stream": "public.frozen", "on_schema_change": "freeze"})
+    tables = ("labels", "converted", "retyped", "filled", "frozen", "quiet")
+    logged.sql(
+        "create type mood as enum ('sad'); create domain feeling as mood",
+        *(f"create table {name} (id int primary key, v int, m feeling[], x text)" for name in tables),
+        *(f"insert into {name} values (1, 1, '{{sad}}'), (2, 2, null)" for name in tables),
+        "alter table quiet drop m; alter table converted drop m; alter table filled drop m; alter table retyped drop m",
+    )
+    logged.succeed()
+    logged.sql(
+        "alter type mood rename value 'sad' to 'happy'",
+        "alter table converted alter v type int using v * 10",
+        "alter table retyped alter v type bigint using v * 10",
+        "alter table filled add n int default 5, add u text not null default md5(random()::text), add empty int",
+        # None of these changes a value.
+        "alter table quiet add n int",
+        "vacuum full quiet",
+        "alter table labels alter x type varchar, alter v set default 5",
+        "alter type mood add value 'new' before 'happy'",
+    )
+    first, second = (run_cli(["run", logged.file], tmp_path).stderr for _ in range(2))
+    told = [line for line in first.splitlines() if "level=warning" in line]
+    by_stream = {name: [line for line in told if f"public.{name}" in line] for name in tables}
+    assert {name: len(lines) for name, lines in by_stream.items()} == {
+        **dict.fromkeys(tables, 1),
+        **{"frozen": 0, "quiet": 0},
+    }
+    for name, words in {
+        "labels": "'m' got other values by `alter type ... rename value`",
+        "converted": "'v' may have got other values by `alter column ... type ... using`",
+        "retyped": "'v' may have got other values by `alter column ... type ... using`",
+        "filled": "'n' was added with values for existing records; column 'u' was added with values",
+    }.items():
+        assert words in by_stream[name][0]
+        assert f"`syncblocks run --full-refresh --stream public.{name}`" in by_stream[name][0]
+    assert not any(name in first for name in ("'x'", "'empty'"))
+    assert "`on_schema_change: freeze` allows no change" in first
+    assert "level=warning" not in second, "a run reports a change once"
+    assert "`on_schema_change: freeze` allows no change" in second
+    assert run_cli(["run", "--full-refresh", "--stream", "public.frozen", logged.file], tmp_path).returncode == 0
+    logged.succeed()
+    assert logged.query("select m from frozen order by id") == [("{happy}",), (None,)]
+
+
+@pytest.mark.full
+def test_a_renamed_value_of_a_key_is_refused_until_the_table_is_copied(tmp_path: Path, log_url: str) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.sql("create type mood as enum ('sad', 'ok')", "create table t (m mood primary key, v int)")
+    logged.sql("insert into t values ('sad', 1)")
+    logged.succeed()
+    logged.sql("alter type mood rename value 'sad' to 'happy'", "update t set v = 2")
+    assert "values of the key 'm' were renamed" in logged.refused()
+    logged.succeed(full_refresh=True)
+    assert logged.merged("t") == [("happy", 2)]
+
+
+@pytest.mark.full
+def test_values_that_change_without_the_log_after_the_plan_are_reported_by_the_next_run(
+    tmp_path: Path, log_url: str, zygote: Zygote, run_cli: RunCLI
+) -> None:
+    logged = merging(tmp_path, log_url)
+    logged.sql("create type mood as enum ('sad')", "create table t (id int primary key, m mood)")
+    logged.sql("insert into t values (1, 'sad')")
+    logged.succeed()
+    process = zygote.start(tmp_path, ("run", logged.file.name), failpoint="store.claim.after:1:stop")
+    while not process.has_ended() and Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0] != "T":
+        pass
+    logged.sql("alter type mood rename value 'sad' to 'happy'")
+    process.signal(signal.SIGCONT)
+    assert process.wait() == 1
+    assert "the table was altered after the run was planned" in process.log()
+    done = run_cli(["run", logged.file], tmp_path)
+    assert (done.returncode, "`alter type ... rename value`" in done.stderr) == (0, True)
+
+
 def test_filling_new_columns_is_refused_by_name(tmp_path: Path, log_url: str) -> None:
     logged = merging(tmp_path, log_url)
     logged.sql("create table t (id int primary key)")
@@ -244,6 +326,7 @@ def test_who_alters_a_table_that_is_to_be_copied_waits_for_nobody(tmp_path: Path
     assert (logged.merged("a"), logged.merged("b")) == ([(1,)], [(2,)])
 
 
+@pytest.mark.full
 def test_a_type_that_changes_between_plan_and_read_stops_the_read(tmp_path: Path, log_url: str, zygote: Zygote) -> None:
     logged = merging(tmp_path, log_url)
     logged.sql("create table t (id int primary key, r real)", "insert into t values (1, 0.5)")

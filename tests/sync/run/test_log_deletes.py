@@ -62,6 +62,7 @@ CASES: dict[str, tuple[list[str], set[tuple[Any, ...]], set[tuple[Any, ...]]]] =
 MOVED = {"moved": {1}, "moved and deleted": {1}, "moved onto a deleted one": {1}}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mode", ["soft", "ignore"])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("connector", ["duckdb", "postgres"])

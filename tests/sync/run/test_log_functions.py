@@ -136,6 +136,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.one_of("case")
 def test_what_a_function_returns_says_which_record_it_is_of(tmp_path: Path, log_url: str, case: str) -> None:

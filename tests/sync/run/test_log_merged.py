@@ -67,6 +67,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 @pytest.mark.one_of("changes")
 def test_the_table_is_that_of_the_source(logged: Logged, changes: list[str]) -> None:
@@ -132,6 +133,7 @@ def test_masked_columns_are_masked_in_copies_and_changes(logged: Logged) -> None
     assert found[3][-1] is not None
 
 
+@pytest.mark.full
 def test_a_masked_key_is_masked_in_each_change_and_in_former_keys(logged: Logged) -> None:
     logged.document |= {
         "mask_key": "k" * 32,
@@ -158,6 +160,7 @@ def test_a_column_that_is_added_is_merged(logged: Logged) -> None:
     assert [row[6] for row in logged.merged("users")] == [4] * 5
 
 
+@pytest.mark.full
 def test_a_table_that_is_gone_or_lacks_a_record_is_never_filled_with_nothing(logged: Logged) -> None:
     import duckdb
 
@@ -172,6 +175,7 @@ def test_a_table_that_is_gone_or_lacks_a_record_is_never_filled_with_nothing(log
     assert same(logged)
 
 
+@pytest.mark.full
 def test_state_reset_copies_the_table_in_place_of_what_is_there(logged: Logged, run_cli: RunCLI) -> None:
     logged.succeed()
     logged.sql("delete from users where id < 4", "alter table users alter name type varchar(9)")

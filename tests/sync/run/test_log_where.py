@@ -52,6 +52,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("case", CHANGES)
 @pytest.mark.one_of("case")
 def test_only_records_that_match_are_there(tmp_path: Path, log_url: str, case: str) -> None:
@@ -201,6 +202,7 @@ def merging(tmp_path: Path, log_url: str, **settings: Any) -> Logged:
     return logged
 
 
+@pytest.mark.full
 def test_a_record_that_fails_a_check_fails_the_stream_and_one_of_warn_checks_is_told(
     tmp_path: Path, log_url: str
 ) -> None:

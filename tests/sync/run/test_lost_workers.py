@@ -71,6 +71,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize(("retries", "deaths"), [(2, 2), (1, 2)])
 def test_a_stream_whose_worker_dies_has_its_retries_and_those_behind_it_lose_nothing(
     bench: SpreadBench, retries: int, deaths: int

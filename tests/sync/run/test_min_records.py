@@ -67,6 +67,7 @@ def test_records_of_raw_blocks_and_of_ranges_are_counted(postgres_url: str, tmp_
         assert least == 50 or "has 50 record(s) now" in str(result.streams[0].error)
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("to", ["sqlite", "csv"])
 def test_a_table_that_no_records_replace_is_told_of(to: str, tmp_path: Path, run_cli: RunCLI) -> None:
     (tmp_path / "p.yaml").write_text(json.dumps(document(to=to, write_disposition="replace")))

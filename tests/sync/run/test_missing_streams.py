@@ -159,6 +159,7 @@ def test_a_refused_run_says_it_too(shrunk: Bench) -> None:
     assert said(shrunk)[-1] == ["b"]
 
 
+@pytest.mark.full
 def test_the_command_line_says_it(tmp_path: Path, run_cli: RunCLI) -> None:
     one = Bench(tmp_path)
     one.document["source"] = {"connector": "sqlite", "config": {"path": "s.db"}}

@@ -55,6 +55,7 @@ def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
+@pytest.mark.full
 @pytest.mark.one_of("end")
 @pytest.mark.parametrize("end", ["json", "jsonl", "parquet", "duckdb"])
 def test_key_bookmark_and_filter_may_be_of_an_object(tmp_path: Path, run_cli: RunCLI, end: str) -> None:
@@ -95,6 +96,7 @@ def test_flat_columns_are_verified(tmp_path: Path, run_cli: RunCLI, end: str) ->
     assert run_cli(["verify", "p.yaml"], tmp_path).returncode == 1
 
 
+@pytest.mark.full
 def test_another_nested_on_a_table_that_is_there_is_refused(tmp_path: Path, run_cli: RunCLI) -> None:
     source = put(tmp_path, "jsonl", EVENTS)
     pipeline(tmp_path, source, {})
@@ -160,6 +162,7 @@ def test_what_cannot_be_flattened_is_refused_when_it_is_planned(
     assert words in " ".join((done.stdout + done.stderr).split())
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("is_in_list", [False, True])
 def test_a_struct_with_two_fields_of_one_name_is_refused_at_plan(
     tmp_path: Path, run_cli: RunCLI, is_in_list: bool

@@ -14,6 +14,7 @@ IS_FULL = os.environ.get("SYNCBLOCKS_FAULTS") == "full"
 SEEDS, NIGHTS = (range(12), 31) if IS_FULL else (range(1), 8)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("in_turn", [False, True])
 def test_no_change_of_a_sqlite_file_is_missed(tmp_path: Path, in_turn: bool, seed: int) -> None:
@@ -23,6 +24,7 @@ def test_no_change_of_a_sqlite_file_is_missed(tmp_path: Path, in_turn: bool, see
             nights.night()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("in_turn", [False, True])
 def test_no_change_of_a_postgres_database_is_missed(

@@ -49,6 +49,7 @@ def test_names_that_differ_in_case_are_one_table_where_case_counts_nothing(
     assert run_pipeline(file(tmp_path, source_url, destination, *told_apart)).status == "success"
 
 
+@pytest.mark.full
 def test_a_table_with_and_without_its_schema_is_one(tmp_path: Path, source_url: str) -> None:
     destination = {"connector": "postgres", "config": {"url": source_url, "schema": "out"}}
     streams = [

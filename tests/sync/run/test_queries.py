@@ -163,6 +163,7 @@ def test_a_join_is_a_stream(anywhere: Bench) -> None:
     assert bench.types()["born"] == "DATE"
 
 
+@pytest.mark.full
 @pytest.mark.one_of("bench")
 def test_it_is_merged_by_keys_from_its_bookmark_on(bench: Bench) -> None:
     stream = {
@@ -190,6 +191,7 @@ def test_a_query_that_is_read_anew_may_change(bench: Bench) -> None:
     assert [(r["id"], r["name"]) for r in bench.table()] == [(2, "Bob"), (3, "it's; -- Zoe")]
 
 
+@pytest.mark.full
 @pytest.mark.one_of("bench")
 def test_count_verify_and_preview_take_the_query(bench: Bench, run_cli: RunCLI) -> None:
     file = bench.file("select id, name, spent from people where id < 3", key_properties=["id"])

@@ -142,6 +142,16 @@ def test_a_secret_of_short_lines_is_masked_before_an_error_is_cut_to_its_first_l
         assert recorder.figures()["streams"][0]["error"] == "no way with ***"
 
 
+def test_a_value_of_a_log_line_is_masked_before_it_is_quoted() -> None:
+    """The cut at the end of an error is at the end of the line's value no more once this has quotes."""
+    recorder = Recorder()
+    with masked_output(Redactor(["quote'and\"both\\slash-of-secret"])):
+        recorder.stream_ended("a", "failure", records=0, error="refused: quote'and\"both...")
+        recorder.message('with space: and"both\\slash-of-secret\\"')
+    assert 'error="refused: ***..."' in recorder.log()
+    assert "slash" not in recorder.log()
+
+
 def test_a_process_that_user_code_forks_is_not_heard() -> None:
     """It inherits a lock that nobody in it lets go of."""
     locked, ended = threading.Event(), threading.Event()

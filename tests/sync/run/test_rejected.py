@@ -63,6 +63,7 @@ def test_a_null_key_is_set_aside(bench: Bench, target: Target, disposition: str)
     ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("target", ["postgres"], indirect=True)
 @pytest.mark.parametrize("disposition", ["replace", "merge", "append"])
 def test_what_the_database_refuses_is_found_among_many(bench: Bench, target: Target, disposition: str) -> None:
@@ -81,6 +82,7 @@ def test_what_the_database_refuses_is_found_among_many(bench: Bench, target: Tar
     assert (ids, rows) == ([number for number in range(5000) if number not in (17, 4711)], 4998)
 
 
+@pytest.mark.full
 @pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", DESTINATIONS, indirect=True)
@@ -100,6 +102,7 @@ def test_callbacks_get_what_was_written(bench: Bench, target: Target, dispositio
     assert len(bench.calls("frames")) == 3
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("connector", ["memory", "csv", "parquet"])
 def test_callbacks_get_what_other_destinations_wrote(bench: Bench, connector: str) -> None:
     config = bench.document["destination"]["config"] if connector == "memory" else {"path": "out"}

@@ -70,6 +70,7 @@ def set_aside(target: Target) -> list[int]:
     return sorted(found["id"] for found, _ in target.rejected())
 
 
+@pytest.mark.full
 @pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", [*DESTINATIONS, *ALCHEMY], indirect=True)
@@ -136,6 +137,7 @@ def test_a_merge_that_ignores_known_keys_sets_aside_new_ones_only(tmp_path: Path
     assert set_aside(target) in ([3], [3, 4])
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("target", ["duckdb"], indirect=True)
 @pytest.mark.parametrize("disposition", ["merge", "append"])
 def test_a_text_that_an_enum_lacks_is_set_aside(tmp_path: Path, target: Target, disposition: str) -> None:

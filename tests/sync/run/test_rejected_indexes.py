@@ -31,6 +31,7 @@ def indexed(target: Target, *on: str) -> list[str]:
     return [TABLE[target.kind], *(f"create unique index i{place} on a ({columns})" for place, columns in enumerate(on))]
 
 
+@pytest.mark.full
 @pytest.mark.one_of("target")
 @pytest.mark.parametrize(
     ("target", "disposition"),
@@ -52,6 +53,7 @@ def test_what_a_unique_index_refuses_is_set_aside(tmp_path: Path, target: Target
     assert (result.streams[0].records, result.streams[0].records_rejected) == (58 - len(bad), len(bad))
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("target", ["duckdb"], indirect=True)
 @pytest.mark.parametrize("disposition", ["merge", "append", "replace"])
 def test_an_index_of_expressions_refuses_what_they_give(tmp_path: Path, target: Target, disposition: str) -> None:
@@ -87,6 +89,7 @@ def test_an_index_tells_texts_apart_that_a_collation_does_not(tmp_path: Path, ta
     assert set_aside(target) == [4, 6]
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("target", ["duckdb"], indirect=True)
 @pytest.mark.parametrize("is_constraint", [True, False])
 def test_records_of_a_merge_may_swap_what_is_unique(tmp_path: Path, target: Target, is_constraint: bool) -> None:
@@ -102,6 +105,7 @@ def test_records_of_a_merge_may_swap_what_is_unique(tmp_path: Path, target: Targ
     assert set_aside(target) == [9]
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("target", ["duckdb"], indirect=True)
 @pytest.mark.parametrize("is_constraint", [True, False])
 def test_an_older_record_that_comes_to_count_is_asked_again(

@@ -8,12 +8,16 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from syncblocks import RunResult, run_pipeline
+from syncblocks import RunResult, load_pipeline, run_pipeline
+from syncblocks.sync.plan.plan import PlannedStream
+from syncblocks.sync.session.inspection import existing_store, opened
+from syncblocks.sync.session.session import make_plan
 from tests.sync.run.test_columns_by_case import config, records
 
 SYSTEMS = ("sqlite", "duckdb", "postgres", "mysql")
@@ -47,6 +51,7 @@ NUMBERS = {
     "whole_then_point_zero": [10, 11, 12],
     "number_then_empty": [5, None, 6],
     "number_then_exponent": [1.5, 1000.0, 2.0],
+    "empty_then_number": [None, 5.0, 6.5],
     "double_then_long": [1.5, 9007199254740992.0, 3.0],
 }
 
@@ -104,6 +109,16 @@ class Bench:
         self.more: dict[str, Any] = {}
 
     def run(self, rows: Sequence[Mapping[str, Any]]) -> RunResult:
+        self.write(rows)
+        return run_pipeline(self.folder / "days.yaml")
+
+    def plan(self, rows: Sequence[Mapping[str, Any]]) -> PlannedStream:
+        self.write(rows)
+        pipeline = load_pipeline(self.folder / "days.yaml")
+        with existing_store(pipeline) as store, opened(pipeline) as session:
+            return make_plan(session, store).streams[0]
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         text = as_csv(rows) if self.kind == "csv" else "".join(json.dumps(row) + "\n" for row in rows)
         (self.folder / f"in.{self.kind}").write_text(text, encoding="utf-8")
         document = {
@@ -112,7 +127,6 @@ class Bench:
             "streams": [{"stream": "in", "destination_table": "t", **HOW[self.how], **self.more}],
         }
         (self.folder / "days.yaml").write_text(json.dumps(document), encoding="utf-8")
-        return run_pipeline(self.folder / "days.yaml")
 
     def table(self) -> dict[int, dict[str, Any]]:
         return {int(record["id"]): record for record in records(self.destination, self.folder)}
@@ -196,14 +210,76 @@ def test_a_full_refresh_guesses_again(tmp_path: Path) -> None:
     assert bench.table()[2]["v"] == 5
 
 
-@pytest.mark.one_of("destination")
-def test_integers_that_no_double_keeps_stay(tmp_path: Path, destination: dict[str, Any]) -> None:
-    bench = Bench(tmp_path, destination, "merge")
-    assert bench.run([{"id": 1, "v": str(2**53 + 1)}]).status == "success"
-    result = bench.run([{"id": 2, "v": "0.5"}])
+LONG = 2**53 + 1
+
+#: The integer in the table, and the numbers of the next file. A double keeps the first pair only.
+FRACTIONS: Mapping[str, tuple[int, tuple[str, ...]]] = {
+    "double": (2**53, ("0.5", "1e-7")),
+    "long_in_table": (LONG, ("0.5", "7")),
+    "long_in_file": (3, ("0.5", str(LONG))),
+    "long_in_both": (LONG, ("0.5", str(LONG + 2))),
+}
+
+
+@pytest.mark.full
+@pytest.mark.one_of("destination", "kind")
+@pytest.mark.thinned(2)
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("case", FRACTIONS)
+def test_integers_that_get_fractions_become_doubles_or_decimals(
+    tmp_path: Path, destination: dict[str, Any], kind: str, case: str
+) -> None:
+    bench = Bench(tmp_path, destination, "merge", kind)
+    held, values = FRACTIONS[case]
+    assert bench.run([{"id": 1, "v": held}]).status == "success"
+    numbers = values if kind == "csv" else map(json.loads, values)
+    becomes = " ".join(bench.plan([{"id": n, "v": value} for n, value in enumerate(numbers, 2)]).texts.changes).lower()
+    result = run_pipeline(tmp_path / "days.yaml")
+    found = {key: record["v"] for key, record in bench.table().items()}
+    if case != "double" and destination["connector"] == "sqlite":  # without decimals
+        line = 2 if kind == "csv" else 1
+        assert (becomes, found) == ("", {1: held})
+        for part in (f"in.{kind}:{line}: column 'v'", "`types: {v: string}`"):
+            assert part in str(result.streams[0].error)
+        return
+    assert result.status == "success", result.streams[0].error
+    assert {key: Decimal(str(value)) for key, value in found.items()} == {
+        1: held,
+        **{n: Decimal(value) for n, value in enumerate(values, 2)},
+    }
+    if case == "double":
+        assert "real" in becomes or "double" in becomes
+        assert {type(value) for value in found.values()} == {float}
+    else:
+        assert "decimal" in becomes or "numeric" in becomes
+
+
+@pytest.mark.one_of
+@pytest.mark.parametrize("value", ["NaN", "1e40", "0.12345678901234567890123"])
+def test_a_fraction_for_which_there_is_no_decimal_is_rejected(tmp_path: Path, value: str) -> None:
+    bench = Bench(tmp_path, {"connector": "duckdb", "config": {"path": "out.db"}}, "merge")
+    assert bench.run([{"id": 1, "v": LONG}]).status == "success"
+    planned = bench.plan([{"id": 2, "v": "0.5"}, {"id": 3, "v": value}])
+    assert planned.verdict.refusal == ""
+    result = run_pipeline(tmp_path / "days.yaml")
     assert result.status == "failure"
-    assert "which a double cannot hold exactly" in str(result.streams[0].error)
-    assert bench.table() == {1: {"id": 1, "v": 2**53 + 1}}
+    for part in ("in.csv:2: column 'v'", "`types: {v: string}`"):
+        assert part in str(result.streams[0].error)
+    assert bench.table() == {1: {"id": 1, "v": LONG}}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"key_properties": ["v"]}, {"replication_method": "INCREMENTAL", "bookmark_properties": ["v"]}],
+    ids=lambda more: next(iter(more)),
+)
+def test_integers_that_others_build_on_become_no_decimals(tmp_path: Path, more: dict[str, Any]) -> None:
+    bench = Bench(tmp_path, {"connector": "duckdb", "config": {"path": "out.db"}}, "merge")
+    bench.more = more
+    assert bench.run([{"id": 1, "v": LONG}]).status == "success"
+    result = bench.run([{"id": 2, "v": f"{LONG + 2}.5"}])
+    assert result.status == "failure"
+    assert "`types: {v: string}`" in str(result.streams[0].error)
 
 
 @pytest.mark.one_of("destination")

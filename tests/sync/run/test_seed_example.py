@@ -55,6 +55,7 @@ def called(bench: Bench) -> list[str]:
     return sorted((bench.folder / "fireball_callback.log").read_text().splitlines())
 
 
+@pytest.mark.full
 def test_the_right_function_is_called_for_a_stream_that_succeeds_fails_and_is_cancelled(bench: Bench) -> None:
     """Strictly in order: the first succeeds, the second fails in its second batch, which cancels nothing yet."""
     bench.document["source"]["config"] |= {"batch_size": 1, "delay_s": 0.2, "fail_at": {"bad": 2}}

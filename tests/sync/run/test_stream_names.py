@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pytest
 import yaml
 
 from tests.conftest import RunCLI
@@ -44,6 +45,7 @@ def write(folder: Path, **settings: Any) -> Path:
     return folder
 
 
+@pytest.mark.full
 def test_functions_conditions_and_templates_get_the_bare_name(tmp_path: Path, run_cli: RunCLI) -> None:
     folder = write(tmp_path)
     done = run_cli(["run", "names.yaml", "--stream", "crm.users"], folder)

@@ -68,16 +68,42 @@ def child(zygote: Zygote, folder: Folder, failpoint: str = "", file: str = "seco
 def test_a_passing_fault_before_the_run_begins_delays_the_tick(tmp_path: Path, zygote: Zygote) -> None:
     """It refused the tick for good."""
     folder = Folder(tmp_path)
-    code, log = child(zygote, folder, "store.begin_run.before:1:raise")
+    insert = "BEFORE INSERT ON _syncblocks_pipeline_run"
+    folder.query(f"CREATE TRIGGER away {insert} BEGIN SELECT RAISE(ABORT, 'no answer'); END")
+    code, log = child(zygote, folder)
     assert code == 1, log
+    folder.query("DROP TRIGGER away")
     now = folder.now()
-    assert (now.state, now.why) == ("waiting", "store.begin_run.before")
+    assert (now.state, "no answer" in (now.why or "")) == ("waiting", True)
     code, log = child(zygote, folder)
     assert (code, folder.now()) == (0, now), log
     assert "tick 1 has ended, waits, or is carried out by another process" in log
     folder.query("UPDATE _syncblocks_tick SET not_before = '2024-01-01 00:00:00.000000'")
     code, log = child(zygote, folder)
     assert (code, folder.now().state) == (0, "run"), log
+
+
+def test_a_mistake_that_only_the_source_finds_refuses_the_tick_and_after_the_first_run_it_is_a_failed_run(
+    tmp_path: Path, zygote: Zygote
+) -> None:
+    """Its tick waited for ever, so the schedule stood still."""
+    with closing(sqlite3.connect(tmp_path / "in.db")) as source:
+        source.executescript("CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)")
+    streams = [{"stream": "q", "query": "select nope from t", "key_properties": ["id"]}]
+    folder = Folder(tmp_path, source={"connector": "sqlite", "config": {"path": "in.db"}}, streams=streams)
+    code, log = child(zygote, folder)
+    now = folder.now()
+    assert (code, now.state, "no such column: nope" in (now.why or "")) == (2, "refused", True), log
+    with folder.store() as store:
+        assert store.latest_run("second") is None
+        assert store.fact_reads().facts("second").refused == now.why
+        text = (tmp_path / "second.yaml").read_text()
+        for run, (column, status) in enumerate([("id", "success"), ("nope", "failure")], 1):
+            (tmp_path / "second.yaml").write_text(text.replace("nope", column))
+            tick = store.order_tick("second", column, trigger="", causes=(), kind="api")
+            process = zygote.start(tmp_path, ["run", "second.yaml", "--tick", str(tick.id)])
+            assert (process.wait(), store.tick(tick.id).run_id) == (run - 1, run), process.log()
+            assert store.run(run).status == status
 
 
 def test_polite_stops_before_the_run_begins_do_not_count(tmp_path: Path, zygote: Zygote) -> None:

@@ -86,6 +86,7 @@ def wait_for(folder: Path, state: str) -> list[tuple[Any, ...]]:
     return found
 
 
+@pytest.mark.full
 def test_a_callback_starts_another_pipeline_and_waits_for_it(tmp_path: Path, run_cli: RunCLI) -> None:
     folder = write(tmp_path)
     done = run_cli(["run", "first.yaml"], folder)
@@ -104,6 +105,7 @@ def test_a_callback_starts_another_pipeline_and_waits_for_it(tmp_path: Path, run
     assert "tick 1 has ended" in again.stdout
 
 
+@pytest.mark.full
 def test_a_delivery_that_is_repeated_starts_nothing_twice(tmp_path: Path, run_cli: RunCLI) -> None:
     more = "assert kwargs['retry']['attempts'] > 1, 'once more'"
     folder = write(tmp_path, more=more)
@@ -114,6 +116,7 @@ def test_a_delivery_that_is_repeated_starts_nothing_twice(tmp_path: Path, run_cl
     assert len(runs) == 1
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -225,7 +228,7 @@ def test_a_run_with_an_interval_tells_it_to_callbacks_and_templates(tmp_path: Pa
     (folder / "second.yaml").write_text(yaml.safe_dump(document))
     without = run_cli(["plan", "second.yaml"], folder)
     assert without.returncode == 2
-    assert "streams[0].destination_table: needs an interval: give `run`" in without.stderr
+    assert "streams[0].destination_table: needs an interval. Set --interval-start" in without.stderr
     times = ["--interval-start", "2024-01-02", "--interval-end", "2024-01-02T06:00:00+01:00"]
     planned = run_cli(["plan", "second.yaml", *times, "--json"], folder)
     assert json.loads(planned.stdout)["streams"][0]["destination_table"] == "day_2024-01-02T00:00:00+00:00"

@@ -107,6 +107,7 @@ def test_a_replace_fires_triggers_for_what_has_changed_and_nothing_else(bench: B
     assert bench.rows() == [(1, 10, "a"), (3, 30, "c")]
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not has_triggers(), reason="this version of DuckDB has no triggers")
 @on("duckdb")
 def test_triggers_of_duckdb_stay_and_fire_for_what_has_changed(bench: Bench) -> None:
@@ -285,6 +286,7 @@ RETYPED = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.one_of("bench")
 @on("postgres", "mysql", "sqlite")
 @pytest.mark.parametrize("is_referenced", [False, True])

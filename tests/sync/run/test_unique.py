@@ -11,6 +11,7 @@ import pytest
 
 from syncblocks import RunResult, load_pipeline, run_pipeline
 from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.plan.run_options import RunOptions
 from syncblocks.sync.session.inspection import opened
 from syncblocks.sync.session.session import make_plan
 from tests.sync.run.targets import Target, open_target
@@ -78,7 +79,7 @@ def test_what_cannot_be_merged_by_unique_columns_is_refused(tmp_path: Path) -> N
     ):
         pipeline = load_pipeline(document(to, **stream), folder=tmp_path)
         with opened(pipeline) as session, pytest.raises(ConfigError) as caught:
-            make_plan(session, None, full_refresh=full_refresh)
+            make_plan(session, None, options=RunOptions(full_refresh=full_refresh))
         assert message in str(caught.value)
 
 

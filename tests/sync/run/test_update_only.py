@@ -43,6 +43,7 @@ def test_only_records_that_are_there_are_written(tmp_path: Path, kind: str, more
             assert target.query("select id, v from a order by id") == [(1, "a"), (2, "B")]
 
 
+@pytest.mark.full
 def test_what_would_insert_is_refused_and_what_is_left_out_is_no_difference(tmp_path: Path) -> None:
     with open_target("duckdb", tmp_path) as target:
         bench = Bench(tmp_path)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import psycopg
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from syncblocks import RunResult, load_pipeline, run_pipeline
+from syncblocks.connectors.filters import condition_of, passes
+from syncblocks.connectors.read_spec import ReadSpec
+from syncblocks.connectors.rejected.limits import Rejections, TooManyRejected
+from syncblocks.connectors.rejected.records import rejection
+from syncblocks.connectors.stream import Stream
 from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.flow.checks import Unique
 from syncblocks.sync.session.inspection import opened
 from syncblocks.sync.session.session import make_plan
 from syncblocks.sync.store import Store
@@ -80,6 +92,7 @@ def bench(tmp_path: Path) -> Bench:
 IDS, REASONS = "select id from films order by id", "select record, reason from _syncblocks_rejected order by record"
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("to", ["duckdb", "postgres"])
 def test_a_record_that_fails_is_kept_beside_the_table(to: str, bench: Bench, request: pytest.FixtureRequest) -> None:
     if to == "postgres":
@@ -231,12 +244,198 @@ def test_plan_shows_checks_and_raw_wires_are_left_out(bench: Bench, postgres_url
     with psycopg.connect(postgres_url) as postgres:
         postgres.execute("create table films (id int primary key, rating text, amount numeric(9,2))")
         postgres.execute("create schema copy")
-    document = bench.document(stream="public.films", destination_table="copy.films")
+    checks = {**CHECKS, "unique": ["rating", "amount"]}
+    document = bench.document(stream="public.films", destination_table="copy.films", checks=checks)
     document |= {name: {"connector": "postgres", "config": {"url": postgres_url}} for name in ("source", "destination")}
     (bench.folder / "films.yaml").write_text(json.dumps(document))
     shown = run_cli(["plan", "films.yaml"], bench.folder).stdout
-    assert "checks rating in ('PG', 'R') and amount >= 0.00 and amount < 100.00" in shown
+    assert "checks rating in ('PG', 'R') and amount >= 0.00 and amount < 100.00 and unique rating, amount" in shown
     assert "pgcopy" not in shown
     del document["streams"][0]["checks"]
     (bench.folder / "films.yaml").write_text(json.dumps(document))
     assert "pgcopy" in run_cli(["plan", "films.yaml"], bench.folder).stdout
+
+
+# -- matches ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pattern", ["^[PR]G?$", "P|R", "(?i)pg|r"])
+def test_a_text_without_a_match_is_rejected_and_null_passes(bench: Bench, pattern: str) -> None:
+    bench.run(checks={"rating": {"matches": pattern}}, on_rejected="keep").raise_for_status()
+    assert bench.rows(IDS) == [(1,), (2,), (3,), (5,), (6,)]
+    reasons = {reason for _, reason in bench.rows(REASONS)}
+    assert reasons == {f"column 'rating': 'X' fails the check `rating matches {pattern}`"}
+
+
+@pytest.mark.parametrize(
+    ("checks", "what"),
+    [
+        ({"rating": {"matches": "(a"}}, "RE2.*missing \\)"),
+        ({"rating": {"matches": "a(?=b)"}}, "RE2.*\\(\\?="),
+        ({"amount": {"matches": "1"}}, "types: {amount: string}"),
+        ({"rating": {"matches": 5}}, "in quotes"),
+        ({"unique": []}, "list of columns"),
+        ({"unique": ["id", "id"]}, "twice"),
+        ({"unique": ["idd"]}, "did you mean 'id'"),
+    ],
+)
+def test_a_check_that_cannot_be_made_is_refused(bench: Bench, checks: dict[str, Any], what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        bench.run(checks=checks)
+    assert not (bench.folder / "out.db").exists()
+
+
+def test_where_and_warn_checks_have_no_such_check(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match="is for `checks`"):
+        bench.run(where={"rating": {"matches": "P"}})
+    with pytest.raises(ConfigError, match="'unique' is no column"):
+        bench.run(warn_checks={"unique": ["id"]})
+
+
+PATTERNS = ("a", "^a", "b$", "^[ab]+$", "a.b", "(ab)+", "a{2,3}", "\\d", "\\.", "é", "^$", "[^a]", "a|^b")
+TEXTS = st.one_of(st.none(), st.text("ab1.é\n", max_size=6))
+
+
+@pytest.mark.full
+@given(pattern=st.sampled_from(PATTERNS), texts=st.lists(TEXTS, max_size=20))
+def test_matches_finds_what_re_finds(pattern: str, texts: list[str | None]) -> None:
+    check = condition_of(pa.field("a", pa.string()), "matches", [pattern])
+    batch = pa.RecordBatch.from_arrays([pa.array(texts, pa.string())], ["a"])
+    # Python's `$` also matches before a final line break, RE2's does not.
+    python = re.compile(pattern.replace("$", "\\Z"))
+    assert passes(batch, [check]).to_pylist() == [each is None or bool(python.search(each)) for each in texts]
+
+
+# -- unique -------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_whose_values_occurred_earlier_in_the_commit_is_rejected(bench: Bench) -> None:
+    bench.run(checks={"unique": ["rating"], "amount": {"<": 50}}, on_rejected="keep").raise_for_status()
+    # Record 3 fails the other check, so 6 would be the first `R`; it fails that check, too.
+    assert bench.rows(IDS) == [(1,), (2,), (4,)]
+    reasons = [reason for record, reason in bench.rows(REASONS) if json.loads(record)["id"] == 5]
+    assert reasons == ["column 'rating': 'PG' occurred earlier in the same commit (`unique`)"]
+    bench.run(checks={"unique": ["rating"]}, on_rejected="keep").raise_for_status()
+    assert bench.rows(IDS) == [(1,), (2,), (3,), (4,)]
+
+
+def test_a_repeated_record_fails_a_stream_that_keeps_no_rejected_records(bench: Bench) -> None:
+    result = bench.run(checks={"unique": ["rating"]})
+    assert "column 'rating': 'PG' occurred earlier" in str(result.streams["films"].error)
+    assert not bench.rows("select * from duckdb_tables() where table_name = 'films'")
+
+
+@pytest.mark.one_of
+@pytest.mark.parametrize(("checkpoint_records", "written"), [(4, 8), (100, 4)])
+def test_unique_looks_into_one_commit_and_not_into_the_table(
+    bench: Bench, checkpoint_records: int, written: int
+) -> None:
+    records = [{"id": number, "part": number % 4} for number in range(1, 9)]
+    tables = {"many": {"columns": {"id": "int64", "part": "int64"}, "records": records}}
+    config = {"tables": tables, "batch_size": 2, "checkpoint_records": checkpoint_records}
+    entry = {"stream": "many", "replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+    entry |= {"key_properties": ["id"], "checks": {"unique": ["part"]}, "on_rejected": "keep"}
+    document = bench.document() | {"source": {"connector": "memory", "config": config}, "streams": [entry]}
+    run_pipeline(load_pipeline(document, folder=bench.folder)).raise_for_status()
+    assert bench.rows("select count(*) from many") == [(written,)]
+    records.append({"id": 9, "part": 1})  # the table has this part already
+    run_pipeline(load_pipeline(document, folder=bench.folder)).raise_for_status()
+    assert bench.rows("select id from many where id = 9") == [(9,)]
+    document["streams"] = [{**entry, "write_disposition": "append"}]
+    with pytest.raises(ConfigError, match="commits at each checkpoint"):
+        run_pipeline(load_pipeline(document, folder=bench.folder))
+
+
+def test_a_column_called_unique_has_its_own_checks(bench: Bench) -> None:
+    bench.source("create table odd as select 1 as id, 'a' as \"unique\" union all select 2, 'b'")
+    document = bench.document() | {
+        "streams": [{"stream": "odd", "checks": {"unique": {"in": ["a"]}}, "on_rejected": "keep"}]
+    }
+    run_pipeline(load_pipeline(document, folder=bench.folder)).raise_for_status()
+    assert bench.rows("select id from odd") == [(1,)]
+
+
+RECORD = st.tuples(
+    st.one_of(st.none(), st.text("ab\0é", max_size=3)),
+    st.one_of(st.none(), st.sampled_from([0.0, -0.0, 1.5, float("inf")])),
+    st.one_of(st.none(), st.sampled_from([datetime.fromisoformat(each) for each in ("0001-01-01", "9999-12-31")])),
+)
+COLUMNS = {"a": pa.string(), "b": pa.float64(), "c": pa.timestamp("us")}
+
+
+@pytest.mark.full
+@given(commits=st.lists(st.lists(st.lists(RECORD, max_size=12), max_size=4), max_size=3), count=st.integers(1, 3))
+def test_unique_rejects_what_a_set_has_seen(commits: list[list[list[tuple[Any, ...]]]], count: int) -> None:
+    stream = Stream(name="s", schema=pa.schema(COLUMNS), read=ReadSpec(max_rejected=1000))
+    unique = Unique(list(COLUMNS)[:count])
+    for batches in commits:
+        unique.begin_commit()
+        seen = set[tuple[Any, ...]]()
+        for records in batches:
+            columns = [
+                pa.array([record[place] for record in records], kind) for place, kind in enumerate(COLUMNS.values())
+            ]
+            good, rejected = unique.checked(pa.RecordBatch.from_arrays(columns, list(COLUMNS)), stream)
+            expected = []
+            for record in records:
+                if None in record[:count]:
+                    expected.append(record)
+                elif record[:count] not in seen:
+                    seen.add(record[:count])
+                    expected.append(record)
+            assert list(zip(*(column.to_pylist() for column in good.columns), strict=True)) == expected
+            assert len(rejected) == len(records) - len(expected)
+
+
+# -- max_rejected as a share --------------------------------------------------------------------------------------
+
+ENDS: dict[str, dict[str, Any]] = {
+    "duckdb": {"connector": "duckdb", "config": {"path": "out.db"}},
+    "csv": {"connector": "csv", "config": {"path": "out"}},
+    "memory": {"connector": "memory", "config": {"database": "shares"}},
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(("bad", "good", "fails"), [(5, 95, False), (6, 94, True), (50, 49, False), (0, 0, False)])
+def test_a_share_of_rejected_records_is_judged_from_100_records_of_a_commit_on(
+    bench: Bench, end: str, bad: int, good: int, fails: bool
+) -> None:
+    records = [{"id": number, "part": number < bad} for number in range(bad + good)]
+    tables = {"many": {"columns": {"id": "int64", "part": "bool"}, "records": records}}
+    entry = {"stream": "many", "checks": {"part": False}, "on_rejected": "keep", "max_rejected": "5%"}
+    document = bench.document() | {
+        "source": {"connector": "memory", "config": {"tables": tables, "batch_size": 7}},
+        "destination": ENDS[end],
+        "streams": [entry],
+    }
+    result = run_pipeline(load_pipeline(document, folder=bench.folder))
+    found = result.streams["many"]
+    if fails:
+        assert (found.status, bool(found.records)) == ("failure", False)
+        assert "6 of 100 records of a commit are rejected, more than 5% (`max_rejected`)" in str(found.error)
+    else:
+        assert (found.status, found.records, found.records_rejected or 0) == ("success", good, bad)
+
+
+@pytest.mark.parametrize("given", ["101%", "-1%", "5 percent", 1_000_001, -1, True, "5"])
+def test_a_limit_of_rejected_records_is_a_number_or_a_share(bench: Bench, given: Any) -> None:
+    with pytest.raises(ConfigError, match="a share of a commit's records such as 5%"):
+        bench.run(on_rejected="keep", max_rejected=given)
+
+
+@given(
+    percent=st.sampled_from([0.0, 0.1, 0.57, 1.1, 5.0, 33.3, 50.0, 100.0]),
+    commits=st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 60)), max_size=4),
+)
+def test_a_share_is_judged_exactly_and_for_each_commit(percent: float, commits: list[tuple[int, int]]) -> None:
+    kept = Rejections(1_000_000, percent)
+    for good, bad in commits:
+        kept.add([rejection({"id": 1}, "bad")] * bad)
+        total = good + bad
+        if total >= 100 and Decimal(bad) / Decimal(total) > Decimal(str(percent)) / 100:
+            with pytest.raises(TooManyRejected, match=rf"{bad} of {total:,} records"):
+                kept.judge(good)
+            return
+        kept.judge(good)
+        assert kept.written() == bad

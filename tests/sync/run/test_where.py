@@ -182,6 +182,7 @@ def expected() -> dict[tuple[bool, str, str], list[int]]:
     return found
 
 
+@pytest.mark.full
 @pytest.mark.one_of("source")
 @pytest.mark.parametrize("source", SYSTEMS, indirect=True)
 def test_every_source_lets_in_what_plain_sql_would(
@@ -254,6 +255,7 @@ EVEN = list(range(2, 21, 2))
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["seen"]}
 
 
+@pytest.mark.full
 def test_count_preview_and_verify_see_what_is_let_in(bench: Bench, run_cli: RunCLI) -> None:
     file = bench.file(where={"region": "eu", "id": {">": 4}}, columns={"exclude": ["region"]})
     assert run_pipeline(file).status == "success"
@@ -351,6 +353,7 @@ def test_a_value_that_cannot_be_meant_is_refused(bench: Bench, where: dict[str, 
         run_pipeline(bench.file(where=where))
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("system", ["postgres", "mysql"])
 def test_a_uuid_is_one_in_whatever_letters(system: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     url = request.getfixturevalue("postgres_url" if system == "postgres" else "mariadb_url")
@@ -458,6 +461,7 @@ def test_a_guessed_type_yields_to_the_table(tmp_path: Path) -> None:
     assert day("3,12\n4,7\n5,A1\n"[:9], zip=["A1", "007", "7"]) == "[(1, 'A1'), (2, '007'), (4, '7')]"
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("kind", ["timestamptz", "timestamp"])
 def test_another_interval_is_the_same_filter(bench: Bench, kind: str) -> None:
     def run(start: int, end: int, **where: Any) -> RunResult:

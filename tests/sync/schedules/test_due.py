@@ -228,6 +228,19 @@ def test_ten_thousand_schedules_for_a_day_on_which_clocks_are_changed() -> None:
     assert counts == {"hourly": {24}, "half": {48}, "fixed": {1}, "span": {24, 48}}
 
 
+def test_the_last_day_of_each_month_is_due() -> None:
+    found = due(Schedule(cron="0 6 L,15 * *"), datetime(2023, 12, 20, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC))
+    assert [f"{each:%m-%d %H}" for each in found] == ["12-31 06", "01-15 06", "01-31 06", "02-15 06", "02-29 06"]
+
+
+def test_the_beginning_and_the_end_of_the_calendar_have_times() -> None:
+    for schedule in (Schedule(cron="0 3 * * *", timezone="Europe/Berlin"), Schedule(every_s=3600)):
+        first = next_times(schedule, datetime(1, 1, 1, tzinfo=UTC), 1)
+        assert [each.year for each in first] == [2]
+        assert previous_time(schedule, datetime(1, 1, 2, tzinfo=UTC)) is None
+        assert next_times(schedule, datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), 1) == []
+
+
 # -- mistakes --------------------------------------------------------------------------------------------------------
 
 
@@ -254,8 +267,12 @@ def test_ten_thousand_schedules_for_a_day_on_which_clocks_are_changed() -> None:
         ("0 */36 * * *", "`every: 36h` in place of `cron`", None),
         ("*/0 * * * *", "a step is from 1 to 59", None),
         ("0 0 ? * *", "none of *, a, a-b, */n, a-b/n", None),
-        ("0 0 L * *", "'L' is not from 1 to 31", None),
-        ("0 0 * * 1#2", "none of", None),
+        ("0 0 * L *", "'L' is not from 1 to 12", None),
+        ("0 0 L-2 * *", "'L' is not from 1 to 31", None),
+        ("0 0 15W * *", "`W`, the nearest weekday", "0 0 15 * *"),
+        ("0 0 1,LW * *", "`W`, the nearest weekday", "0 0 1,L * *"),
+        ("0 0 * * 5#3", r"crontab `0 6 15-21 * * [ $(date +\%u) = 5 ] &&", None),
+        ("0 0 * * sun#5", r"crontab `0 6 29-31 * * [ $(date +\%u) = 7 ] &&", None),
         ("1,,2 * * * *", "none of", None),
         ("-1 * * * *", "none of", None),
         ("٣ * * * *", "none of", None),

@@ -21,7 +21,7 @@ def wrong_times(url: str, times: Mapping[str, Sequence[datetime]]) -> list[str]:
     """
     rows = defaultdict(list)
     for name, due_at, skipped_to, count in query(url, _ROWS):
-        rows[name].append((_time(due_at), _time(skipped_to or due_at), count or 1))
+        rows[name].append((read_time(due_at), read_time(skipped_to or due_at), count or 1))
     found = [f"{name}: decided, but has no times" for name in rows.keys() - times.keys()]
     for name, expected in times.items():
         told = [0] * len(expected)
@@ -36,7 +36,7 @@ def wrong_times(url: str, times: Mapping[str, Sequence[datetime]]) -> list[str]:
     return found
 
 
-def _time(value: str | datetime) -> datetime:
-    """Return a time as the store means it: SQLite has texts."""
+def read_time(value: str | datetime) -> datetime:
+    """Return a time of a row as an aware one, also from SQLite's text."""
     at = datetime.fromisoformat(value) if isinstance(value, str) else value
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ PIPELINE = {"source": {"connector": "csv"}, "destination": {"connector": "sqlite
 
 class MovedClock(FixedClock):
     """Its monotonic time moves with the wall time."""
+
+    #: Seconds by which the next question for the time moves it, such as a question of a store that answers late.
+    moves_at_next_now = 0.0
+
+    def now(self) -> datetime:
+        seconds, self.moves_at_next_now = self.moves_at_next_now, 0.0
+        self.move(seconds)
+        return super().now()
 
     def monotonic(self) -> float:
         return self.time.timestamp()

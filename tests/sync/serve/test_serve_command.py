@@ -278,6 +278,7 @@ def test_pause_resume_reset_and_forget(run_cli: RunCLI, folder: Path) -> None:
     assert query(url_of(folder), "SELECT count(*) FROM _syncblocks_schedule") == [(0,)]
 
 
+@pytest.mark.full
 def test_an_address_that_is_taken_and_public_urls(run_cli: RunCLI, folder: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

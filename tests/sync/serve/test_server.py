@@ -12,7 +12,7 @@ import pytest
 
 from syncblocks.sync.errors import StateError
 from syncblocks.sync.schedules import MOST_MISSED, NEWER
-from syncblocks.sync.schedules.looks import NO_SERVER, STILL_GOES
+from syncblocks.sync.schedules.looks import NO_SERVER, NO_STORE, STILL_GOES
 from syncblocks.sync.serve import Server
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.schedules import CHANGED, FORGOTTEN, RESET, Pause
@@ -175,6 +175,61 @@ def test_all_missed_times_queue_and_are_not_skipped_for_each_other(place: Place,
     assert {(state, why) for _, state, why, _ in place.ticks()} == {("run", None)}
 
 
+@pytest.mark.parametrize(
+    ("missed", "expected"),
+    [
+        ("latest", [("06", "skipped", NO_STORE, 1), ("07", "skipped", STILL_GOES, 1)]),
+        ("all", [("06", "waiting", None, None), ("07", "waiting", None, None)]),
+        ("skip", [("06", "skipped", NO_STORE, 2)]),
+    ],
+)
+@pytest.mark.parametrize("fails", [True, False])
+def test_times_are_missed_while_the_store_does_not_answer_whatever_run_is_open(
+    place: Place, store: Store, child: Store, missed: str, expected: list[object], fails: bool
+) -> None:
+    place.write(missed=missed)
+    server = place.server(store, Noted())
+    place.minutes(1, server)
+    begin(child, 1)
+    if fails:
+        query(place.url, "ALTER TABLE _syncblocks_tick RENAME TO away")
+        place.minutes(2, server)
+        query(place.url, "ALTER TABLE away RENAME TO _syncblocks_tick")
+    else:
+        place.clock.moves_at_next_now = 120.0
+    server.turn()
+    assert place.ticks()[1:] == expected
+
+
+def test_a_full_disk_is_not_forgotten_between_two_heartbeats(place: Place, store: Store) -> None:
+    """A server that only reads at most of its turns must not report a store that refuses to write as usable again."""
+    server = place.server(store, Noted())
+    place.clock.move(10)
+    assert server.why_not_ready() is None
+    fault = "SELECT RAISE(ABORT, 'database or disk is full')"
+    query(place.url, f"CREATE TRIGGER full BEFORE UPDATE ON _syncblocks_server BEGIN {fault}; END")
+    for _ in range(9):
+        server.turn()
+        assert server.why_not_ready() == "the run store is full"
+        place.clock.move(1)
+    assert len([text for text in place.said if "nothing starts until it answers" in text]) == 1
+    query(place.url, "DROP TRIGGER full")
+    server.turn()
+    assert ("store" not in server._told, server.why_not_ready()) == (True, None)
+
+
+def test_a_server_is_ready_when_a_turn_has_ended_and_as_long_as_turns_end(place: Place, store: Store) -> None:
+    server = place.server(store, Noted(), is_settled=False)
+    assert server.why_not_ready() == "the first turn has not ended"
+    server.turn()
+    assert server.why_not_ready() is None
+    place.clock.move(31)
+    assert server.why_not_ready() == "no turn has ended for 31 s"
+    query(place.url, "ALTER TABLE _syncblocks_tick RENAME TO away")
+    server.turn()
+    assert server.why_not_ready() == "the run store does not answer"
+
+
 def test_a_changed_schedule_replaces_the_former_one_and_other_edits_change_nothing(place: Place, store: Store) -> None:
     noted = Noted()
     server = place.server(store, noted)
@@ -309,7 +364,7 @@ def test_what_is_dead_or_due_is_recovered_with_a_growing_pause(place: Place, sto
     place.dead.add(CHILD)
     place.minutes(12, server)
     assert 5 <= len(noted.recovered) <= 8
-    store.take_over_run(1)
+    store.reclaim_run(1)
     noted.recovered.clear()
     place.minutes(2, server)
     assert noted.recovered == []
@@ -352,7 +407,7 @@ def test_a_tick_whose_process_ends_at_once_is_started_again_after_a_growing_paus
     tick = store.order_tick("crm", "key", trigger="api", causes=(), kind="api").id
     server.turn()
     assert noted.started == [tick]
-    noted.log_of(tick).write_text("progress\nerror[config]: no key\n")
+    noted.log_of(tick).write_text(f"progress\nerror[config]: no key{'x' * 1000}\n")
     starts = []
     for _ in range(60):
         if len(noted.started) > len(starts):
@@ -365,8 +420,9 @@ def test_a_tick_whose_process_ends_at_once_is_started_again_after_a_growing_paus
     assert gaps == sorted(gaps)
     assert gaps[-1] >= 120
     assert (
-        f"crm: tick {tick} waits: exit code 2: error[config]: no key; its output: {tmp_path}/{tick}.log" in place.said
-    )
+        f"crm: tick {tick} waits: exit code 2: {'error[config]: no key'.ljust(500, 'x')}...; its output: "
+        f"{tmp_path}/{tick}.log"
+    ) in place.said
 
 
 def test_a_start_by_a_callback_is_left_to_the_process_that_the_caller_starts(
@@ -501,6 +557,6 @@ def test_a_server_that_comes_late_asks_first_and_who_recovers_has_no_limit(
     assert noted.signals == [(CHILD, "SIGTERM")]
     place.dead.add(CHILD)
     with place.store(8) as other:
-        other.take_over_run(run.id)
+        other.reclaim_run(run.id)
         place.minutes(2, server)
     assert len(noted.signals) == 1

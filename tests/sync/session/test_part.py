@@ -55,7 +55,7 @@ def test_each_part_is_planned_as_in_the_whole(url: str, tmp_path: Path, asks_by_
         session.source_can = type(session.source_can)(reads_queries=session.source_can.reads_queries)
     try:
         whole = {planned.name: planned for planned in make_plan(session, None).streams}
-        assert "writes the table, too" in whole["crm.t0"].refusal
+        assert "writes the table, too" in whole["crm.t0"].verdict.refusal
         tables = {name: planned.key.destination_table for name, planned in whole.items()}
         assert whole.keys() == {"crm.t0", "crm.t1", "crm.t2", "crm.v", "crm.day 1", "q"}
         part = session.parts(tables)

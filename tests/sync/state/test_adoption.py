@@ -101,7 +101,7 @@ def test_an_empty_table_that_fits_is_used_as_it_is(shop: Shop, disposition: str)
     shop.stream["write_disposition"] = disposition
     with opened(load_pipeline(shop.write())) as session:
         (planned,) = make_plan(session, None).streams
-    assert (planned.start.reason, planned.changes) == ("empty table of another program, used as it is", ())
+    assert (planned.start.reason, planned.texts.changes) == ("empty table of another program, used as it is", ())
     assert run_pipeline(shop.write()).status == "success"
     assert shop.values() == [(1, "a"), (2, "b"), (3, "c")]
 
@@ -220,6 +220,7 @@ def test_a_bookmark_has_the_type_that_the_table_decides(tmp_path: Path, capfd: p
         assert "adopted to moved=2024-01-01T00:00:00+00:00" in capfd.readouterr().out
 
 
+@pytest.mark.full
 @pytest.mark.one_of("shop")
 def test_an_append_that_a_unique_index_would_refuse_is_refused_before(
     shop: Shop, capfd: pytest.CaptureFixture[str]

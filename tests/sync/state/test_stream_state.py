@@ -49,6 +49,7 @@ def bookmark(folder: Path) -> object:
     return json.loads(rows(folder, BOOKMARK)[0][0])["updated_at"]
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize(
     ("args", "expected"),
     [

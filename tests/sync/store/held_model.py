@@ -187,7 +187,7 @@ class HeldModel(StoreModel):
         with pytest.raises(AlreadyRunning, match="held for tasks"):
             store.begin_run("p", execution_date=run.execution_date)
         with pytest.raises(AlreadyRunning, match="held for tasks"):
-            store.take_over_run(run.id)
+            store.reclaim_run(run.id)
 
     @precondition(lambda self: self.held() is not None)
     @rule(engine=st.integers(min_value=0, max_value=2))

@@ -166,7 +166,7 @@ class StoreModel(RuleBasedStateMachine):
         store, outbox = self.stores[0], self.outboxes[0]
         active = store.active_run("p")
         if active is not None:
-            run = store.take_over_run(active.id)
+            run = store.reclaim_run(active.id)
             for name in store.open_streams(run.id):
                 store.close_stream(run.id, outcome(self.plans[name], failed_block=EXPORTER))
             store.end_attempt(run.id)

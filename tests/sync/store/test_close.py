@@ -342,6 +342,7 @@ def test_the_plan_comes_back_as_it_was_given(store: Store) -> None:
         store.begin_attempt(run.id, plan)
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("seed", range(3))
 def test_eight_workers_and_fifty_streams_have_one_last_block_run_a_type(store: Store, seed: int) -> None:
     chance = random.Random(seed)

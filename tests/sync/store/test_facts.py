@@ -12,7 +12,7 @@ from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.schedules import Schedule
 from syncblocks.sync.schedules.expect import Expect, Volume
 from syncblocks.sync.store import Store
-from syncblocks.sync.store.facts import Asked, Facts, RunRows
+from syncblocks.sync.store.freshness_facts import Asked, Facts, RunRows
 from syncblocks.sync.store.owner import current_owner
 from syncblocks.sync.store.schedules import Pause
 from tests.sync.store.store_helpers import (

@@ -254,7 +254,7 @@ class StoreMachine(HeldModel):
         is_dead = active.owner != store.owner and not self._is_held(row["owner"], row["lease_until"], engine, lasts)
         assert store.owner_state(active) == ("dead" if is_dead else "alive")
         try:
-            taken = store.take_over_run(active.id)
+            taken = store.reclaim_run(active.id)
         except AlreadyRunning:
             assert not is_dead
         else:

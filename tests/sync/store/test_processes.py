@@ -78,7 +78,7 @@ def recover(url: str) -> None:
         active = store.active_run("p")
         outbox = store.outbox("p", CALLBACKS)
         if active is not None:
-            run = store.take_over_run(active.id)
+            run = store.reclaim_run(active.id)
             for name in store.open_streams(run.id):
                 store.close_stream(run.id, outcome(stream_plan(name), failed_block="export"))
             if store.attempt_plan(run.id, 1) is None:
@@ -119,12 +119,12 @@ def test_a_process_killed_in_mid_run_is_recovered_at_once(store_url: str) -> Non
             assert run.owner.pid == engine.pid
             assert store.owner_state(run) == "alive"
             with pytest.raises(AlreadyRunning):
-                store.take_over_run(run.id)
+                store.reclaim_run(run.id)
             os.kill(engine.pid, signal.SIGKILL)
             # Wait for the death, and leave the remains: a parent need not have reaped it.
             os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOWAIT)
             assert store.owner_state(run) == "dead"
-            assert store.take_over_run(run.id).owner.pid == os.getpid()
+            assert store.reclaim_run(run.id).owner.pid == os.getpid()
             assert store.open_streams(run.id) == ("a",)
             assert store.never_started(run.id) == ("b",)
     recover(store_url)

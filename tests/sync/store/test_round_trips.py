@@ -8,7 +8,7 @@ import pytest
 
 from syncblocks.callbacks.protocols import Delivery
 from syncblocks.sync.store import Store
-from syncblocks.sync.store.facts import Asked
+from syncblocks.sync.store.freshness_facts import Asked
 from syncblocks.sync.store.model import StateCopy, StreamOutcome, StreamPlan
 from syncblocks.sync.store.owner import current_owner
 from tests.sync.store.round_trips import counted

@@ -14,7 +14,7 @@ from syncblocks.connectors.registry import make_destination
 from syncblocks.connectors.stream import Checkpoint, LedgerKey, LedgerRow, Load, Stream
 from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
-from syncblocks.sync.run.recovery.takeover import commit_mark, run_reference, was_made
+from syncblocks.sync.run.recovery.fencing import commit_mark, run_reference, was_made
 from syncblocks.sync.store import LostRun, Store
 from syncblocks.sync.store.model import AttemptPlan, PipelineRun, Subscription
 from tests.sync.store.store_helpers import (

@@ -109,8 +109,8 @@ def test_the_run_of_a_dead_process_is_taken_over_at_once(store: Store, dead: Sto
     assert store.owner_state(run) == "dead"
     with pytest.raises(LostRun, match="taken over by process"):
         store.close_stream(run.id, outcome(A))
-    taken = store.take_over_run(run.id)
-    assert store.take_over_run(run.id) == taken
+    taken = store.reclaim_run(run.id)
+    assert store.reclaim_run(run.id) == taken
     assert taken.owner == current_owner()
     assert store.attempt_plan(run.id, 1) == attempt_plan([A, B])
     for write in (
@@ -138,7 +138,7 @@ def test_a_takeover_ends_the_leases_of_the_dead_owner(store: Store, store_url: s
         gone.close_stream(run.id, outcome(A))
         cut_short = lease(gone)
     query(store_url, "UPDATE _syncblocks_pipeline_run SET lease_until = '2020-01-01 00:00:00'")
-    store.take_over_run(run.id)
+    store.reclaim_run(run.id)
     again = lease(store)
     assert (again.key, again.attempt) == (cut_short.key, 1)
 
@@ -148,7 +148,7 @@ def test_the_run_of_a_living_process_is_not_taken_over(store: Store, store_url: 
     neighbour = Owner(**{**asdict(current_owner()), "pid": 1, "started": 0})
     with Store.open(store_url, owner=neighbour) as other:
         with pytest.raises(AlreadyRunning):
-            other.take_over_run(run.id)
+            other.reclaim_run(run.id)
         assert other.owner_state(run) == "alive"
     assert store.is_owner(run.id)
 
@@ -163,10 +163,10 @@ def test_an_owner_that_cannot_be_seen_lives_by_its_lease(tmp_path: Path) -> None
         clock.move(LEASE_S - 1)
         assert here.owner_state(run) == "alive"
         with pytest.raises(AlreadyRunning):
-            here.take_over_run(run.id)
+            here.reclaim_run(run.id)
         clock.move(1)
         assert here.owner_state(run) == "dead"
-        assert here.take_over_run(run.id).owner == current_owner()
+        assert here.reclaim_run(run.id).owner == current_owner()
         assert not there.renew([run.id])
 
 
@@ -184,7 +184,7 @@ def test_a_lease_of_a_clock_that_was_ahead_stops_nobody(tmp_path: Path, hold_s: 
         assert here.owner_state(run) == "alive"
         clock.move(10 - 86400)
         assert here.owner_state(run) == "dead"
-        assert here.take_over_run(run.id).owner == current_owner()
+        assert here.reclaim_run(run.id).owner == current_owner()
 
 
 def test_an_owner_that_lives_has_its_lease_by_the_clock_that_was_set_back(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_finished_run_is_neither_taken_over_nor_cancelled(store: Store) -> Non
     store.end_attempt(run.id)
     store.finish_run(run.id)
     with pytest.raises(StateError, match="finished"):
-        store.take_over_run(run.id)
+        store.reclaim_run(run.id)
     with pytest.raises(StateError, match="finished"):
         store.request_cancel(run.id)
     with pytest.raises(LostRun, match="finished"):
@@ -245,7 +245,7 @@ def test_a_finished_run_is_neither_taken_over_nor_cancelled(store: Store) -> Non
 
 def test_a_plan_given_at_the_beginning_outlives_a_death_before_the_first_stream(store: Store, dead: Store) -> None:
     run = dead.begin_run("p", execution_date=DATE, plan=attempt_plan([], [PIPELINE]))
-    store.take_over_run(run.id)
+    store.reclaim_run(run.id)
     assert store.end_attempt(run.id).status == "success"
     store.outbox("p", CALLBACKS).release_gate(run.id)
     assert len(deliver_all(store.outbox("p", CALLBACKS))) == 1

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from syncblocks.connectors.errors import RetriableError
 from syncblocks.connectors.struct_helpers import replace
-from syncblocks.sync.errors import AlreadyRunning, Mistake, StoreUnreachable
+from syncblocks.sync.errors import AlreadyRunning, ConfigError, Mistake, StoreUnreachable
+from syncblocks.sync.run.errors import LedgerUnreadable
 from syncblocks.sync.run.ticks import TickClaim
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.owner import Owner, current_owner
@@ -172,11 +174,20 @@ def test_the_claim_of_a_process_that_plans_or_waits_is_renewed(here: Store, ther
     assert here.tick(tick.id).state == "run"
 
 
+def _unreadable() -> LedgerUnreadable:
+    error = LedgerUnreadable("the ledger cannot be read")
+    error.__cause__ = RetriableError("no answer")
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "state", "waits_s", "why"),
     [
         (StoreUnreachable("gone: pass-4711"), "waiting", 10, "gone: ***"),
-        (ZeroDivisionError(), "waiting", 10, "ZeroDivisionError"),
+        (RetriableError("no answer"), "waiting", 10, "no answer"),
+        (_unreadable(), "waiting", 10, "the ledger cannot be read"),
+        (ZeroDivisionError(), "refused", None, "ZeroDivisionError"),
+        (ConfigError("no such column"), "refused", None, "no such column"),
         (Mistake("no such stream: pass-4711"), "refused", None, "no such stream: ***"),
         (AlreadyRunning("p", 1, "process 1"), "waiting", None, None),
         (SystemExit(143), "waiting", None, None),

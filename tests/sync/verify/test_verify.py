@@ -27,6 +27,7 @@ from tests.sync.verify.verify_pairs import places as places
 from tests.sync.verify.verify_pairs import servers as servers
 
 
+@pytest.mark.full
 def test_incremental_counts_what_was_read_and_not_what_has_changed_since(pair: Pair, places: Places) -> None:
     in_source(places, f"alter table {pair.table} add column at integer", f"update {pair.table} set at = id")
     pair.write(replication_method="INCREMENTAL", bookmark_properties=["at"])
@@ -55,6 +56,7 @@ def test_a_float_that_two_systems_write_differently_is_no_difference(tmp_path: P
     assert pair.verify().verdict == "equal"
 
 
+@pytest.mark.full
 def test_append_is_counted_unless_it_is_equal(pair: Pair) -> None:
     pair.write(write_disposition="append")
     pair.run()
@@ -135,6 +137,7 @@ def test_a_table_that_is_not_there_differs(pair: Pair) -> None:
     assert (found.verdict, found.source_records, found.destination_records) == ("differs", RECORDS, 0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("destination", "schema"), [("postgres", "public"), ("duckdb", "main")])
 def test_a_table_outside_of_the_schema_of_the_config_is_found(
     tmp_path: Path, places: Places, destination: str, schema: str
@@ -193,6 +196,7 @@ def test_an_empty_copy_is_one_range(pair: Pair) -> None:
     assert (gone.source_records, gone.destination_records) == (RECORDS, 0)
 
 
+@pytest.mark.full
 def test_a_run_that_is_told_to_verifies_what_it_has_synced(pair: Pair) -> None:
     pair.write(verify=True)
     result = run_pipeline(pair.folder / "p.yaml")

@@ -13,6 +13,7 @@ from syncblocks.sync.session.inspection import count_streams, opened
 FILES = {"csv": "id,v\n1,a\n2,b,too,many\n3,c\n", "jsonl": '{"id": 1, "v": "a"}\n{"id": 2,\n{"id": 3, "v": "c"}\n'}
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("connector", FILES)
 def test_a_run_that_keeps_a_malformed_line_counts_the_others_and_succeeds(tmp_path: Path, connector: str) -> None:
     (tmp_path / f"people.{connector}").write_text(FILES[connector])

@@ -60,6 +60,7 @@ def records(*, has_specials: bool) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns, schema=schema)
 
 
+@pytest.mark.full
 @pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("destination", ["postgres", "mysql", "sqlite", "parquet", "csv"])

@@ -141,6 +141,7 @@ def documents() -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array(range(len(DOCUMENTS)), pa.int64()), values], schema=schema)
 
 
+@pytest.mark.full
 @pytest.mark.one_of("source")
 @pytest.mark.parametrize("source", ["mysql", "sqlite", "duckdb", "parquet", "csv", "jsonl"])
 def test_json_is_compared_with_what_jsonb_makes_of_it(tmp_path: Path, places: Places, source: str) -> None:
@@ -226,6 +227,7 @@ def test_lists_of_json_are_compared(tmp_path: Path, places: Places, destination:
         assert found_damage(pair.verify()) == {("0", "different", ("docs",))}
 
 
+@pytest.mark.full
 @pytest.mark.one_of("destination")
 @pytest.mark.parametrize(
     ("source", "destination"),
@@ -247,6 +249,7 @@ def test_what_went_over_as_text_is_compared_by_that(
         assert found_damage(pair.verify()) == {("0", "different", ("at",))}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("unit", ["s", "us"])
 def test_durations_are_the_intervals_that_they_became(tmp_path: Path, places: Places, unit: str) -> None:
     kind = pa.duration(unit)
@@ -298,6 +301,7 @@ def test_decimals_of_many_digits_are_compared(tmp_path: Path, places: Places, de
         assert found_damage(pair.verify()) == {("1", "different", ("v",)), ("3", "different", ("v", "l"))}
 
 
+@pytest.mark.full
 @pytest.mark.one_of("destination")
 @pytest.mark.parametrize("destination", ["postgres", "mysql", "sqlite", "duckdb", "parquet", "csv", "jsonl"])
 def test_lists_of_intervals_are_compared(tmp_path: Path, places: Places, destination: str) -> None:

@@ -17,6 +17,7 @@ from tests.sync.verify.verify_pairs import places as places
 from tests.sync.verify.verify_pairs import servers as servers
 
 
+@pytest.mark.full
 def test_a_repair_leaves_the_bookmark_where_it_is(pair: Pair, places: Places) -> None:
     in_source(places, f"alter table {pair.table} add column at integer", f"update {pair.table} set at = id")
     pair.write(replication_method="INCREMENTAL", bookmark_properties=["at"])
@@ -34,6 +35,7 @@ def test_a_repair_leaves_the_bookmark_where_it_is(pair: Pair, places: Places) ->
         assert connection.execute(f'select count(*), max("at") from {pair.table}').fetchall() == [(RECORDS + 2, 9999)]
 
 
+@pytest.mark.full
 def test_a_record_goes_back_to_what_it_was_before_a_repair(pair: Pair, places: Places) -> None:
     """The repair has written another version since: what the bookmark's hashes tell of is not the last one."""
     in_source(places, f"alter table {pair.table} add column at integer", f"update {pair.table} set at = 1")
@@ -48,6 +50,7 @@ def test_a_record_goes_back_to_what_it_was_before_a_repair(pair: Pair, places: P
         assert connection.execute(f"select name from {pair.table} where id = 5").fetchall() == [("former",)]
 
 
+@pytest.mark.full
 def test_a_repair_of_an_emptied_copy_fills_it_again(pair: Pair) -> None:
     pair.run()
     damage(pair, ["delete from {}"], list)
@@ -55,6 +58,7 @@ def test_a_repair_of_an_emptied_copy_fills_it_again(pair: Pair) -> None:
     assert pair.verify().verdict == "equal"
 
 
+@pytest.mark.full
 def test_a_replaced_copy_is_repaired_whatever_is_done_about_conflicts(pair: Pair) -> None:
     pair.write(unique_conflict_method="IGNORE")
     pair.run()

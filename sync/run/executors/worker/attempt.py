@@ -14,15 +14,16 @@ from ....errors import SyncError
 from ....flow.feed import Budget
 from ....flow.memory import budget_bytes, in_flight_bytes, record_bytes
 from ....plan.plan import Plan, PlannedStream
+from ....plan.run_options import RunOptions, options_of
 from ....plan.worker_plan import WorkerPlan
 from ....session.session import PipelineSession, open_session
 from ....store import Store
 from ....store.model import AttemptPlan, ErrorInfo, PipelineRun, StreamOutcome, StreamPlan
 from ...attempt_plan import stream_plans
-from ...block_runs import CANCELLED, FAILURE
 from ...errors import error_info
 from ...recovery.lost_stream import unknown_blocks
-from ...run_options.options import RunOptions, options_of, plan_with_options
+from ...run_options.options import plan_with_options
+from ...stream_blocks import CANCELLED, FAILURE
 
 
 class OpenedAttempt(Struct, frozen=True, kw_only=True):
@@ -60,7 +61,7 @@ class OpenedAttempt(Struct, frozen=True, kw_only=True):
         """
         streams = [_as_refused(each, self.then[each.name]) for each in streams]
         now = {planned.stream: planned for planned in recorded_streams(self.session.pipeline, streams)}
-        return [each for each in streams if each.refusal or _is_same(self.then[each.name], now[each.name])]
+        return [each for each in streams if each.verdict.refusal or _is_same(self.then[each.name], now[each.name])]
 
     def close(self) -> None:
         """Close every connection."""
@@ -129,7 +130,7 @@ def _as_refused(planned: PlannedStream, then: StreamPlan) -> PlannedStream:
     if "refusal" not in then.config:
         return planned
     why, is_by_destination = then.config["refusal"]
-    return replace(planned, refusal=why, is_refused_by_destination=is_by_destination)
+    return replace(planned, verdict=replace(planned.verdict, refusal=why, is_refused_by_destination=is_by_destination))
 
 
 def _is_same(then: StreamPlan, now: StreamPlan) -> bool:

@@ -42,7 +42,7 @@ class Claimed:
         self.following: Sequence[str] = ()
         self._has_taken = False
         calls = StoreCalls(attempt.session, attempt.store, attempt.run)
-        self.context = calls.context(progress, attempt.budget, close=self.close, is_owner=self._is_owner)
+        self.context = calls.context(progress, attempt.budget, close_stream=self.close, is_owner=self._is_owner)
 
     def take(self, group: Sequence[str]) -> bool:
         """Take a group, unless the previous close did; return whether it may run."""

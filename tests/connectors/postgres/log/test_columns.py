@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.errors import FatalConnectorError
-from syncblocks.connectors.postgres.log.columns import Columns, TableFacts, is_wider, noted_columns, refusals
+from syncblocks.connectors.postgres.log.columns import Columns, TableFacts, is_wider, noted_columns, refusals, unlogged
 from syncblocks.connectors.postgres.log.messages import Column, Relation
 from syncblocks.connectors.postgres.log.slot import demand_planned
 from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.struct_helpers import replace
 
 INT, TEXT = 23, 25
 NAMES = {INT: "integer", TEXT: "text", 20: "bigint"}
@@ -35,6 +36,12 @@ def table(last: int, **numbers: int) -> TableFacts:
         last=last,
         key=(1,),
         has_children=False,
+        hides_records=False,
+        versions=dict.fromkeys(numbers, "1"),
+        unreadable=frozenset(),
+        valued=frozenset(),
+        file=1,
+        labels={},
     )
 
 
@@ -145,3 +152,41 @@ def test_a_table_that_was_altered_after_the_plan_is_not_read() -> None:
     demand_planned(stream(START, places=planned), START)
     with pytest.raises(FatalConnectorError, match=r"column 'c' was added, dropped or renamed: .* run again"):
         demand_planned(stream(START, places=planned), table(4, id=1, a=2, b=3, c=4))
+
+
+MOOD = 16400
+LABELED = replace(START, columns={**START.columns, "b": (3, MOOD, -1)}, labels={MOOD: {1: "sad", 3: "ok"}})
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        (LABELED, replace(LABELED, labels={MOOD: {1: "happy", 3: "ok"}}), ["column 'b' got"]),
+        (LABELED, replace(LABELED, labels={MOOD: {1: "sad", 3: "ok", 4: "new"}}), []),
+        (START, replace(START, file=2), []),
+        (START, replace(START, versions={"id": "1", "a": "2", "b": "2"}), []),
+        (START, replace(START, file=2, versions={"id": "1", "a": "2", "b": "2"}), ["column 'a' may"]),
+        (START, replace(START, file=2, columns={**START.columns, "a": (2, 20, -1)}), ["column 'a' may"]),
+        (replace(START, versions={"id": "1", "a": None, "b": None}), replace(START, file=2), []),
+        (START, table(4, id=1, a=2, b=3, c=4), []),
+        (START, replace(table(4, id=1, a=2, b=3, c=4), valued=frozenset("c")), []),
+        (START, replace(table(4, id=1, a=2, b=3, c=4), valued=frozenset("c"), file=2), ["column 'c' was added"]),
+        (
+            START,
+            replace(table(4, id=1, a=2, b=3, c=4), versions={**START.versions, "c": None}),
+            ["column 'c' was added"],
+        ),
+        (replace(table(3, id=1, a=2), generated={"b": 3}), START, ["column 'b' was a generated column"]),
+    ],
+)
+def test_changes_of_values_that_the_log_does_not_have_are_found(
+    before: TableFacts, now: TableFacts, expected: list[str]
+) -> None:
+    found = unlogged(stream(now), noted_columns(before, {}), now)
+    assert len(found) == len(expected)
+    assert all(text.startswith(words) for text, words in zip(found, expected, strict=True))
+
+
+def test_a_note_of_an_earlier_version_names_no_change_of_values() -> None:
+    noted = {name: value for name, value in noted_columns(LABELED, {}).items() if name in ("columns", "last")}
+    assert unlogged(stream(LABELED), noted, replace(LABELED, file=2, labels={MOOD: {1: "happy"}})) == []

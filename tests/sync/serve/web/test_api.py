@@ -132,8 +132,20 @@ def test_an_order_that_comes_again_is_one(client: Client) -> None:
     client.site.place.clock.move(1)
     client.secret = client.store.access.make_token(client.name, ["run:crm"])
     assert client.post("/api/pipelines/crm/runs", {}, Idempotency_Key="k")["tick_id"] == 3
-    for wrong in ("", "a b", "k" * 201, "\u00fc"):
-        client.post("/api/pipelines/crm/runs", {}, 400, Idempotency_Key=wrong)
+    for wrong in ("a b", "k" * 201, "\u00fc"):
+        answer = client.post("/api/pipelines/crm/runs", {}, 400, Idempotency_Key=wrong)
+        assert "at most 200 ASCII characters" in answer["error"]
+    assert "is empty" in client.post("/api/pipelines/crm/runs", {}, 400, Idempotency_Key="")["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [('{"event": {}, "event": {"a": 1}}', "event"), ('{"variables": {"day": 1, "x": [{"y": 1, "y": 1}]}}', "y")],
+)
+def test_an_order_with_a_key_twice_is_refused(client: Client, body: str, key: str) -> None:
+    status, answer, _ = client.call("POST", "/api/pipelines/crm/runs", body=body.encode())
+    assert status == 400
+    assert f"the key {key!r} twice" in answer["error"]
 
 
 def test_more_than_a_hundred_orders_do_not_wait(client: Client) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from syncblocks.sync.schedules import Schedule
+from syncblocks.sync.serve.web.charts import Point, bar_chart
 from syncblocks.sync.serve.web.paths import path_of
 from syncblocks.sync.store.alerts import Finding, key_of
 from tests.sync.serve.serve_helpers import Place
@@ -123,7 +124,8 @@ def test_a_timeline_has_what_lies_between_the_runs(shown: Site) -> None:
     crm = texts(shown, "/pipelines/crm")
     assert "17 times from 2026-01-01 05:00 on" in crm
     failures = texts(shown, "/pipelines/orders?status=failure")
-    assert failures.count('<li class="of-run">') == 2
+    assert failures.count('<li class="of-run">') == 1  # both failed with the same error
+    assert "in 2 runs in a row" in failures
     assert "discount" not in failures
     night = texts(shown, "/pipelines/orders?since=2026-01-02T00:00&until=2026-01-02T01:00")
     assert night.count('<li class="of-run">') == 4
@@ -132,7 +134,7 @@ def test_a_timeline_has_what_lies_between_the_runs(shown: Site) -> None:
 def test_why_a_pipeline_is_late_and_who_was_told_is_seen(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.write("crm", "0 6 * * *", keys={"expect": {"every": "1h"}})
-    with served(place) as site:
+    with served(place, alert_variable="ALERTS") as site:
         site.sign_in()
         texts(site, "/")  # from now on the expectation counts
         tick = site.store.order_tick("crm", "k", trigger="", causes=(), kind="schedule")
@@ -143,13 +145,58 @@ def test_why_a_pipeline_is_late_and_who_was_told_is_seen(tmp_path: Path) -> None
             assert f"crm.yaml:4: no such folder: {'x' * 100}" in texts(site, path), path
         late = Finding(pipeline="crm", kind="late", what="no success")
         alerts = site.store.alerts().note({"crm": [late]}, {"crm": "crm.yaml"}, {}, urls=2)
-        assert "told to nobody" in texts(site, "/pipelines/crm")
+        assert "notified nobody" in texts(site, "/pipelines/crm")
         site.store.alerts().told(alerts, {key_of(alerts[0]): [1]}, 2)
-        assert "told to 1 address of" in texts(site, "/pipelines/crm")
+        assert "notified address 2 of <code>$ALERTS</code>" in texts(site, "/pipelines/crm")
+
+
+def test_a_broken_file_has_a_page_that_shows_who_was_notified(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    (tmp_path / "crm.yaml").write_text("source: {connector: csv\ndestination: no\n")
+    with served(place) as site:
+        site.sign_in()
+        assert 'href="/pipelines/crm.yaml"' in texts(site, "/")
+        finding = Finding(pipeline="crm.yaml", kind="broken", what="broken: not valid YAML")
+        alerts = site.store.alerts().note({"crm.yaml": [finding]}, {"crm.yaml": "crm.yaml"}, {}, urls=3)
+        site.store.alerts().told(alerts, {key_of(alerts[0]): [0, 2]}, 3)
+        page = texts(site, "/pipelines/crm.yaml")
+        assert "broken: crm.yaml:1: not valid YAML" in page
+        assert "notified addresses 1, 3 of" in page
+        assert "Run now" not in page
+        (tmp_path / "crm.yaml").unlink()
+        place.write("crm", "0 6 * * *")
+        site.read_files()
+        place.clock.move(60)
+        assert site.get("/pipelines/crm.yaml").status == 404
+
+
+def test_the_first_page_shows_owners(shown: Site) -> None:
+    page = texts(shown, "/")
+    assert "owner data-team" in page
+    assert "owner &lt;script&gt;" in page
+
+
+def test_identical_failures_in_a_row_are_one_entry_with_their_number(shown: Site) -> None:
+    page = texts(shown, "/pipelines/crm")
+    assert page.count('<span class="word word-failure">failure</span> <a href="/runs/') == 1
+    assert "The same error in 3 runs in a row, since 2026-01-02 02:00" in page
+    runs = [f'<a href="/runs/{number}">run {number}</a>' for number in (47, 46, 45)]
+    assert [page.index(run) for run in runs] == sorted(page.index(run) for run in runs)
+    stream = texts(shown, "/pipelines/crm/streams/accounts")
+    assert stream.count("in 3 runs in a row") == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 30, 60])
+def test_the_first_and_the_last_bar_are_at_the_ends_that_have_labels(count: int) -> None:
+    chart = bar_chart([Point(1.0, "success", "") for _ in range(count)])
+    assert (chart.bars[0].x, len(chart.bars)) == (0, count)
+    if count > 1:
+        assert chart.bars[-1].x + chart.bars[-1].width == chart.width
 
 
 def test_a_stream_shows_its_figures_over_time(shown: Site) -> None:
     page = texts(shown, "/pipelines/orders/streams/orders")
+    assert "from 0 to " in page
     assert page.count("<svg") == 4  # rows, duration, age of the bookmark, rejected
     assert page.count('<rect class="is-failure"') == 8
     assert "2026-01-02T02:53:05" in page
@@ -219,7 +266,7 @@ def test_a_pipeline_without_a_file_still_shows_its_runs(tmp_path: Path) -> None:
     with served(place) as site:
         site.sign_in()
         page = texts(site, "/pipelines/orders")
-        assert ("no file" in page, "run 34" in page, "Run now" in page) == (True, True, False)
+        assert ("its file orders.yaml is gone" in page, "run 34" in page, "Run now" in page) == (True, True, False)
 
 
 def test_a_long_timeline_is_continued_and_misses_nothing(tmp_path: Path) -> None:

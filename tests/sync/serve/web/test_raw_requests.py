@@ -5,15 +5,15 @@ from __future__ import annotations
 import http.client
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 
 from syncblocks.sync.serve.web.listening import MOST_HEADER_BYTES, bound_socket
 from syncblocks.sync.serve.web.order_body import MOST_BYTES
-from syncblocks.sync.serve.web.patience import MOST_CONNECTIONS
+from syncblocks.sync.serve.web.patience import MOST_CONNECTIONS, MOST_PER_ADDRESS, RESERVED
 from tests.sync.serve.serve_helpers import Place
 from tests.sync.serve.web.web_helpers import Site, served
 
@@ -151,14 +151,71 @@ def test_an_answer_does_not_wait_for_the_one_before() -> None:
         assert listener.proto == socket.IPPROTO_TCP
 
 
-@pytest.mark.full
-def test_connections_are_bounded(site: Site) -> None:
-    held = [connect(site) for _ in range(MOST_CONNECTIONS + 20)]
+def half_sent(site: Site, number: int, stack: ExitStack) -> list[socket.socket]:
+    """Connect so often, and send half of a request each time."""
+    held = [stack.enter_context(closing(connect(site))) for _ in range(number)]
+    for each in held:
+        with suppress(OSError):  # it was ended for another one
+            each.sendall(b"GET /healthz HTTP/1.1\r\nHo")
+    return held
+
+
+def is_open(connection: socket.socket) -> bool:
+    connection.setblocking(False)
     try:
-        assert answer_of(held[-1]) == 0
-    finally:
-        for each in held:
-            each.close()
+        return connection.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        return False
+
+
+def until(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
-    while status_of(site, b"GET /healthz HTTP/1.0\r\n\r\n") != 200:
+    while not is_so():
         assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("is_signed_in", [False, True])
+def test_half_sent_requests_hold_nobody_up(tmp_path: Path, is_signed_in: bool) -> None:
+    """They took all connections for 20 s. The limit of an address would also hit those who share it by a proxy."""
+    place = Place(tmp_path)
+    place.write()
+    with served(place, arrives_s=60) as site, ExitStack() as stack:
+        token = site.store.access.make_token("ci", ["read"])
+        if is_signed_in:
+            site.sign_in()
+            assert site.get("/").status == 200
+        held = half_sent(site, MOST_CONNECTIONS + 20, stack)
+        most = MOST_CONNECTIONS if is_signed_in else MOST_PER_ADDRESS
+        until(lambda: sum(map(is_open, held)) == most)
+        assert is_open(held[-1])
+        paths = ("/healthz", "/readyz", "/login")
+        assert [site.get(path).status for path in paths] == [200, 200, 303 if is_signed_in else 200]
+        assert site.get("/api/pipelines", Authorization=f"Bearer {token}").status == 200
+
+
+def test_half_sent_requests_end_by_themselves(site: Site) -> None:
+    with ExitStack() as stack:
+        held = half_sent(site, 5, stack)
+        until(lambda: not any(map(is_open, held)))
+
+
+def test_health_checks_have_a_reserve_while_all_connections_are_answered(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.write()
+    with served(place, most=2) as site, ExitStack() as stack:
+        site.sign_in()
+        run = site.store.begin_run("crm", execution_date=place.clock.now()).id
+        about = f"Host: 127.0.0.1:{site.port}\r\nCookie: {site.headers['Cookie']}"
+        live = f"GET /runs/{run}/events HTTP/1.1\r\n{about}\r\n\r\n"
+        for _ in range(2):
+            answered = stack.enter_context(closing(connect(site)))
+            answered.sendall(live.encode())
+            assert answer_of(answered) == 200
+        assert [site.get(path).status for path in ("/healthz", "/readyz", "/login")] == [200, 200, 503]
+        held = half_sent(site, RESERVED + 5, stack)
+        until(lambda: sum(map(is_open, held)) <= RESERVED)
+        assert site.get("/healthz").status == 200

@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute
 from syncblocks.sync.serve import PipelineFiles
 from syncblocks.sync.serve.web.app import make_app
 from syncblocks.sync.serve.web.listening import Listening, bound_socket
-from syncblocks.sync.serve.web.patience import ARRIVES_S
+from syncblocks.sync.serve.web.patience import ARRIVES_S, MOST_CONNECTIONS
 from syncblocks.sync.serve.web.served import Served, addresses
 from syncblocks.sync.store import Store
 from tests.sync.serve.serve_helpers import Place
@@ -90,7 +90,9 @@ class Site:
 
 
 @contextmanager
-def served(place: Place, *public_urls: str, arrives_s: float = ARRIVES_S, **more: Any) -> Iterator[Site]:
+def served(
+    place: Place, *public_urls: str, arrives_s: float = ARRIVES_S, most: int = MOST_CONNECTIONS, **more: Any
+) -> Iterator[Site]:
     """Serve a folder; `more`: of `Served`."""
     files = PipelineFiles(place.folder, place.url, place.clock)
     listener = bound_socket("127.0.0.1", 0)
@@ -99,7 +101,7 @@ def served(place: Place, *public_urls: str, arrives_s: float = ARRIVES_S, **more
         urls = addresses("127.0.0.1", port, public_urls)
         about = Served(store=store, files=files, folder=place.folder, clock=place.clock, urls=urls, **more)
         app = make_app(about)
-        with Listening(app, listener, arrives_s=arrives_s):
+        with Listening(app, listener, arrives_s=arrives_s, most=most):
             site = Site(place, store, files, port, app.routes)
             site.read_files()
             yield site

@@ -1,0 +1,1 @@
+"""What pipelines of many settings plan, execute and store, as text files that two commits can be compared by."""
