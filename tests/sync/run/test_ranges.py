@@ -304,7 +304,7 @@ def test_loaders_hold_together_what_the_budget_has_room_for_and_one_batch_whatev
         read=lambda part: (block for block in batches[part.place]),
     )
     run.planned = SimpleNamespace(mapping=SimpleNamespace(convert=None))
-    run.note_read = lambda *_, **__: None
+    run.blocks = SimpleNamespace(note_read=lambda *_, **__: None)
     reads = StreamRanges(cast("StreamRun", run), cast("OpenRanges", opened))
     peaks, taken = [], []
 
