@@ -16,8 +16,11 @@ FAULTS := tests/faults tests/fuzz tests/connectors/duckdb/test_unfinished.py tes
 	$(shell grep -rl --include='test_*.py' 'mark\.thinned' tests | grep -v '^tests/faults/')
 WORKERS ?= auto
 SHARD ?= 1/1
+#: Which places `make mutants` changes, and how many.
+SEED ?= 1
+COUNT ?= 400
 
-.PHONY: demo test test-rest test-all lint docs check bench faults faults-sum interop locked lock clean
+.PHONY: demo test test-rest test-all lint docs check bench faults faults-sum mutants interop locked lock clean
 
 demo: $(READY)  ## three streams from CSV files into DuckDB, with a callback after each
 	$(BIN)/syncblocks run sample_configs/quickstart.yaml
@@ -49,6 +52,9 @@ faults: $(READY)  ## the full set of injected faults, hours; SHARD=3/20 for one 
 
 faults-sum: $(READY)  ## injected faults and violations of all parts of the full set
 	$(BIN)/python -m tests.faults.shards
+
+mutants: $(READY)  ## changes the code at COUNT places, one at a time, and reports which changes the tests find; SEED=2 for other places
+	$(BIN)/python -m tests.mutants --seed $(SEED) --count $(COUNT)
 
 interop: $(READY)  ## other people's plugins, object stores, sftp, installations; I="tap-jsonl s3" for some of them
 	$(BIN)/python -m tests.interop $(I)
