@@ -301,23 +301,26 @@ class TestFiles:
         assert box.outcome("tell").kind == "returned"
 
 
+class Flaky(MemoryOutbox):
+    """An outbox whose next calls fail."""
+
+    failures = 2
+
+    def lease(self, callback_block: str) -> LeaseResult:
+        self.fail()
+        return super().lease(callback_block)
+
+    def mark(self, delivery: Delivery, outcome: Outcome) -> str:
+        self.fail()
+        return super().mark(delivery, outcome)
+
+    def fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise OSError("database is locked")
+
+
 def test_a_store_that_fails_for_a_while_loses_nothing(make: Make, file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    class Flaky(MemoryOutbox):
-        failures = 2
-
-        def lease(self, callback_block: str) -> LeaseResult:
-            self.fail()
-            return super().lease(callback_block)
-
-        def mark(self, delivery: Delivery, outcome: Outcome) -> str:
-            self.fail()
-            return super().mark(delivery, outcome)
-
-        def fail(self) -> None:
-            if self.failures:
-                self.failures -= 1
-                raise OSError("database is locked")
-
     box = Flaky()
     box.add(delivery(file, "tell"))
     dispatcher = make(outbox=box)
@@ -327,6 +330,45 @@ def test_a_store_that_fails_for_a_while_loses_nothing(make: Make, file: Path, ca
         box.add(delivery(file, "tell"))
         assert dispatcher.drain(30)
     assert box.kinds == [("tell", "returned")] * 2
+
+
+def test_a_store_that_fails_is_called_again_after_pauses_that_grow(
+    make: Make, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: dict[str, list[float]] = {"lease": [], "mark": []}
+
+    class Failing(MemoryOutbox):
+        failed = ""
+
+        def lease(self, callback_block: str) -> LeaseResult:
+            self.fail("lease")
+            return super().lease(callback_block)
+
+        def mark(self, delivery: Delivery, outcome: Outcome) -> str:
+            self.fail("mark")
+            return super().mark(delivery, outcome)
+
+        def fail(self, call: str) -> None:
+            self.failed = call if len(pauses[call]) < 8 else ""
+            if self.failed:
+                raise OSError("database is locked")
+
+    box = Failing()
+
+    class Noted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if box.failed and timeout is not None:
+                pauses[box.failed].append(timeout)
+                box.failed = ""
+            return super().wait(timeout and min(timeout, 0.001))
+
+    monkeypatch.setattr(threading, "Event", Noted)
+    box.add(delivery(file, "tell"))
+    assert make(outbox=box).drain(30)
+    assert box.kinds == [("tell", "returned")]
+    for waits in pauses.values():
+        assert waits == sorted(waits)
+        assert 0.1 <= waits[0] < waits[-1] <= 10
 
 
 class TestInline:
