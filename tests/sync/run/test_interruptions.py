@@ -189,27 +189,22 @@ def test_a_run_is_left_also_if_its_store_cannot_be_told(tmp_path: Path) -> None:
         assert store.owner_state(run) == "alive"
 
 
-def test_a_recovery_delivers_the_records_of_a_killed_run_and_removes_them_from_disk(
-    zygote: Zygote, tmp_path: Path
+@pytest.mark.parametrize("point", ["stream.after_commit", "store.end_attempt.before"])
+def test_a_recovery_removes_the_records_that_a_killed_run_kept_for_callbacks(
+    zygote: Zygote, tmp_path: Path, point: str
 ) -> None:
     (tmp_path / "people.csv").write_text("id\n1\n2\n")
-    (tmp_path / "frames.py").write_text(
-        "from pathlib import Path\n"
-        "@callback\n"
-        "def keep(df, **kwargs):\n"
-        "    Path(__file__).with_name('frames.txt').open('a').write(repr(df['id'].tolist()))\n"
-    )
+    (tmp_path / "frames.py").write_text("@callback\ndef keep(df, **kwargs):\n    print(df)\n")
     (tmp_path / "pipeline.yaml").write_text(
         "pipeline: people\n"
         "source: {connector: csv, config: {path: .}}\n"
         "destination: {connector: duckdb, config: {path: out.duckdb}}\n"
         "streams: [{stream: people}]\n"
-        "callbacks: [{file: frames.py}]\n"
+        "callbacks: [{file: frames.py, on: [source, stream]}]\n"
     )
     spool = tmp_path / ".syncblocks" / "spool"
-    assert zygote.start(tmp_path, failpoint="store.end_attempt.before:1:kill").wait() == -signal.SIGKILL
+    assert zygote.start(tmp_path, failpoint=f"{point}:1:kill").wait() == -signal.SIGKILL
     assert list(spool.iterdir())
-    again = zygote.start(tmp_path, ("recover", "pipeline.yaml"))
-    assert again.wait() == 0, again.log()
-    assert (tmp_path / "frames.txt").read_text() == "[1, 2]"
+    recovery = zygote.start(tmp_path, ("recover", "pipeline.yaml"))
+    assert recovery.wait() == 0, recovery.log()
     assert list(spool.iterdir()) == []
