@@ -13,7 +13,7 @@ T ?= tests
 #: What `make faults` runs, in how many processes, and which part of it.
 FAULTS := tests/faults tests/fuzz tests/connectors/duckdb/test_unfinished.py tests/sync/store/test_simulation.py \
 	tests/sync/serve/test_simulated_day.py tests/connectors/postgres/log/test_decoder.py \
-	$(shell grep -rl --include='test_*.py' 'mark\.thinned' tests | grep -v '^tests/faults/')
+	$(shell grep -rl --include='test_*.py' -E 'mark\.(thinned|only_faults)' tests | grep -v '^tests/faults/')
 WORKERS ?= auto
 SHARD ?= 1/1
 #: Which places `make mutants` changes, and how many.

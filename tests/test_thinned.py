@@ -15,13 +15,15 @@ CASES = [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values
 class Case:
     """What `thinned` asks of a test."""
 
-    def __init__(self, name: str, size: int | None, **params: object) -> None:
+    def __init__(self, name: str, size: int | None, *, mark: str = "thinned", **params: object) -> None:
+        self.mark = mark
         self.nodeid = f"test_x.py::{name}[{'-'.join(map(str, params.values()))}]"
         self.size, self.callspec = size, self
         self.params = params
 
     def get_closest_marker(self, name: str) -> pytest.Mark | None:
-        return None if self.size is None else pytest.Mark(name, (self.size,), {}, _ispytest=True)
+        has_mark = self.size is not None and name == self.mark
+        return pytest.Mark(name, (self.size,), {}, _ispytest=True) if has_mark else None
 
 
 @pytest.mark.parametrize(("size", "count"), [(1, 4), (2, 12)])
@@ -46,3 +48,14 @@ def test_the_full_set_has_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SYNCBLOCKS_FAULTS", "full")
     cases = [Case("grid", 1, **case) for case in CASES]
     assert thinned(cases) == (cases, [])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("variable", "count"), [("", 1), ("full", 2)])
+def test_only_the_full_set_has_a_case_that_is_marked_so(
+    monkeypatch: pytest.MonkeyPatch, variable: str, count: int
+) -> None:
+    monkeypatch.setenv("SYNCBLOCKS_FAULTS", variable)
+    cases = [Case("one", 0, mark="only_faults"), Case("other", None)]
+    kept, left_out = thinned(cases)  # type: ignore[arg-type]
+    assert (len(kept), len(left_out)) == (count, 2 - count)
+    assert cases[1] in kept

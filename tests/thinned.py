@@ -14,6 +14,8 @@ from itertools import combinations
 import pytest
 
 MARK = "thinned"
+#: A test or a case that only the full set runs.
+ONLY_FAULTS = "only_faults"
 
 
 def only_full(*values: str) -> tuple[str, ...]:
@@ -30,6 +32,8 @@ def thinned(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytes
     left_out = {item.nodeid for grid in grids.values() for item in grid} - {
         item.nodeid for grid in grids.values() for item in _covering(grid)
     }
+    if os.environ.get("SYNCBLOCKS_FAULTS") != "full":
+        left_out |= {item.nodeid for item in items if item.get_closest_marker(ONLY_FAULTS) is not None}
     return [item for item in items if item.nodeid not in left_out], [item for item in items if item.nodeid in left_out]
 
 
