@@ -1,4 +1,4 @@
-"""Of a thinned grid the set of each commit has every value, or every two values that meet."""
+"""In CI a thinned grid has each value, or each pair of values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CASES = [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values
 
 
 class Case:
-    """What `thinned` asks of a test."""
+    """The part of a test that `thinned` reads."""
 
     def __init__(self, name: str, size: int | None, *, mark: str = "thinned", **params: object) -> None:
         self.mark = mark

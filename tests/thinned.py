@@ -1,8 +1,8 @@
-"""Fewer cases of a grid in the set of each commit; all of them in the full set (`SYNCBLOCKS_FAULTS=full`).
+"""Chooses the cases of a grid that run in CI. The full set of faults (`SYNCBLOCKS_FAULTS=full`) has all cases.
 
-`@pytest.mark.thinned(2)` on a function, over whatever parametrizes it: of its cases so few that each two values of
-different parameters meet in one; `thinned(1)`: so few that each value is in one. It is for parameters that meet in the
-same code, whose cases take long. A grid of one parameter has fewer cases by `only_full`.
+With `@pytest.mark.thinned(1)`, each value of a parameter occurs in at least one case. With `thinned(2)`, each pair of
+values of different parameters does. Use the mark where the values of the parameters meet in the same code and the cases
+are expensive. For a grid of one parameter use `only_full`, and for one test or case `@pytest.mark.only_faults`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ ONLY_FAULTS = "only_faults"
 
 
 def only_full(*values: str) -> tuple[str, ...]:
-    """Return values of a parameter that only the full set takes: in each commit another value stands for their code."""
+    """Return values of a parameter that only the full set has. Another value of the parameter covers their code in CI."""
     return values if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else ()
 
 
 def thinned(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
-    """Return the tests to run and those to leave out, in their order."""
+    """Return the tests to run and the tests to leave out, in their order."""
     grids: dict[str, list[pytest.Item]] = {}
     for item in items if os.environ.get("SYNCBLOCKS_FAULTS") != "full" else ():
         if item.get_closest_marker(MARK) is not None:
@@ -38,7 +38,7 @@ def thinned(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytes
 
 
 def _covering(grid: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """Return some items of one function that have among them every combination that any of its items has."""
+    """Return few items of one function that together have each combination of values of all its items."""
     mark = grid[0].get_closest_marker(MARK)
     assert mark is not None
     size = min(mark.args[0], len(_values(grid[0])))
