@@ -19,7 +19,7 @@ ONLY_FAULTS = "only_faults"
 
 
 def only_full(*values: str) -> tuple[str, ...]:
-    """Return values of a parameter that only the full set has. Another value of the parameter covers their code in CI."""
+    """Return values of a parameter that only the full set has. Another value covers their code in CI."""
     return values if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else ()
 
 
