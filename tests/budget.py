@@ -9,6 +9,8 @@ from __future__ import annotations
 import resource
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 
@@ -52,6 +54,16 @@ def too_much(cost: float, slow: float) -> str | None:
     if cost <= TEST_S * SLACK * slow:
         return None
     return f"costs {cost / slow:.1f} s of CPU, {TEST_S} is allowed: make it cheaper or mark it `full`"
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fail if the block costs more seconds of CPU in this process, on a machine as slow as this one is now."""
+    start = time.process_time()
+    yield
+    cost = time.process_time() - start
+    # The time of the machine is measured only where it matters.
+    assert cost < seconds or cost < seconds * SLACK * slowness()
 
 
 def _work() -> float:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from syncblocks.callbacks.plain_text import plain_text
+from tests.budget import within
 
 
 @pytest.mark.parametrize(
@@ -31,6 +30,5 @@ def test_terminal_codes_go_and_all_else_stays(text: str, plain: str) -> None:
     "text", ["\x1b[" * 200_000, "\x1b]" * 200_000, "\x1b[" + "0" * 400_000, "\x1b]" + "a" * 400_000]
 )
 def test_a_long_text_of_codes_takes_no_time(text: str) -> None:
-    began = time.perf_counter()
-    assert "\x1b" not in plain_text(text)
-    assert time.perf_counter() - began < 5
+    with within(2):
+        assert "\x1b" not in plain_text(text)

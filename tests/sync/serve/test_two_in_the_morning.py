@@ -111,6 +111,8 @@ def test_what_went_wrong_in_the_night_is_told_within_a_minute_and_once(
 
         expected = {"down", "empty", "never", "spoilt.yaml", "left, stream b", "killed"}
         until(lambda: told(listener).keys() >= expected)
+        # While `recover` has the run of the dead process in hand, nothing is wrong with it.
+        until(lambda: owner_of("killed") is None)
         done = run_cli(["status", "--json"], tmp_path)
         assert done.returncode == 1
         shown = {each["pipeline"]: each for each in json.loads(done.stdout)["pipelines"]}

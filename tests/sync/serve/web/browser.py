@@ -58,7 +58,7 @@ def visiting(browser: Browser, *, width: int = 1280, theme: str = "light", state
         color_scheme="dark" if theme == "dark" else "light",
         storage_state=state,
     )
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     try:
         visitor = Visitor(context)
         yield visitor

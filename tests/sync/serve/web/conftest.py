@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 def chromium() -> Iterator[Browser]:
     """A browser without windows, for which each name is this machine."""
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import expect, sync_playwright
     except ModuleNotFoundError:
         missing("playwright is not installed")
     path = shutil.which("chromium")
     if path is None:
         missing("chromium is not installed: it is the package `chromium` of Debian")
     rules = "--host-resolver-rules=MAP * 127.0.0.1"
+    expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", rules])
         yield browser
