@@ -101,16 +101,6 @@ def _lengths(texts: pa.Array) -> tuple[pa.Array, pa.Array]:
     return wholes, pc.if_else(has_point, pc.subtract(pc.subtract(size, point), pc.constant(1)), pc.constant(0))
 
 
-def decimal_of(digits: Digits) -> pa.DataType | None:
-    """Return the decimal for a column of such numbers; None: 38 digits are not enough."""
-    fractions = (digits.fraction, digits.least_fraction)
-    for fraction in fractions:
-        if digits.whole + fraction + SPARE_DIGITS <= USUAL_DIGITS:
-            return pa.decimal128(USUAL_DIGITS, fraction)
-    fitting = [fraction for fraction in fractions if digits.whole + fraction <= MOST_DIGITS]
-    return pa.decimal128(MOST_DIGITS, fitting[0]) if fitting else None
-
-
 def widened(kind: pa.DataType, texts: pa.Array) -> pa.DataType:
     """Return the decimal that also holds the numbers written in some texts; leave out those that no decimal holds.
 
@@ -130,4 +120,4 @@ def widened(kind: pa.DataType, texts: pa.Array) -> pa.DataType:
     return pa.decimal128(whole + scale, scale) if whole + scale <= MOST_DIGITS else kind
 
 
-__all__ = ["MOST_DIGITS", "Digits", "DigitsSeen", "decimal_of", "widened"]
+__all__ = ["MOST_DIGITS", "Digits", "DigitsSeen", "widened"]

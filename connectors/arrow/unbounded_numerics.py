@@ -12,7 +12,7 @@ from ..field_facts import Precision, TypeOrigin, facts_of, with_facts
 from ..stream import Stream
 from ..struct_helpers import replace
 from .casts import cast_array
-from .digits import MOST_DIGITS, Digits, decimal_of, widened
+from .digits import MOST_DIGITS, SPARE_DIGITS, USUAL_DIGITS, Digits, widened
 from .type_names import type_text, yaml_text
 
 
@@ -56,6 +56,16 @@ def decided(stream: Stream, found: Mapping[str, Numbers]) -> Stream:
                 field, facts = field.with_type(kind), replace(facts, precision=Precision.WIDENS)
         fields.append(with_facts(field, facts))
     return replace(stream, schema=pa.schema(fields))
+
+
+def decimal_of(digits: Digits) -> pa.DataType | None:
+    """Return the decimal for a column of such numbers; None: 38 digits are not enough."""
+    fractions = (digits.fraction, digits.least_fraction)
+    for fraction in fractions:
+        if digits.whole + fraction + SPARE_DIGITS <= USUAL_DIGITS:
+            return pa.decimal128(USUAL_DIGITS, fraction)
+    fitting = [fraction for fraction in fractions if digits.whole + fraction <= MOST_DIGITS]
+    return pa.decimal128(MOST_DIGITS, fitting[0]) if fitting else None
 
 
 def _beside(digits: Digits, field: pa.Field) -> Digits:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Collection, Sequence
-from hashlib import blake2b
 from typing import NamedTuple
 
-from syncblocks.connectors.incremental.bookmarks import BOUNDARY
-from syncblocks.connectors.read_spec import RANGE, ReplicationMethod
-from syncblocks.connectors.stream import FILE_MODIFIED, Bookmark, LedgerKey, LedgerRow, Stream, TableState
+from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, TableState
 from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition
 
-from ..config.naming import KEEP
-from .columns import start_over
 from .policy import Configured
+from .source_marks import is_of, naming_of
+from .start_refusals import (
+    append_without_bookmark,
+    bookmark_of_other_properties,
+    not_ours,
+    other_naming,
+    refused_row,
+    rolled_back,
+    written_under_another_name,
+)
 
 
 class Start(NamedTuple):
@@ -29,92 +33,9 @@ class Start(NamedTuple):
     is_given: bool = False
 
 
-#: Behind the source of a ledger row: how its columns are named, down to which level objects are flattened, and marks
-#: of query, filter and masks of its stream.
-_NAMING, _NESTED, _QUERY, _WHERE, _MASKS = "?naming=", "?nested=", "?query=", "?where=", "?masks="
-
-_MARKS = re.compile(
-    r"(\?naming=(?P<naming>\w+))?(\?nested=(?P<nested>[0-9]+))?(\?query=(?P<query>[0-9a-f]{16}))?"
-    r"(\?where=(?P<where>[0-9a-f]{16}))?(\?masks=(?P<masks>[0-9a-f]{16}))?$"
-)
-
-
-def source_of(source: str, stream: Configured) -> str:
-    """Return what the ledger keeps as the source of a stream: with its naming, `nested`, and marks of what is read."""
-    offered = stream.stream
-    naming = "" if stream.policy.naming == KEEP else f"{_NAMING}{stream.policy.naming}"
-    nested = f"{_NESTED}{stream.policy.nested}" if stream.policy.nested else ""
-    asked = json.dumps([offered.query, *stream.policy.query_said]) if stream.policy.query_said else offered.query
-    query = f"{_QUERY}{_mark(asked)}" if asked else ""
-    said = sorted(
-        json.dumps([each.field.name, each.operator, each.of_interval or sorted(map(json.dumps, each.given))])
-        for each in offered.read.where
-        if each.of_interval != RANGE  # of each run another one: it says what is written, not what the table holds
-    )
-    where = f"{_WHERE}{_mark(json.dumps(said))}" if said else ""
-    return f"{source}{naming}{nested}{query}{where}{masks_mark(offered)}"
-
-
-def masks_mark(stream: Stream) -> str:
-    """Return the mark of a stream's masks and their key; empty: no column is masked."""
-    if stream.read.masks is None:
-        return ""
-    from syncblocks.connectors.arrow.masking import mark_of_masks  # its kernels take time to load
-
-    said = mark_of_masks(stream.read.masks, stream.schema.names)
-    return f"{_MASKS}{_mark(said)}" if said else ""
-
-
-def _mark(text: str) -> str:
-    return blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def unmarked(source: str) -> str:
-    """Return the source of a ledger row without its marks."""
-    return _MARKS.sub("", source, count=1)
-
-
-def place_mark(identity: str) -> str:
-    """Return what stands behind a place whose secrets are masked, and tells it from others."""
-    return f"#{blake2b(identity.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
-
-
-def _is_of(source: str, sources: Collection[str]) -> bool:
-    """Tell whether a ledger row names one of these sources, with its secrets or with what was masked then."""
-    place = unmarked(source)
-    return place in sources or any(place.endswith(f" {place_mark(each)}") for each in sources)
-
-
-def _marks(source: str) -> dict[str, str | None]:
-    found = _MARKS.search(source)
-    assert found is not None, "it matches nothing at all, too"
-    return found.groupdict()
-
-
-def _naming_of(source: str) -> str:
-    return _marks(source)["naming"] or KEEP
-
-
-def _nested_of(source: str) -> int:
-    return int(_marks(source)["nested"] or 0)
-
-
-_WORDS = {"query": "the query", "where": "the filter (`where`)", "masks": "the masks (`columns: {mask}`, `mask_key`)"}
-
-
-def _altered(before: str, now: str) -> list[str]:
-    """Return what of a stream is not what it was, by its source in the ledger: keys of `_WORDS`."""
-    then, since = _marks(before), _marks(now)
-    return [name for name in _WORDS if then[name] != since[name]]
-
-
 def ledger_row(table: TableState, key: LedgerKey) -> LedgerRow | None:
     """Return the row of a key in a table's ledger."""
     return next((row for row in table.ledger if row.key == key), None)
-
-
-def _in_words(levels: int) -> str:
-    return f"{{flatten: {levels}}}" if levels else "text"
 
 
 def starting_point(
@@ -157,40 +78,14 @@ def starting_point(
         return not_ours(stream, is_adoptable=table.is_adoptable)
     if full_refresh:
         return Start(bookmark=None, reason="full refresh")
-    if row is not None and row.key in table.rolled_back and (refusal := _rolled_back(stream, table, row)):
+    if row is not None and row.key in table.rolled_back and (refusal := rolled_back(stream, table, row)):
         return refusal
     written = _rows_of_stream(stream, table, sources)
-    if written and (refusal := _other_naming(stream, _naming_of(written[-1].source))):
+    if written and (refusal := other_naming(stream, naming_of(written[-1].source))):
         return refusal
     if committed is not None:
-        return _refused_row(stream, committed, sources) or _from_row(stream, committed)
+        return refused_row(stream, committed, sources) or _from_row(stream, committed)
     return _without_row(stream, written, is_known=is_known)
-
-
-def _rolled_back(stream: Configured, table: TableState, row: LedgerRow) -> str:
-    """Return why a stream must not continue in a table that is older than its ledger row, or "" if it may."""
-    read, disposition = stream.stream.read, stream.write.disposition
-    is_append, is_full = disposition is WriteDisposition.APPEND, read.method is ReplicationMethod.FULL_TABLE
-    if disposition is WriteDisposition.REPLACE or (not is_append if is_full else row.bookmark is None):
-        return ""  # it reads all records
-    reset = f"`syncblocks state reset {stream.name}`"
-    if is_full:
-        ways = [f"To append to the table as it is, run {reset}"]
-    elif read.method is ReplicationMethod.LOG_BASED:
-        ways = [] if is_append else [f"To copy the table again, run {reset}"]
-    elif stream.stream.keeps_own_bookmark:
-        ways = [f"To continue after run N, run `syncblocks state rewind {stream.name} --run N`"]
-    elif table.is_empty:
-        ways = [f"To read all records again, run {reset}"]
-    else:
-        named = " ".join(f"--to {name}=VALUE" for name in read.bookmark_properties)
-        ways = [f"To continue at the newest record of the table, run `syncblocks state rewind {stream.name} {named}`"]
-        ways += [] if is_append else [f"To read all records again, run {reset}"]
-    ways += [f"To write the table from scratch, run `syncblocks run {start_over(disposition)}`"]
-    return (
-        f"table {stream.destination_table!r} was rolled back by RESTORE after the last commit of this stream, but its "
-        f"ledger was not, so records may be missing. {'. '.join(ways)}"
-    )
 
 
 def restored_notices(stream: Configured, table: TableState, row: LedgerRow | None, start: Start) -> list[str]:
@@ -210,33 +105,7 @@ def _without_table(stream: Configured, row: LedgerRow | None) -> Start | str:
     if row is None or row.committed_at is not None:
         return Start(bookmark=None, reason="no destination table")
     start = Start(bookmark=row.bookmark, reason="bookmark set before the first run")
-    return _of_other_properties(stream, row.bookmark) or start
-
-
-def _refused_row(stream: Configured, row: LedgerRow, sources: Collection[str]) -> str:
-    """Say why a stream must not go on from its ledger row; empty: it may."""
-    # Whose log it is says the server itself, under whatever address.
-    is_logged = bool(row.log) and stream.stream.read.method is ReplicationMethod.LOG_BASED
-    if not is_logged and not _is_of(row.source, sources):
-        return (
-            f"table {stream.destination_table!r} was last written from another source ({row.source}, now "
-            f"{next(iter(sources))}); give one of the two pipelines its own name, or start over with "
-            f"{start_over(stream.write.disposition)}"
-        )
-    if refusal := _other_naming(stream, _naming_of(row.source)):
-        return refusal
-    if (levels := _nested_of(row.source)) != stream.policy.nested:
-        return (
-            f"table {stream.destination_table!r} was written with `nested: {_in_words(levels)}`, now it is "
-            f"`{_in_words(stream.policy.nested)}`: its objects would become other columns beside those they have. Say "
-            f"`nested: {_in_words(levels)}`, {stream.policy.ways.another_table}, or start the table over with "
-            f"{start_over(stream.write.disposition)}"
-        )
-    named = [source_of(source, stream) for source in sources]
-    if row.source in named:
-        return ""
-    refused = [name for name in _altered(row.source, named[0]) if not _comes_anew(stream, name)]
-    return _refused_change(stream, refused) if refused else ""
+    return bookmark_of_other_properties(stream, row.bookmark) or start
 
 
 def _from_row(stream: Configured, row: LedgerRow) -> Start | str:
@@ -244,8 +113,8 @@ def _from_row(stream: Configured, row: LedgerRow) -> Start | str:
     if stream.stream.read.method is ReplicationMethod.FULL_TABLE:
         return Start(bookmark=None, reason="FULL_TABLE")
     if row.bookmark is None:
-        return _appended_without_bookmark(stream, row) or Start(bookmark=None, reason="no bookmark yet")
-    return _of_other_properties(stream, row.bookmark) or Start(bookmark=row.bookmark, reason="bookmark")
+        return append_without_bookmark(stream, row) or Start(bookmark=None, reason="no bookmark yet")
+    return bookmark_of_other_properties(stream, row.bookmark) or Start(bookmark=row.bookmark, reason="bookmark")
 
 
 def _without_row(stream: Configured, written: Sequence[LedgerRow], *, is_known: bool) -> Start | str:
@@ -259,7 +128,7 @@ def _without_row(stream: Configured, written: Sequence[LedgerRow], *, is_known: 
                 "back, `run --full-refresh` starts the table over"
             )
         if written:
-            return _written_under_another_name(stream, written[0])
+            return written_under_another_name(stream, written[0])
     return Start(bookmark=None, reason="table without ledger row" if is_known else "new stream of this table")
 
 
@@ -303,7 +172,7 @@ def renamed_warnings(
     gone = [
         row.key.stream
         for row in table.ledger
-        if row.key.pipeline == key.pipeline and row.committed_at and row.bookmark and _is_of(row.source, {source})
+        if row.key.pipeline == key.pipeline and row.committed_at and row.bookmark and is_of(row.source, {source})
     ]
     named = " ".join(f"{name}=VALUE" for name in stream.stream.read.bookmark_properties)
     return [
@@ -315,120 +184,12 @@ def renamed_warnings(
     ]
 
 
-def _refused_change(stream: Configured, altered: Sequence[str]) -> str:
-    what, ways = " and ".join(_WORDS[name] for name in altered), "or give the stream another name"
-    has = "has" if len(altered) == 1 and altered != ["masks"] else "have"
-    if stream.stream.read.bookmark_properties:
-        named = " ".join(f"{name}=VALUE" for name in stream.stream.read.bookmark_properties)
-        ways = f"accept it with `syncblocks state set {stream.name} {named}` (older records stay as they are), {ways}"
-    why = "older records that it now finds would never come"
-    if "masks" in altered:
-        why = "records that are there would keep their values as they were written"
-    return (
-        f"{what} of stream {stream.name!r} {has} changed, or {'was' if has == 'has' else 'were'} none, since table "
-        f"{stream.destination_table!r} was written: {why}. Run once with {start_over(stream.write.disposition)}, {ways}"
-    )
-
-
-def _of_other_properties(stream: Configured, bookmark: Bookmark | None) -> str:
-    """Say that a bookmark is one of other `bookmark_properties`, or of another order of them; empty: it is not.
-
-    It would be below records that were read, and past others that were not.
-    """
-    wanted = (FILE_MODIFIED,) if stream.stream.read.tracks_files else stream.stream.read.bookmark_properties
-    had = tuple(name for name in bookmark or wanted if name != BOUNDARY)
-    if had == wanted or _is_tap(stream):
-        return ""
-    return (
-        f"the bookmark is one of `bookmark_properties: [{', '.join(had)}]`, now they are [{', '.join(wanted)}]: "
-        f"records would be read twice, or never. {_ways_without_bookmark(stream)}"
-    )
-
-
-def _appended_without_bookmark(stream: Configured, row: LedgerRow) -> str:
-    """Say that an append would begin from scratch although the table holds records of the stream; empty: it would not.
-
-    A FULL_TABLE run has written them. INCREMENTAL leaves a bookmark with its first record, and `state reset` no number
-    of records.
-    """
-    is_append = stream.write.disposition is WriteDisposition.APPEND
-    if not is_append or not row.rows or _is_tap(stream):
-        return ""
-    return (
-        f"table {stream.destination_table!r} holds records of this stream, which FULL_TABLE has written, and there is "
-        f"no bookmark: appending from scratch would double them. {_ways_without_bookmark(stream)}"
-    )
-
-
-def _is_tap(stream: Configured) -> bool:
-    """Tell whether the bookmark is the source's own, in a form that only it knows, and may be none at all."""
-    return stream.stream.keeps_own_bookmark and not stream.stream.read.tracks_files
-
-
-def _ways_without_bookmark(stream: Configured) -> str:
-    named = " ".join(f"{name}=VALUE" for name in stream.stream.read.bookmark_properties)
-    goes_on = (
-        "" if stream.stream.read.tracks_files else f"`syncblocks state set {stream.name} {named}` says where to go on, "
-    )
-    twice = ", which it appends once more" if stream.write.disposition is WriteDisposition.APPEND else ""
-    return (
-        f"{goes_on}`run {start_over(stream.write.disposition)}` starts the table over, and after `syncblocks state "
-        f"reset {stream.name}` the next run reads all records{twice}"
-    )
-
-
-def _comes_anew(stream: Configured, altered: str) -> bool:
-    """Tell whether a run writes all that a change is about: of masks, also the records that the source has no more."""
-    is_whole = stream.stream.read.method is ReplicationMethod.FULL_TABLE
-    if altered == "masks":
-        return is_whole and stream.write.disposition is WriteDisposition.REPLACE
-    return is_whole and stream.write.disposition is not WriteDisposition.APPEND
-
-
-def not_ours(stream: Configured, changes: Sequence[str] = (), *, is_adoptable: bool = True) -> str:
-    """Say why another program's table is not written, and what to do.
-
-    Args:
-        stream: the selected stream.
-        changes: what the stream would change in an empty table.
-        is_adoptable: whether `state adopt` can take it over.
-    """
-    ways, is_adoptable = stream.policy.ways, is_adoptable and stream.policy.ways.can_adopt
-    adopted = f"`syncblocks state adopt {stream.name}` takes it over with its records, " if is_adoptable else ""
-    why = f", is empty but would be changed ({'; '.join(changes)})" if changes else ""
-    return (
-        f"table {stream.destination_table!r} exists{why}, and no pipeline of syncblocks has written it; "
-        f"{adopted}{ways.replace} replaces it, or {ways.another_table}"
-    )
-
-
-def _other_naming(stream: Configured, former: str) -> str:
-    """Say that a table has its columns by another naming; empty: it has not."""
-    if former == stream.policy.naming:
-        return ""
-    return (
-        f"table {stream.destination_table!r} was written with `naming: {former}`, now it is "
-        f"`{stream.policy.naming}`: its columns would get other names beside those they have. Say `naming: {former}`, "
-        f"{stream.policy.ways.another_table}, or start the table over with {start_over(stream.write.disposition)}"
-    )
-
-
 def _rows_of_stream(stream: Configured, table: TableState, sources: Collection[str]) -> list[LedgerRow]:
     """Return the ledger's rows of a stream in a table, the newest commit last.
 
     There are several where other pipelines write it, or where its name was written in other letters, which many
     databases take for the same.
     """
-    rows = [row for row in table.ledger if row.key.stream == stream.name and _is_of(row.source, sources)]
+    rows = [row for row in table.ledger if row.key.stream == stream.name and is_of(row.source, sources)]
     dated = [(row.committed_at, place, row) for place, row in enumerate(rows) if row.committed_at is not None]
     return [row for _, _, row in sorted(dated)]
-
-
-def _written_under_another_name(stream: Configured, row: LedgerRow) -> str:
-    return (
-        f"table {stream.destination_table!r} holds this stream of the same source already, written by pipeline "
-        f"{row.key.pipeline!r} as {row.key.destination_table!r}: appending it from scratch would double its "
-        f"records. If that was this pipeline under another name, say `pipeline: {row.key.pipeline}` and "
-        f"`destination_table: {row.key.destination_table}`; else {stream.policy.ways.another_table}, or "
-        "`write_disposition: merge`"
-    )

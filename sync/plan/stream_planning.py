@@ -65,12 +65,13 @@ from .refusals import (
 from .run_options import RunOptions
 from .schema_snapshots import Change, Shape, differences, shape_of
 from .selected_stream import OfSource, SelectedStream
-from .start import Start, emptied_warnings, ledger_row, not_ours, restored_notices, starting_point
+from .start import Start, emptied_warnings, ledger_row, restored_notices, starting_point
+from .start_refusals import not_ours
 from .steps import in_order
 from .stream_transformers import transformers_of
 from .table_writers import other_writers
 from .transfer_formats import ARROW, chosen_wire
-from .unbounded_numerics import is_undecided, settled, text_warnings, turned_to_text
+from .undecided_numbers import is_undecided, settled, text_warnings, turned_to_text
 
 
 class StreamPlanning(Struct, frozen=True, kw_only=True):

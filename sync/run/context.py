@@ -52,6 +52,6 @@ class StreamContext(Struct, frozen=True, kw_only=True):
     is_owner: Callable[[], bool]
     #: Returns true if no other run has taken over the first stream of the plan. Of two runs that take streams from each
     #: other, only one has it.
-    leads: Callable[[], bool]
+    takes_streams_back: Callable[[], bool]
     #: The place at which a read of the log ends; None: where the log ends as the read begins.
     log_until: Bookmark | None = None

@@ -16,7 +16,8 @@ from ..failpoints import failpoint
 from ..plan.features.history import falls_behind, history_load
 from ..plan.features.log_based import is_logged
 from ..plan.plan import PlannedStream
-from ..plan.start import ledger_row, source_of, starting_point, unmarked
+from ..plan.source_marks import source_of, unmarked
+from ..plan.start import ledger_row, starting_point
 from .context import StreamContext
 from .recovery.fencing import fenced_row_of_run, is_of_run, owner_text, present_row, stream_token
 

@@ -16,7 +16,7 @@ from syncblocks.connectors.stream import Block, Checkpoint, Event, Stream
 
 from ..flow.feed import Feed, Item, is_batch, size_of
 from ..flow.record_size import refuse_wide
-from ..plan.start import masks_mark
+from ..plan.source_marks import masks_mark
 from .stream import StreamRun
 
 log = logging.getLogger("syncblocks")

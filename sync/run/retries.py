@@ -54,19 +54,22 @@ class Retries:
         """Return true if the next attempt costs no retry, because ranges were refused, or something was lost once.
 
         A run can lose its table, or a stream to another run that started at the same time. If each of the two runs
-        has taken streams from the other one, both would fail. So the run that leads takes its streams back.
+        has taken streams from the other one, both would fail. See `taken_streams.py`.
         """
         name = self._planned.name
         if isinstance(error, TableLost) and self._loss is None:
             log.warning("%s: begun anew: %s", name, error)
             self._loss = error
-        if isinstance(error, TakenOver) and self._loss is None and self._context.is_owner() and self._context.leads():
+        if isinstance(error, TakenOver) and self._loss is None and self._takes_streams_back():
             log.warning("%s: begun again: %s", name, error)
             self._loss, self._takes_back = error, True
         if isinstance(error, RangesRefused) and self.reads_ranges:
             log.warning("%s: read as a whole, not by ranges: %s", name, error)
             self.reads_ranges = False
         return isinstance(error, RangesRefused) or error is self._loss
+
+    def _takes_streams_back(self) -> bool:
+        return self._context.is_owner() and self._context.takes_streams_back()
 
     def is_left(self, attempt: int) -> bool:
         """Return true if another retry is left after an attempt."""

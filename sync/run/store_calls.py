@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from syncblocks.callbacks.kwargs import with_variables
-from syncblocks.connectors.stream import LedgerKey
 
 from ..config import resolve_references
 from ..flow.feed import Budget
@@ -17,7 +16,7 @@ from ..store import Store
 from ..store.model import RETRY, ErrorInfo, LostRun, PipelineRun, StreamOutcome
 from .context import StreamContext
 from .progress import Progress
-from .recovery.fencing import is_of_run, present_row
+from .taken_streams import takes_streams_back
 from .transformers import make_transformers, why_keys_are_kept
 
 
@@ -76,7 +75,7 @@ class StoreCalls:
             announce_change=self._announce_change,
             resolve_change=self._resolve_change,
             is_owner=is_owner,
-            leads=self._leads,
+            takes_streams_back=lambda: takes_streams_back(session, self._store, self._run),
             log_until=session.log_until,
         )
 
@@ -97,15 +96,6 @@ class StoreCalls:
         except LostRun:
             self._lose()
         self._notify()
-
-    def _leads(self) -> bool:
-        plan = self._store.attempt_plan(self._run.id, self._run.attempt)
-        if plan is None:
-            return False
-        first = plan.streams[0]
-        key = LedgerKey(pipeline=self._run.pipeline, stream=first.stream, destination_table=first.destination_table)
-        row = present_row(self._session.destination, key)
-        return row is not None and is_of_run(row, self._run, int(first.config["tries"]))
 
     def _transformers(self, planned: PlannedStream) -> list[Transformer]:
         if not planned.transformers:

@@ -27,7 +27,7 @@ from ..errors import SyncError
 from ..failpoints import failpoint
 from ..flow.feed import Feed
 from ..plan.plan import PlannedStream
-from ..plan.start import source_of
+from ..plan.source_marks import source_of
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
 from .context import StreamContext
 from .errors import ColumnsRefused, JoinedFailed, LedgerUnreadable, Stopped, error_info, message_of

@@ -1,23 +1,21 @@
-"""When a schedule is due, through changes of the clock as Debian's cron goes through them."""
+"""When a schedule is due."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
-from typing import Literal, NamedTuple
-from zoneinfo import ZoneInfo
+from typing import Literal
 
 from msgspec import Struct
 
-from .cron import Cron, parse_cron
+from .clock_change import DAY_S, clock_change, times_around
+from .cron import parse_cron
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
-_DAY_S = 86_400
 _FIRST_DAY = _EPOCH.toordinal()
 #: How far a next or former time is looked for: a 29th of February on a given weekday comes each 28 years, or 40.
-_FARTHEST_S = 41 * 366 * _DAY_S
+_FARTHEST_S = 41 * 366 * DAY_S
 #: Python knows no year 10000, nor the zones of the days before it.
 _LAST_S = (datetime(9999, 12, 1, tzinfo=UTC) - _EPOCH) // _SECOND
 #: First second of schedules. Zones need dates before it.
@@ -77,17 +75,17 @@ def due_s(schedule: Schedule, after: int, until: int) -> list[int]:
     found: list[int] = []
     is_changed = False
     # The local date is at most one day from that in UTC.
-    for day in range(after // _DAY_S - 1, until // _DAY_S + 2) if after < until else ():
+    for day in range(after // DAY_S - 1, until // DAY_S + 2) if after < until else ():
         if not cron.is_on(date.fromordinal(_FIRST_DAY + day)):
             continue
-        change = _change(schedule.timezone, day)
-        midnight = day * _DAY_S - change.before
+        change = clock_change(schedule.timezone, day)
+        midnight = day * DAY_S - change.before
         if change.at is None:
             first, last = bisect_right(cron.times, after - midnight), bisect_right(cron.times, until - midnight)
             found += [midnight + each for each in cron.times[first:last]]
         else:
             is_changed = True
-            found += _through(change, cron, day, after, until)
+            found += times_around(change, cron, day, after, until)
     return sorted(set(found)) if is_changed else found
 
 
@@ -99,57 +97,3 @@ def second(at: datetime) -> int:
 def moment(at_s: int) -> datetime:
     """Return a second since 1970 as a time in UTC."""
     return datetime.fromtimestamp(at_s, UTC)
-
-
-class _Change(NamedTuple):
-    """How many seconds the clock of a zone is ahead of UTC on a day and beside it, and when this changes."""
-
-    before: int
-    #: Seconds since 1970; None: it does not change.
-    at: int | None
-    after: int
-
-
-@lru_cache(maxsize=8192)
-def _change(timezone: str, day: int) -> _Change:
-    """Look up a day, counted from 1970. No zone changes its clock twice within three days."""
-    zone = ZoneInfo(timezone)
-
-    def ahead(at_s: int) -> int:
-        offset = datetime.fromtimestamp(at_s, zone).utcoffset()
-        assert offset is not None
-        return offset // _SECOND
-
-    low, high = (day - 1) * _DAY_S, (day + 2) * _DAY_S
-    before, after = ahead(low), ahead(high)
-    if before == after:
-        return _Change(before, None, after)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if ahead(middle) == before:
-            low = middle
-        else:
-            high = middle
-    return _Change(before, high, after)
-
-
-def _through(change: _Change, cron: Cron, day: int, after: int, until: int) -> list[int]:
-    """Return the times of a day on which, or beside which, the clock is changed; only those of a span."""
-    assert change.at is not None
-    midnight = day * _DAY_S
-
-    def between(first: int, last: int, ahead: int) -> list[int]:
-        """Return the times after one second and up to another while the clock is so far ahead of UTC."""
-        shift = midnight - ahead
-        start, end = bisect_right(cron.times, first - shift), bisect_right(cron.times, last - shift)
-        return [shift + wall for wall in cron.times[start:end]]
-
-    earlier = between(after, min(until, change.at - 1), change.before)
-    if cron.is_interval:
-        return earlier + between(max(after, change.at - 1), until, change.after)
-    # A time that comes twice counts once, at first. One that the clock leaves out counts when the clock is changed.
-    gap = change.after - change.before
-    later = between(max(after, change.at - min(gap, 0) - 1), until, change.after)
-    if after < change.at <= until and between(change.at - 1, change.at + gap - 1, change.before):
-        later.append(change.at)
-    return earlier + later

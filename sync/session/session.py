@@ -52,7 +52,8 @@ from ..plan.selection import (
     without_absent,
     without_columns,
 )
-from ..plan.start import ledger_row, place_mark, renamed_warnings
+from ..plan.source_marks import place_mark
+from ..plan.start import ledger_row, renamed_warnings
 from ..plan.worker_plan import WorkerPlan
 from ..secrets import Redactor
 from ..store import Store

@@ -35,7 +35,8 @@ from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match
 from ..plan.features.log_based import is_logged, log_name
 from ..plan.policy import Configured
 from ..plan.selection import one_stream
-from ..plan.start import ledger_row, source_of, unmarked
+from ..plan.source_marks import source_of, unmarked
+from ..plan.start import ledger_row
 from ..session.inspection import selected_streams
 from ..session.session import PipelineSession
 from ..store import Store

@@ -22,6 +22,7 @@ from .connection import LogConnection
 from .decoder import Changes, Decoder
 from .messages import BEGIN, COMMIT, lsn_text, parse_lsn
 from .records import LoggedTable
+from .timelines import refuse_left_timeline
 
 if TYPE_CHECKING:
     from ..settings import PostgresAddress, PostgresSettings
@@ -119,7 +120,7 @@ class PostgresLog:
         self._stack.callback(connection.close)
         (system,) = connection.command("IDENTIFY_SYSTEM")
         self._end, _ = slots.log_end(admin, names)
-        self._check_moment(connection, int(str(system["timeline"])))
+        refuse_left_timeline(connection, int(str(system["timeline"])), self._rows)
         # Later than the end of what is read: the columns of no change are newer.
         facts = slots.tables_of(admin, group)
         of_stream = {stream.name: facts[slots.oid_of(stream)] for stream in group}
@@ -217,23 +218,6 @@ class PostgresLog:
         """Return the tables of streams that this read leaves out, and that hold the log."""
         oids = [int(row.log["table"]) for row in self._others() if position_of(row)]
         return list(slots.tables_numbered(admin, oids).values())
-
-    def _check_moment(self, connection: LogConnection, timeline: int) -> None:
-        rows = [row for row in self._rows if position_of(row)]
-        own = {int(row.log["timeline"]) for row in rows} - {timeline}
-        # A timeline is told of by those that branched off it, which have higher numbers.
-        ends = slots.ends_of_timelines(connection, timeline) if own and min(own) < timeline else {}
-        for row in rows:
-            position, former = parse_lsn(position_of(row)), int(row.log["timeline"])
-            if former != timeline and position > ends.get(former, -1):
-                left = f"timeline {former} at {lsn_text(ends[former])}" if former in ends else "another one"
-                raise FatalConnectorError(
-                    f"the server is on timeline {timeline}, which left {left}, and stream {row.key.stream!r} was read "
-                    f"up to {position_of(row)} of timeline {former}: the server was promoted or restored without all "
-                    "that was read. `syncblocks log drop`, then `run --full-refresh`",
-                    connector="postgres",
-                    has_no_values=True,
-                )
 
     def _copy(
         self, admin: slots.Admin, names: slots.Names, tables: Mapping[int, LoggedTable], positions: dict[str, int]

@@ -33,8 +33,6 @@ _NAME = re.compile(r"[a-z0-9_]{1,63}")
 
 _PLACE = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 
-#: A line of a timeline's history: of which timeline it is, and where that one was left.
-_LEFT = re.compile(r"^[ \t]*(\d+)[ \t]+([0-9A-F]+/[0-9A-F]+)", re.MULTILINE)
 
 #: Where the log ends that can be read; of a standby what it has replayed.
 _END = """case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
@@ -587,12 +585,6 @@ def make(
             admin.query(f"alter publication {publication} add table {table}")
 
 
-def ends_of_timelines(connection: LogConnection, timeline: int) -> dict[int, int]:
-    """Return where in the log each timeline was left on the way to this one."""
-    (found,) = connection.command(f"TIMELINE_HISTORY {timeline}")
-    return {int(former): parse_lsn(left) for former, left in _LEFT.findall(str(found["content"]))}
-
-
 @contextmanager
 def moment(
     admin: Admin,
@@ -665,7 +657,6 @@ __all__ = [
     "demand_planned",
     "demand_reported",
     "drop",
-    "ends_of_timelines",
     "entries",
     "log_end",
     "look",

@@ -15,10 +15,10 @@ from .context import LoadContext
 from .deleted_when import MarkedRecords
 from .events import LoadEvents
 from .ingest import ingest
+from .insert_by_halves import attempt
 from .key_change import KeyChange
 from .key_order import KeyOrder
 from .nulls import reason, refused, shown_values
-from .rejected import attempt
 from .staging import insert_staged, planned_staging, refuse_altered, repeated_keys
 from .strategy import Strategy
 
